@@ -1,0 +1,1 @@
+//! The agent on each server: a root processor without network, and an unprivileged connector.

@@ -1,0 +1,1 @@
+//! Benchmarks against floors; prints tables. Not part of the tests.

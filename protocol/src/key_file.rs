@@ -1,0 +1,131 @@
+//! The text of an `authorized_keys` file: find, insert and remove keys, keep all else.
+//!
+//! Works on bytes, because foreign lines need not be UTF-8. Every line that is not touched stays
+//! byte for byte as it was, line endings included. This file must not know paths or owners.
+
+use crate::{KeyPolicy, PublicKey};
+
+/// The last word of the lines that bastio wrote.
+const MARK: &str = "bastio:managed";
+
+/// An `authorized_keys` file in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyFile {
+    /// Lines, each with its line ending; only the last may lack one.
+    lines: Vec<Vec<u8>>,
+}
+
+/// What an edit did to the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The text is another one now.
+    Changed,
+    /// The text was so already.
+    Unchanged,
+}
+
+/// A line that gives access.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyLine {
+    /// The key.
+    pub key: PublicKey,
+    /// Whether bastio wrote the line.
+    pub ours: bool,
+    /// Whether options (`command=`, `from=`...) stand in front of the key.
+    pub has_options: bool,
+}
+
+impl KeyFile {
+    /// Reads the text of a file.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        Self { lines: text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect() }
+    }
+
+    /// The text as it has to be written.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.lines.concat()
+    }
+
+    /// Adds a line of ours for `key`, unless some line gives access to that key already. A
+    /// missing newline at the end of the file is added first.
+    pub fn insert(&mut self, key: &PublicKey) -> Change {
+        if self.keys().any(|line| line.key == *key) {
+            return Change::Unchanged;
+        }
+        if let Some(last) = self.lines.last_mut()
+            && !last.ends_with(b"\n")
+        {
+            last.push(b'\n');
+        }
+        self.lines.push(format!("{} {MARK}\n", key.to_string()).into_bytes());
+        Change::Changed
+    }
+
+    /// Removes every line that gives access to `key`, whoever wrote it and whatever comment or
+    /// options it has: the order to revoke a key is about the key. Comment lines stay.
+    pub fn remove(&mut self, key: &PublicKey) -> Change {
+        let before = self.lines.len();
+        self.lines.retain(|line| parse_line(line).is_none_or(|found| found.key != *key));
+        if self.lines.len() == before { Change::Unchanged } else { Change::Changed }
+    }
+
+    /// The lines that give access, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = KeyLine> {
+        self.lines.iter().filter_map(|line| parse_line(line))
+    }
+
+    /// The keys of the lines that bastio wrote.
+    pub fn our_keys(&self) -> impl Iterator<Item = PublicKey> {
+        self.keys().filter(|line| line.ours).map(|line| line.key)
+    }
+}
+
+/// Reads a line as sshd does: blank lines and comments aside, a key stands first or behind one
+/// word of options. `None` when the line gives no access.
+fn parse_line(line: &[u8]) -> Option<KeyLine> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_matches([' ', '\t', '\r', '\n']);
+    if text.is_empty() || text.starts_with('#') {
+        return None;
+    }
+    let parsed = match parse_key(text) {
+        Some(key) => Some((key, false)),
+        None => parse_key(text.get(options_len(text)..)?.trim_start()).map(|key| (key, true)),
+    };
+    parsed.map(|(key, has_options)| KeyLine { ours: is_marked(&key), key, has_options })
+}
+
+/// Reads `TYPE BASE64`, whatever may stand behind it.
+fn parse_key(text: &str) -> Option<PublicKey> {
+    let mut words = text.split_ascii_whitespace();
+    let line = format!("{} {}", words.next()?, words.next()?);
+    let key = PublicKey::parse(&line, &KeyPolicy::ANY).ok()?;
+    let comment: Vec<&str> = words.collect();
+    PublicKey::parse(&format!("{line} {}", comment.join(" ")), &KeyPolicy::ANY).ok().or(Some(key))
+}
+
+fn is_marked(key: &PublicKey) -> bool {
+    key.comment().split_ascii_whitespace().next_back() == Some(MARK)
+}
+
+/// Length in bytes of the options at the front: up to the first blank outside double quotes, in
+/// which `\"` stands for a quote (sshd(8)).
+fn options_len(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut quoted = false;
+    let mut escaped = false;
+    for (index, byte) in bytes.iter().enumerate() {
+        match byte {
+            b' ' | b'\t' if !quoted => return index,
+            b'"' if !escaped => quoted = !quoted,
+            _ => {}
+        }
+        escaped = *byte == b'\\' && !escaped;
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests;
