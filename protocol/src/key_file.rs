@@ -59,7 +59,7 @@ impl KeyFile {
         {
             last.push(b'\n');
         }
-        self.lines.push(format!("{} {MARK}\n", key.to_string()).into_bytes());
+        self.lines.push(format!("{} {MARK}\n", key).into_bytes());
         Change::Changed
     }
 
