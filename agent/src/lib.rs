@@ -1,1 +1,3 @@
 //! The agent on each server: a root processor without network, and an unprivileged connector.
+
+pub mod pipe;
