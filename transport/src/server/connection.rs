@@ -1,0 +1,117 @@
+//! The keeper of one connection: gives it its time limits, ends it at shutdown, and says why it
+//! ended. russh does the rest in a task of its own, which ends when the wire is cut.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::server::RunningSession;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use super::gate::Startup;
+use super::handler::ServerHandler;
+use super::{Authenticate, Shared};
+use crate::ending::{CloseReason, Ending, Link};
+use crate::error::reason_of;
+use crate::wire::Wire;
+
+/// How long a goodbye may take at shutdown, and how long a cut connection may take to end.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How far a client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    LoggingIn,
+    LoggedIn,
+    Open,
+}
+
+pub(super) struct Keeper<A: Authenticate> {
+    shared: Arc<Shared<A>>,
+    peer: SocketAddr,
+    startup: Startup,
+    ending: Ending,
+    /// Cuts the wire when the keeper is dropped, e.g. by a panic or an aborted shutdown.
+    _link: Link,
+}
+
+impl<A: Authenticate> Keeper<A> {
+    pub(super) fn new(shared: Arc<Shared<A>>, peer: SocketAddr, startup: Startup) -> Self {
+        let ending = Ending::new();
+        Self { shared, peer, startup, _link: Link::new(ending.clone()), ending }
+    }
+
+    pub(super) async fn run<S>(self, socket: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let deadline = Instant::now() + self.shared.config.login_grace;
+        let (phase, phases) = watch::channel(Phase::LoggingIn);
+        let shared = Arc::clone(&self.shared);
+        let handler = ServerHandler::new(shared, self.peer, self.ending.clone(), phase);
+        let wire = Wire::new(socket, self.ending.clone(), self.shared.config.stall_limit);
+        let begin = russh::server::run_stream(Arc::clone(&self.shared.russh), wire, handler);
+        let session = tokio::select! {
+            session = Box::pin(begin) => session,
+            () = sleep_until(deadline) => return debug!(peer = %self.peer, "no SSH greeting in time"),
+            () = self.shared.shutdown.cancelled() => return,
+        };
+        match session {
+            Ok(session) => self.keep(session, phases, deadline).await,
+            Err(error) => debug!(peer = %self.peer, %error, "connection failed before SSH began"),
+        }
+    }
+
+    async fn keep(
+        self,
+        mut session: RunningSession<ServerHandler<A>>,
+        mut phases: watch::Receiver<Phase>,
+        mut deadline: Instant,
+    ) {
+        let mut startup = Some(self.startup);
+        let shared = &self.shared;
+        let result = loop {
+            let limited = *phases.borrow_and_update() != Phase::Open;
+            tokio::select! {
+                result = &mut session => break Some(result),
+                Ok(()) = phases.changed() => {
+                    startup = None;
+                    deadline = Instant::now() + shared.config.login_grace;
+                }
+                () = sleep_until(deadline), if limited => {
+                    let what = if startup.is_some() { "no login in time" } else { "no subsystem in time" };
+                    self.ending.cut(CloseReason::Failed(what.to_owned()));
+                    break ended(&mut session).await;
+                }
+                () = shared.shutdown.cancelled() => {
+                    self.ending.note(CloseReason::ClosedHere);
+                    let goodbye = session.handle();
+                    let goodbye = goodbye.disconnect(Disconnect::ByApplication, String::new(), String::new());
+                    if timeout(GOODBYE_LIMIT, goodbye).await.is_ok()
+                        && let Some(result) = ended(&mut session).await
+                    {
+                        break Some(result);
+                    }
+                    self.ending.cut(CloseReason::ClosedHere);
+                    break ended(&mut session).await;
+                }
+            }
+        };
+        self.ending.cut(match &result {
+            Some(Ok(())) => CloseReason::EndedByPeer,
+            Some(Err(error)) => reason_of(error),
+            None => CloseReason::Failed("the SSH session does not end".to_owned()),
+        });
+        debug!(peer = %self.peer, reason = ?self.ending.reason(), "connection ended");
+    }
+}
+
+async fn ended<A: Authenticate>(
+    session: &mut RunningSession<ServerHandler<A>>,
+) -> Option<Result<(), russh::Error>> {
+    timeout(GOODBYE_LIMIT, session).await.ok()
+}
