@@ -1,0 +1,39 @@
+# What people and CI type. Rust is expected to be installed; everything else is installed when it is missing.
+
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
+# Only the isolated servers need root; when you are not root, sudo asks you.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+HOST ?= web-1
+
+.PHONY: help build demo demo-shell demo-stop test fmt bench
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build all programs
+	cargo build --workspace --bins
+
+demo: ## the main job on three isolated servers; KEEP=1 leaves them running
+	@tests/install-tools demo
+	@cargo build --quiet --workspace --bins
+	@$(AS_ROOT) $(BUILT)/bastio-demo run $(if $(KEEP),--keep)
+
+demo-shell: ## a root shell on a server of a kept demo: HOST=web-1, web-2, db-1 or backend
+	@$(AS_ROOT) $(BUILT)/bastio-demo shell $(HOST)
+
+demo-stop: ## end a kept demo and remove all of it
+	@$(AS_ROOT) $(BUILT)/bastio-demo stop
+
+test: ## format check, lints, all tests (the end-to-end ones need root)
+	@tests/install-tools test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build --workspace --bins --tests
+	@if [ "$$(id -u)" -eq 0 ]; then $(BUILT)/bastio-lab prepare; fi
+	cargo nextest run --workspace --no-tests=fail
+
+fmt: ## format the code
+	cargo fmt --all
+
+bench: ## run the benchmarks
+	cargo run --release -p bastio-bench

@@ -1,0 +1,53 @@
+//! The wires of a world: one bridge with the backend's address, and one virtual cable to each server.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use nix::unistd::Pid;
+
+use crate::{LabError, Place};
+
+/// The address of the backend's side of every world.
+pub const BACKEND_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+
+const BRIDGE: &str = "lab0";
+
+/// The address of the server with this number (from 1 on: 10.77.0.11, ...).
+pub(crate) fn server_address(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, number.saturating_add(10)))
+}
+
+/// Brings up loopback and the bridge of a new world.
+pub(crate) fn set_up_world(world: &Place) -> Result<(), LabError> {
+    ip(
+        world,
+        &format!(
+            "link set lo up\n\
+             link add {BRIDGE} address 02:77:00:00:00:01 type bridge\n\
+             addr add {BACKEND_ADDRESS}/24 dev {BRIDGE}\n\
+             link set {BRIDGE} up\n"
+        ),
+    )
+}
+
+/// Connects a new server, whose process 1 is `init`, to the bridge.
+pub(crate) fn connect_server(
+    world: &Place,
+    host: &Place,
+    init: Pid,
+    number: u8,
+) -> Result<(), LabError> {
+    let address = server_address(number);
+    ip(world, &format!("link add server{number} type veth peer name eth0 netns {init}\n"))?;
+    ip(host, &format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n"))?;
+    ip(world, &format!("link set server{number} master {BRIDGE} up\n"))
+}
+
+/// Takes a server's cable out, or puts it in again.
+pub(crate) fn set_cable(world: &Place, number: u8, plugged: bool) -> Result<(), LabError> {
+    let state = if plugged { "up" } else { "down" };
+    ip(world, &format!("link set server{number} {state}\n"))
+}
+
+fn ip(place: &Place, batch: &str) -> Result<(), LabError> {
+    place.command("ip").args(["-batch", "-"]).network_only().input(batch).check().map(drop)
+}

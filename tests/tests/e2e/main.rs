@@ -1,0 +1,8 @@
+//! End-to-end tests: real programs on isolated servers. Each test builds its own world.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "these are tests; require_root! speaks to people"
+)]
+
+mod lab;
