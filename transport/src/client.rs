@@ -379,3 +379,28 @@ impl ClientWriter {
         })
     }
 }
+
+#[cfg(test)]
+impl Connection {
+    /// Opens the subsystem, then asks for it again: on the same channel and on another one. Says
+    /// which of the two were granted.
+    pub(crate) async fn ask_for_more(self, name: &str) -> [bool; 2] {
+        use russh::ChannelMsg::{Failure, Success};
+        let mut channel = self.handle.0.channel_open_session().await.unwrap();
+        channel.request_subsystem(true, name).await.unwrap();
+        let answer = async |channel: &mut russh::Channel<_>| loop {
+            match channel.wait().await {
+                Some(Success) => break true,
+                Some(Failure) => break false,
+                Some(_) => {}
+                None => panic!("no answer"),
+            }
+        };
+        assert!(answer(&mut channel).await);
+        channel.request_subsystem(true, name).await.unwrap();
+        let same = answer(&mut channel).await;
+        let other = self.handle.0.channel_open_session().await.is_ok();
+        self.close().await;
+        [same, other]
+    }
+}

@@ -280,3 +280,6 @@ fn check_rsa_bits(bits: usize) -> Result<(), KeyError> {
 fn unreadable(error: impl fmt::Display) -> KeyError {
     KeyError::Unreadable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

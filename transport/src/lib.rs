@@ -47,10 +47,14 @@ mod wire;
 
 pub use bytes::Bytes;
 pub use channel::{InboundBudget, Reader};
+#[cfg(test)]
+pub(crate) use client::establish;
 pub use client::{ClientConfig, ClientWriter, Connection, Subsystem, connect};
 pub use ending::{CloseReason, Link};
 pub use error::{ConnectError, KeyError, SendError, ServeError};
 pub use keys::{HostKeyPin, KeyKind, PrivateKey, PublicKeyBlob};
+#[cfg(test)]
+pub(crate) use server::serve_one;
 pub use server::{
     Algorithms, Authenticate, BoxFuture, Listener, LoginName, ServerConfig, ServerSession,
     ServerWriter, serve,

@@ -231,7 +231,6 @@ pub async fn serve<A: Authenticate>(
 ) -> Result<(), ServeError> {
     config.algorithms.check_host_keys(&config.host_keys)?;
     let gate = Gate::new(config.max_startups, config.max_startups_per_source);
-    let identification = config.identification();
     let shared = Arc::new(Shared::new(config, authenticator, sessions, shutdown));
     let mut connections = JoinSet::new();
     let mut pause = ACCEPT_PAUSE;
@@ -247,16 +246,7 @@ pub async fn serve<A: Authenticate>(
         match accepted {
             Ok((socket, peer)) => {
                 pause = ACCEPT_PAUSE;
-                match gate.enter(peer.ip()) {
-                    Some(startup) => {
-                        let keeper = Keeper::new(Arc::clone(&shared), peer, startup);
-                        connections.spawn(start(keeper, socket));
-                    }
-                    None => {
-                        debug!(%peer, "too many connections that are not logged in");
-                        refuse(socket, &identification);
-                    }
-                }
+                admit(&shared, &gate, &mut connections, socket, peer);
             }
             Err(error) => {
                 warn!(%error, "cannot accept connections, trying again");
@@ -273,9 +263,23 @@ pub async fn serve<A: Authenticate>(
     Ok(())
 }
 
-async fn start<A: Authenticate>(keeper: Keeper<A>, socket: TcpStream) {
-    tune(&socket, TCP_LIMIT);
-    keeper.run(socket).await;
+fn admit<A: Authenticate>(
+    shared: &Arc<Shared<A>>,
+    gate: &Gate,
+    connections: &mut JoinSet<()>,
+    socket: TcpStream,
+    peer: SocketAddr,
+) {
+    if let Some(startup) = gate.enter(peer.ip()) {
+        tune(&socket, TCP_LIMIT);
+        let keeper = Keeper::new(Arc::clone(shared), peer, startup);
+        connections.spawn(keeper.run(socket));
+        return;
+    }
+    debug!(%peer, "too many connections that are not logged in");
+    if let Some(turn) = gate.turn_to_refuse() {
+        connections.spawn(refuse(socket, shared.config.identification(), turn));
+    }
 }
 
 async fn end_all(mut connections: JoinSet<()>) {
@@ -295,4 +299,20 @@ fn note_panic(done: Result<(), tokio::task::JoinError>) {
     if let Err(error) = done {
         error!(%error, "the task of a connection failed");
     }
+}
+
+/// Serves one client on any kind of stream, for tests with paused time.
+#[cfg(test)]
+pub(crate) async fn serve_one<A: Authenticate, S>(
+    config: ServerConfig,
+    authenticator: Arc<A>,
+    sessions: mpsc::Sender<ServerSession<A::Identity>>,
+    socket: S,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let peer: SocketAddr = (std::net::Ipv4Addr::LOCALHOST, 1).into();
+    let startup = Gate::new(1, 1).enter(peer.ip()).expect("the first one fits");
+    let shared = Shared::new(config, authenticator, sessions, CancellationToken::new());
+    Keeper::new(Arc::new(shared), peer, startup).run(socket).await;
 }

@@ -1,1 +1,7 @@
-//! Tests over loopback.
+//! Client and server against each other, and against OpenSSH, over loopback. Every test ends
+//! within [`LIMIT`].
+
+mod hostile;
+mod openssh;
+mod pair;
+mod rig;

@@ -2,18 +2,25 @@
 //! are sent away. russh has no such limit.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::ending::retry_after_text;
 
 /// What a client is asked to wait when there is no room for it.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// So many clients are told at a time; beyond that they are just disconnected.
+const REFUSALS: usize = 32;
+/// How long telling one may take, and how much it may send meanwhile.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+const REFUSED_BYTES: u64 = 16 * 1024;
 
 type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
@@ -22,7 +29,11 @@ pub(super) struct Gate {
     all: Arc<Semaphore>,
     each: usize,
     sources: Sources,
+    refusals: Arc<Semaphore>,
 }
+
+/// The right to tell one client that there is no room.
+pub(super) struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 /// The place of one such connection; free again when dropped.
 pub(super) struct Startup {
@@ -37,7 +48,13 @@ impl Gate {
             all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
             each,
             sources: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
         }
+    }
+
+    pub(super) fn turn_to_refuse(&self) -> Option<Turn> {
+        let refusals = Arc::clone(&self.refusals);
+        refusals.try_acquire_owned().ok().map(Turn)
     }
 
     pub(super) fn enter(&self, address: IpAddr) -> Option<Startup> {
@@ -77,17 +94,19 @@ fn source_of(address: IpAddr) -> IpAddr {
 }
 
 /// Sends a client away with a disconnect message in clear (RFC 4253 section 11.1) that asks it to
-/// come back. As good as it gets without a task and without waiting: the message fits any socket
-/// buffer, and a client that misses it sees a closed connection.
-pub(super) fn refuse(socket: TcpStream, identification: &str) {
-    let text = retry_after_text(RETRY_AFTER);
-    let Ok(mut socket) = socket.into_std() else {
-        return;
-    };
+/// come back, then waits a moment for it to close: data that arrives at a closed socket makes the
+/// kernel reset the connection, and the message could be lost with it.
+pub(super) async fn refuse(mut socket: TcpStream, identification: String, _turn: Turn) {
     let mut message = format!("{identification}\r\n").into_bytes();
-    message.extend(disconnect_packet(&text));
-    // The peer may be gone already.
-    let _ = socket.write_all(&message);
+    message.extend(disconnect_packet(&retry_after_text(RETRY_AFTER)));
+    let said = async {
+        socket.write_all(&message).await?;
+        socket.shutdown().await?;
+        let mut rest = socket.take(REFUSED_BYTES);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // The peer may be gone already, or not listen.
+    let _ = timeout(REFUSAL_LIMIT, said).await;
 }
 
 /// An unencrypted SSH_MSG_DISCONNECT packet (RFC 4253 section 6) with a text below 200 bytes.

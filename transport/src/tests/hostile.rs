@@ -1,0 +1,231 @@
+//! Peers that are slow, silent, dead or too many.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::rig::{Known, Rig, bounded, ed25519, pin};
+use crate::{
+    Algorithms, ClientConfig, CloseReason, ConnectError, SendError, ServerConfig, ServerSession,
+    Subsystem, connect, establish, serve_one,
+};
+
+/// Sends one byte of `text` each 20 ms, then goes on with `x`, until the server closes.
+async fn trickle(rig: &Rig, text: &[u8]) -> Duration {
+    let (mut read, mut write) = TcpStream::connect(rig.address).await.unwrap().into_split();
+    let begin = Instant::now();
+    let sending = tokio::spawn({
+        let text = text.to_vec();
+        async move {
+            for byte in text.into_iter().chain(std::iter::repeat(b'x')) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if write.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let mut all = Vec::new();
+    // The end may be a reset, as our bytes were not read.
+    let _ = read.read_to_end(&mut all).await;
+    sending.abort();
+    begin.elapsed()
+}
+
+#[tokio::test]
+async fn strangers_are_cut_after_the_grace_time() {
+    bounded(async {
+        let grace = Duration::from_millis(700);
+        let rig = Rig::with(ed25519(), Algorithms::Modern, &[], |config| {
+            config.login_grace = grace;
+        })
+        .await;
+        // A length field of 100 after the greeting, so that the rest is one slow packet.
+        let packet = b"SSH-2.0-slow\r\n\0\0\0\x64\x04";
+        for text in [&b""[..], b"SSH-2.0-", packet] {
+            let lasted = trickle(&rig, text).await;
+            assert!(lasted >= grace, "{lasted:?}");
+            assert!(lasted < grace * 4, "{lasted:?}");
+        }
+        rig.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn login_without_a_subsystem_is_cut_too() {
+    bounded(async {
+        let key = ed25519();
+        let rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
+            config.login_grace = Duration::from_millis(1500);
+        })
+        .await;
+        let connection = connect(&rig.client(), &key).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let error = connection.open_subsystem("bastio-agent").await.unwrap_err();
+        assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+        rig.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn open_session_outlives_the_grace_time() {
+    bounded(async {
+        let key = ed25519();
+        let mut rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
+            config.login_grace = Duration::from_millis(1500);
+        })
+        .await;
+        let (client, _server) = rig.session(&rig.client(), &key).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        client.writer.confirm().await.unwrap();
+        rig.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_many_strangers_are_sent_away() {
+    bounded(async {
+        for (all, each) in [(2, 100), (100, 2)] {
+            let key = ed25519();
+            let mut rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
+                config.max_startups = all;
+                config.max_startups_per_source = each;
+            })
+            .await;
+            let config = rig.client();
+            // Sessions that are logged in do not count.
+            let _open = rig.session(&config, &key).await;
+            let _second = rig.session(&config, &key).await;
+            let mut strangers = Vec::new();
+            for _ in 0..2 {
+                let mut stranger = TcpStream::connect(rig.address).await.unwrap();
+                assert_eq!(stranger.read_u8().await.unwrap(), b'S');
+                strangers.push(stranger);
+            }
+            let error = connect(&config, &key).await.unwrap_err();
+            let retry_after = Duration::from_secs(5);
+            assert_eq!(error, ConnectError::Paced { retry_after });
+            strangers.pop();
+            // The server sees the closed socket a moment later.
+            let connected = loop {
+                match connect(&config, &key).await {
+                    Err(ConnectError::Paced { .. } | ConnectError::Unreachable { .. }) => {}
+                    other => break other,
+                }
+            };
+            connected.unwrap().close().await;
+            rig.end().await;
+        }
+    })
+    .await;
+}
+
+/// A client and a server in paused time, and a network between them that can be frozen.
+struct Lab {
+    client: Subsystem,
+    server: ServerSession<String>,
+    freeze: CancellationToken,
+}
+
+impl Lab {
+    async fn new(change: impl FnOnce(&mut ClientConfig, &mut ServerConfig)) -> Self {
+        let (host_key, key) = (ed25519(), ed25519());
+        let mut server = ServerConfig::new(vec![host_key.clone()], "1", Algorithms::Modern);
+        let mut client = ClientConfig::new("test", 1, "agent", "1", vec![pin(&host_key)]);
+        change(&mut client, &mut server);
+        let freeze = CancellationToken::new();
+        let (client_end, client_network) = duplex(1 << 16);
+        let (server_end, server_network) = duplex(1 << 16);
+        tokio::spawn(network(client_network, server_network, freeze.clone()));
+        let (sender, mut sessions) = mpsc::channel(1);
+        let known = Arc::new(Known::of(&[&key]));
+        tokio::spawn(serve_one(server, known, sender, server_end));
+        let connection = establish(&client, &key, client_end).await.unwrap();
+        Self {
+            client: connection.open_subsystem("bastio-agent").await.unwrap(),
+            server: sessions.recv().await.unwrap(),
+            freeze,
+        }
+    }
+}
+
+/// Carries bytes until frozen; then neither side hears anything more, not even an end.
+async fn network(mut a: DuplexStream, mut b: DuplexStream, freeze: CancellationToken) {
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut a, &mut b) => {}
+        () = freeze.cancelled() => std::future::pending().await,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_peer_is_noticed_by_both_sides() {
+    let lab = Lab::new(|_, _| {}).await;
+    let begin = tokio::time::Instant::now();
+    lab.freeze.cancel();
+    assert_eq!(lab.client.link.closed().await, CloseReason::DeadPeer);
+    let client = begin.elapsed();
+    assert!(client <= Duration::from_millis(45_100), "{client:?}");
+    assert!(client >= Duration::from_secs(30), "{client:?}: too hasty");
+    assert_eq!(lab.server.link.closed().await, CloseReason::DeadPeer);
+    let server = begin.elapsed();
+    assert!((45..=90).contains(&server.as_secs()), "{server:?}");
+    assert_eq!(lab.client.writer.send("x").await, Err(SendError::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_peer_is_noticed_while_sending() {
+    let lab = Lab::new(|_, _| {}).await;
+    let begin = tokio::time::Instant::now();
+    lab.freeze.cancel();
+    let mut count = 0;
+    let error = loop {
+        match lab.client.writer.send(vec![0; 16 << 10]).await {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(count < 100, "queued {count} packets for a dead peer");
+    assert!(begin.elapsed() <= Duration::from_secs(46), "{error}");
+    let reason = lab.client.link.closed().await;
+    assert!(matches!(reason, CloseReason::PeerStalled | CloseReason::DeadPeer), "{reason}");
+    let confirm = lab.client.writer.confirm().await;
+    assert_eq!(confirm, Err(SendError::Closed));
+}
+
+/// An agent that sends nothing by itself lives on, as long as it answers the server's keepalives;
+/// and so does a server that sends none.
+#[tokio::test(start_paused = true)]
+async fn silence_alone_is_no_death() {
+    let never = Duration::from_secs(1_000_000);
+    for client_is_silent in [true, false] {
+        let mut lab = Lab::new(|client, server| match client_is_silent {
+            true => client.keepalive_interval = never,
+            false => server.keepalive_interval = never,
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+        lab.client.writer.send("still here").await.unwrap();
+        assert_eq!(lab.server.reader.recv().await.unwrap(), "still here");
+    }
+}
+
+/// Closing takes a bounded time also when the peer hears nothing.
+#[tokio::test(start_paused = true)]
+async fn close_is_bounded() {
+    let lab = Lab::new(|_, _| {}).await;
+    lab.freeze.cancel();
+    let begin = tokio::time::Instant::now();
+    lab.client.link.close().await;
+    assert!(begin.elapsed() <= Duration::from_secs(6));
+    let begin = tokio::time::Instant::now();
+    let pause = Duration::from_secs(9);
+    lab.server.link.disconnect_with_retry_after(pause).await;
+    assert!(begin.elapsed() <= Duration::from_secs(6));
+}
