@@ -30,7 +30,7 @@ const TCP_LIMIT: Duration = Duration::from_secs(45);
 /// noticed after interval * (max + 1) = 15 s * 3 = 45 s: keepalives at 15 s and 30 s, the end at 45 s.
 const KEEPALIVE_MAX: usize = 2;
 /// SSH window offered to the peer in bytes: what may be on its way beyond the inbound budget.
-const WINDOW: u32 = 256 * 1024;
+const WINDOW: u32 = 128 * 1024;
 /// A key exchange every 4 hours is enough for a few bytes a minute.
 const REKEY_AFTER: Duration = Duration::from_secs(4 * 60 * 60);
 
@@ -377,6 +377,14 @@ impl ClientWriter {
             self.ending.cut(CloseReason::PeerStalled);
             Err(SendError::Stalled)
         })
+    }
+}
+
+#[cfg(test)]
+impl ClientWriter {
+    /// Asks for new session keys, as russh does by itself after hours or a gigabyte.
+    pub(crate) async fn rekey(&self) {
+        self.handle.0.rekey_soon().await.unwrap();
     }
 }
 

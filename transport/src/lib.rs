@@ -30,9 +30,12 @@
 //! other to read therefore part after the shorter of the two limits instead of hanging. A program
 //! whose reader can wait for its own writer should keep the two in separate tasks.
 //!
-//! Keepalives do not run while the handler waits. The default wait (30 s) is shorter than the time
-//! after which either side takes a silent peer for dead (45 s and 60 s), so a slow reader alone is
-//! not mistaken for a dead peer.
+//! Keepalives do not run while the handler waits, and an answer to one waits behind the data
+//! before it. The default wait (30 s) is shorter than the time after which either side takes a
+//! silent peer for dead (45 s and 60 s), and every piece that is read lets our own data out, so a
+//! reader that answers what it reads is safe. A reader that answers nothing and needs longer than
+//! that for the messages of one SSH window (128 KiB) is cut by the peer: take data away quickly
+//! and keep it elsewhere.
 
 mod algorithms;
 mod channel;

@@ -43,7 +43,7 @@ const KEEPALIVE_MAX: usize = 1;
 /// Unacknowledged TCP data ends the connection after this time.
 const TCP_LIMIT: Duration = Duration::from_secs(60);
 /// SSH window offered to a client in bytes: what may be on its way beyond the inbound budget.
-const WINDOW: u32 = 256 * 1024;
+const WINDOW: u32 = 128 * 1024;
 /// A key exchange every 4 hours: with 10,000 agents that is less than one a second.
 const REKEY_AFTER: Duration = Duration::from_secs(4 * 60 * 60);
 /// Pauses after a failed accept, e.g. because no file descriptor is left.

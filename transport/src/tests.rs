@@ -2,6 +2,7 @@
 //! within [`LIMIT`].
 
 mod hostile;
+mod odd;
 mod openssh;
 mod pair;
 mod rig;

@@ -112,6 +112,11 @@ async fn nobody_there() {
         // Accepted by the kernel, but nobody answers.
         let error = connect(&config, &key).await.unwrap_err();
         assert!(matches!(error, ConnectError::TimedOut { .. }), "{error}");
+        // Giving up closes the socket: the host finds our greeting and the end.
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut greeting = String::new();
+        std::io::Read::read_to_string(&mut socket, &mut greeting).unwrap();
+        assert_eq!(greeting, "SSH-2.0-bastio-agent_9.8.7\r\n");
         drop(listener);
         let error = connect(&config, &key).await.unwrap_err();
         assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
@@ -177,6 +182,38 @@ async fn a_megabyte_each_way_at_once() {
         let up = async { client.writer.send(up).await.unwrap() };
         let down = async { server.writer.send(down).await.unwrap() };
         let (_, _, at_client, at_server) = tokio::join!(
+            up,
+            down,
+            read_exactly(&mut client.reader, sent.len()),
+            read_exactly(&mut server.reader, sent.len())
+        );
+        assert!(at_client == sent && at_server == sent);
+        rig.end().await;
+    })
+    .await;
+}
+
+/// New session keys in the middle of traffic lose nothing.
+#[tokio::test]
+async fn new_session_keys_under_load() {
+    bounded(async {
+        let key = ed25519();
+        let mut rig = Rig::new(&[&key]).await;
+        let (mut client, mut server) = rig.session(&rig.client(), &key).await;
+        let sent = pattern(1 << 20);
+        let up = async {
+            for piece in sent.chunks(16 << 10) {
+                client.writer.send(piece.to_vec()).await.unwrap();
+                client.writer.rekey().await;
+            }
+            client.writer.confirm().await.unwrap();
+        };
+        let down = async {
+            for piece in sent.chunks(1 << 10) {
+                server.writer.send(piece.to_vec()).await.unwrap();
+            }
+        };
+        let ((), (), at_client, at_server) = tokio::join!(
             up,
             down,
             read_exactly(&mut client.reader, sent.len()),
