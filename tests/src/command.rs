@@ -1,6 +1,6 @@
 //! A command that runs in a [`Place`]. It can't be run on the machine by mistake: the plain `Command` stays inside.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -188,7 +188,7 @@ impl<'place> PlacedCommand<'place> {
             .place
             .enter(self.kinds, || self.command.spawn())?
             .map_err(LabError::doing(format!("start {line} in {}", self.place.name())))?;
-        Ok(Running::new(line, child))
+        Ok(Running::new(line, child, self.place.clone()))
     }
 
     /// Starts it in the background and waits until it says that it is ready, as sd_notify(3) has it.
@@ -205,11 +205,9 @@ impl<'place> PlacedCommand<'place> {
     /// The command as a person would type it.
     #[must_use]
     pub fn line(&self) -> String {
-        let words: Vec<OsString> = std::iter::once(self.command.get_program())
-            .chain(self.command.get_args())
-            .map(OsStr::to_owned)
-            .collect();
-        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        let program = Path::new(self.command.get_program());
+        let words = program.file_name().into_iter().chain(self.command.get_args());
+        words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::init::{Init, Lifetime, Starting};
+use crate::init::{Lifetime, Starting};
 use crate::{Finished, LabError, Place, Running, World, filesystem, network};
 
 /// Where the server's sshd logs to.
@@ -35,7 +35,6 @@ pub struct Host {
     number: u8,
     world: Place,
     sshd: Option<Running>,
-    init: Init,
 }
 
 impl<'world> HostBuilder<'world> {
@@ -90,10 +89,10 @@ impl<'world> HostBuilder<'world> {
         let starting =
             self.world.enter(kinds, || self.make_namespaces())?.map_err(LabError::doing(doing))?;
         let init = starting.ready()?;
-        let place = Place::of(&self.name, init.pid())?;
-        network::connect_server(self.world, &place, init.pid(), number)?;
-        let world = Place::of("the world", self.world.init_pid())?;
-        let mut host = Host { place, number, world, sshd: None, init };
+        let world = Place::clone(self.world);
+        let place = Place::new(&self.name, init, Some(world.clone()))?;
+        network::connect_server(&world, &place, number)?;
+        let mut host = Host { place, number, world, sshd: None };
         host.sshd = self.settle(&host)?;
         Ok(host)
     }
@@ -202,7 +201,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.init.lifetime() == Lifetime::UntilKilled
+        if self.lifetime() == Lifetime::UntilKilled
             && let Some(sshd) = self.sshd.take()
         {
             sshd.leave_running();

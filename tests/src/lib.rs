@@ -11,6 +11,7 @@ mod binaries;
 mod command;
 mod error;
 mod filesystem;
+pub mod fleet;
 mod host;
 mod init;
 mod network;

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use nix::unistd::Pid;
-
 use crate::{LabError, Place};
 
 /// The address of the backend's side of every world.
@@ -29,13 +27,9 @@ pub(crate) fn set_up_world(world: &Place) -> Result<(), LabError> {
     )
 }
 
-/// Connects a new server, whose process 1 is `init`, to the bridge.
-pub(crate) fn connect_server(
-    world: &Place,
-    host: &Place,
-    init: Pid,
-    number: u8,
-) -> Result<(), LabError> {
+/// Connects a new server to the bridge.
+pub(crate) fn connect_server(world: &Place, host: &Place, number: u8) -> Result<(), LabError> {
+    let init = host.init_pid();
     let address = server_address(number);
     ip(world, &format!("link add server{number} type veth peer name eth0 netns {init}\n"))?;
     ip(host, &format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n"))?;

@@ -9,42 +9,56 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Pid;
 
+use crate::init::{Init, Lifetime};
 use crate::{LabError, PlacedCommand};
 
 /// Time to wait for a TCP connection inside the lab.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A set of namespaces (files, processes, network, host name) in which commands and closures can run.
-#[derive(Debug)]
+/// A set of namespaces (files, processes, network, host name) in which commands and closures can run. It lives as long
+/// as a guard of it does: the [`crate::World`] or [`crate::Host`], and every [`crate::Running`] program in it.
+#[derive(Debug, Clone)]
 pub struct Place {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     name: String,
-    init: Pid,
     handle: OwnedFd,
+    /// Before `outer`: what is inside ends first.
+    init: Init,
+    _outer: Option<Place>,
 }
 
 impl Place {
-    /// The namespaces of the running process `init`.
-    pub(crate) fn of(name: &str, init: Pid) -> Result<Self, LabError> {
-        let handle = pidfd(init)?;
-        Ok(Self { name: name.into(), init, handle })
+    /// The namespaces of the process `init`; they may lie inside those of another place.
+    pub(crate) fn new(name: &str, init: Init, outer: Option<Self>) -> Result<Self, LabError> {
+        let handle = pidfd(init.pid())?;
+        Ok(Self { shared: Arc::new(Shared { name: name.into(), handle, init, _outer: outer }) })
     }
 
     /// The name of the place, for messages.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shared.name
     }
 
     /// Process id, as this process sees it, of the place's process 1. `nsenter -t PID -a` looks around there.
     #[must_use]
     pub fn init_pid(&self) -> Pid {
-        self.init
+        self.shared.init.pid()
+    }
+
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        self.shared.init.lifetime()
     }
 
     /// A command that will run inside, as root, with a clean environment and no standard input.
@@ -71,10 +85,10 @@ impl Place {
     ) -> Result<T, LabError> {
         let enter = || {
             unshare(CloneFlags::CLONE_FS)?;
-            setns(&self.handle, kinds)
+            setns(&self.shared.handle, kinds)
         };
         on_own_thread(|| enter().map(|()| work()))
-            .map_err(LabError::doing(format!("enter the namespaces of {}", self.name)))
+            .map_err(LabError::doing(format!("enter the namespaces of {}", self.name())))
     }
 
     /// Writes a file inside, mode 0644 when new; links are followed as they lead inside.
@@ -145,7 +159,7 @@ impl Place {
     /// [`LabError::System`] when the address can't be bound.
     pub fn listen(&self, address: SocketAddr) -> Result<TcpListener, LabError> {
         self.within(|| TcpListener::bind(address))?
-            .map_err(LabError::doing(format!("listen on {address} in {}", self.name)))
+            .map_err(LabError::doing(format!("listen on {address} in {}", self.name())))
     }
 
     /// A TCP connection made from this place's network.
@@ -154,11 +168,11 @@ impl Place {
     /// [`LabError::System`] when nobody answers.
     pub fn connect(&self, address: SocketAddr) -> Result<TcpStream, LabError> {
         self.within(|| TcpStream::connect_timeout(&address, CONNECT_LIMIT))?
-            .map_err(LabError::doing(format!("connect to {address} from {}", self.name)))
+            .map_err(LabError::doing(format!("connect to {address} from {}", self.name())))
     }
 
     fn at(&self, verb: &str, path: &Path) -> impl FnOnce(io::Error) -> LabError + use<> {
-        LabError::doing(format!("{verb} {} in {}", path.display(), self.name))
+        LabError::doing(format!("{verb} {} in {}", path.display(), self.name()))
     }
 }
 

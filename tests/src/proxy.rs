@@ -63,7 +63,7 @@ impl Proxy {
         let address =
             listener.local_addr().map_err(LabError::doing("learn the proxy's own address"))?;
         let shared = Arc::new(Shared::default());
-        let place = Place::of("the world", world.init_pid())?;
+        let place = Place::clone(world);
         let (theirs, their_listener) = (Arc::clone(&shared), listener.try_clone());
         let their_listener = their_listener.map_err(LabError::doing("share the proxy's socket"))?;
         let accepting = thread::spawn(move || accept_all(&their_listener, &place, target, &theirs));
@@ -188,7 +188,37 @@ impl State {
     }
 }
 
+/// What to do with some bytes.
+struct Order {
+    allowed: usize,
+    piece: usize,
+    delay: Duration,
+    then_cut: bool,
+}
+
 impl Shared {
+    /// Decides, when the line is not held any more, what to do with `count` bytes, and counts them.
+    fn order(&self, count: usize, way: Direction) -> Order {
+        let held = |state: &mut State| state.held && !state.stopping;
+        let mut state =
+            self.changed.wait_while(self.lock(), held).unwrap_or_else(PoisonError::into_inner);
+        let mut allowed = count;
+        let mut then_cut = false;
+        if let Some((cut_way, left)) = &mut state.cut_after
+            && *cut_way == way
+        {
+            allowed = count.min(*left);
+            *left -= allowed;
+            then_cut = *left == 0;
+        }
+        match way {
+            Direction::ToServer => state.carried.0 += allowed,
+            Direction::ToClient => state.carried.1 += allowed,
+        }
+        let piece = if state.one_byte { 1 } else { usize::MAX };
+        Order { allowed, piece, delay: state.delay, then_cut }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,44 +282,16 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, shared: &S
     let _ = to.shutdown(Shutdown::Write);
 }
 
-fn carry(
-    bytes: &[u8],
-    to: &mut TcpStream,
-    direction: Direction,
-    shared: &Shared,
-) -> io::Result<()> {
-    let state = shared.changed.wait_while(shared.lock(), |state| state.held && !state.stopping);
-    let state = state.unwrap_or_else(PoisonError::into_inner);
-    let allowed = match state.cut_after {
-        Some((way, left)) if way == direction => left.min(bytes.len()),
-        _ => bytes.len(),
-    };
-    let piece = if state.one_byte { 1 } else { bytes.len() };
-    let delay = state.delay;
-    drop(state);
-    thread::sleep(delay);
-    for chunk in bytes.get(..allowed).unwrap_or_default().chunks(piece.max(1)) {
+fn carry(bytes: &[u8], to: &mut TcpStream, way: Direction, shared: &Shared) -> io::Result<()> {
+    let order = shared.order(bytes.len(), way);
+    thread::sleep(order.delay);
+    for chunk in bytes.get(..order.allowed).unwrap_or_default().chunks(order.piece) {
         to.write_all(chunk)?;
     }
-    account(allowed, direction, shared);
-    if allowed < bytes.len() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
-}
-
-fn account(count: usize, direction: Direction, shared: &Shared) {
-    let mut state = shared.lock();
-    match direction {
-        Direction::ToServer => state.carried.0 += count,
-        Direction::ToClient => state.carried.1 += count,
+    if order.then_cut {
+        shared.lock().cut();
+        shared.changed.notify_all();
+        return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    if let Some((way, left)) = state.cut_after
-        && way == direction
-    {
-        let left = left.saturating_sub(count);
-        state.cut_after = Some((way, left));
-        if left == 0 {
-            state.cut();
-        }
-    }
-    drop(state);
-    shared.changed.notify_all();
+    Ok(())
 }

@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::LabError;
 use crate::place::pidfd;
+use crate::{LabError, Place};
 
 /// A running program. Dropping it kills it (SIGKILL) and waits for its end.
 #[derive(Debug)]
@@ -17,11 +17,13 @@ pub struct Running {
     name: String,
     child: Child,
     left_alone: bool,
+    /// Keeps the place: its end waits for this program to be reaped, so it must not come first.
+    _place: Place,
 }
 
 impl Running {
-    pub(crate) fn new(name: String, child: Child) -> Self {
-        Self { name, child, left_alone: false }
+    pub(crate) fn new(name: String, child: Child, place: Place) -> Self {
+        Self { name, child, left_alone: false, _place: place }
     }
 
     /// The program's process id as this process sees it (inside its place it has another one).

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::init::{Init, Lifetime, Starting};
+use crate::init::{Lifetime, Starting};
 use crate::place::on_own_thread;
 use crate::{BACKEND_ADDRESS, Host, HostBuilder, LabError, Place, Rootfs, filesystem, network};
 
@@ -20,7 +20,6 @@ const FOLDER: &str = "/run/lab";
 #[derive(Debug)]
 pub struct World {
     place: Place,
-    init: Init,
     rootfs: Rootfs,
     servers: AtomicU8,
 }
@@ -58,9 +57,9 @@ impl World {
             Starting::spawn(lifetime)
         });
         let init = starting.map_err(LabError::doing("make the namespaces of a world"))?.ready()?;
-        let place = Place::of("the world", init.pid())?;
+        let place = Place::new("the world", init, None)?;
         network::set_up_world(&place)?;
-        Ok(Self { place, init, rootfs, servers: AtomicU8::new(0) })
+        Ok(Self { place, rootfs, servers: AtomicU8::new(0) })
     }
 
     /// A new server, to be configured and started.
@@ -101,10 +100,6 @@ impl World {
 
     pub(crate) fn rootfs(&self) -> &Rootfs {
         &self.rootfs
-    }
-
-    pub(crate) fn lifetime(&self) -> Lifetime {
-        self.init.lifetime()
     }
 }
 

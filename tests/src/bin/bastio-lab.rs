@@ -1,7 +1,7 @@
 //! `bastio-lab`: the lab by hand. Knows only the lab library.
 //!
-//! `bastio-lab prepare` makes the root file system that all servers share; `bastio-lab up NAME...` starts servers,
-//! prints one line for each, and keeps them until its standard input ends or it is interrupted.
+//! `prepare` makes the root file system that all servers share. `up NAME...` starts servers, prints a line for each, and
+//! keeps them until its standard input ends or it is interrupted. `keep NAME...` leaves them running.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["prepare"] => Rootfs::ensure().map(drop),
         ["up", names @ ..] if !names.is_empty() => up(names),
+        ["keep", names @ ..] if !names.is_empty() => keep(names),
         _ => {
-            say("usage: bastio-lab prepare | bastio-lab up NAME...");
+            say("usage: bastio-lab prepare | up NAME... | keep NAME...");
             return ExitCode::from(2);
         }
     };
@@ -30,17 +31,31 @@ fn main() -> ExitCode {
 
 fn up(names: &[&str]) -> Result<(), LabError> {
     let world = World::new()?;
-    let mut hosts: Vec<Host> = Vec::new();
-    say(&format!("world {} {}", world.init_pid(), world.ip()));
-    for name in names {
-        let host = world.start_host(name)?;
-        say(&format!("{name} {} {}", host.init_pid(), host.ip()));
-        hosts.push(host);
-    }
-    say("ready; to look around: nsenter --all --root --wd -t PID; end with Ctrl-D or Ctrl-C");
+    let _hosts = start(&world, names)?;
+    say("ready; end with Ctrl-D or Ctrl-C");
     // An error here means the same as the end of the input: nobody is there any more.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     Ok(())
+}
+
+fn keep(names: &[&str]) -> Result<(), LabError> {
+    let world = World::kept()?;
+    let _hosts = start(&world, names)?;
+    say(&format!("ready; end with: kill -9 {}", world.init_pid()));
+    Ok(())
+}
+
+/// Prints for each place its name, its process 1 and its address. `nsenter --all --root --wd -t PID` looks around.
+fn start(world: &World, names: &[&str]) -> Result<Vec<Host>, LabError> {
+    say(&format!("world {} {}", world.init_pid(), world.ip()));
+    names
+        .iter()
+        .map(|name| {
+            let host = world.start_host(name)?;
+            say(&format!("{name} {} {}", host.init_pid(), host.ip()));
+            Ok(host)
+        })
+        .collect()
 }
 
 fn say(line: &str) {

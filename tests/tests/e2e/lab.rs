@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bastio_tests::{Direction, Proxy, SshClient, SshKey, World, binary, require_root};
@@ -128,46 +128,87 @@ fn processes_in_world(world: &World) -> Vec<String> {
 }
 
 #[test]
+fn guards_may_be_dropped_in_any_order() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = world.start_host("one").unwrap();
+    let program = host.command("sleep").arg("1000").spawn().unwrap();
+    let (init, pid) = (world.init_pid(), program.pid());
+    drop(world);
+    drop(host);
+    assert!(kill(pid, None).is_ok(), "a program keeps its server");
+    drop(program);
+    assert!(kill(pid, None).is_err());
+    assert!(kill(init, None).is_err());
+}
+
+#[test]
 fn after_kill_9_of_the_maker_nothing_is_left() {
     require_root!();
     let mounts = machine_mounts();
-    let mut maker = Command::new(binary("bastio-lab").unwrap())
-        .args(["up", "web-1", "web-2"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines: Vec<String> = BufReader::new(maker.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .take_while(|line| !line.starts_with("ready"))
-        .collect();
-    let inits: Vec<i32> =
-        lines.iter().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
-    assert_eq!(inits.len(), 3, "{lines:?}");
-    let networks: Vec<_> =
-        inits.iter().map(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap()).collect();
+    let (mut maker, networks) = start_lab("up");
     let inside = processes_in(&networks);
     assert!(inside.len() >= 5, "three first processes and two sshd run now");
-    let handles: Vec<_> =
-        inside.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()).unwrap()).collect();
-
-    kill(Pid::from_raw(i32::try_from(maker.id()).unwrap()), Signal::SIGKILL).unwrap();
+    let handles = handles(&inside);
+    maker.kill().unwrap();
     maker.wait().unwrap();
-    for handle in &handles {
-        let mut ended = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
-        let limit = Timespec::try_from(Duration::from_secs(10)).unwrap();
-        assert_eq!(poll(&mut ended, Some(&limit)).unwrap(), 1, "a place outlived its maker");
-    }
+    handles.iter().for_each(ended);
     assert_eq!(processes_in(&networks), []);
     assert_eq!(machine_mounts(), mounts);
 }
 
+#[test]
+fn a_kept_world_outlives_its_maker_until_it_is_killed() {
+    require_root!();
+    let mounts = machine_mounts();
+    let (mut maker, networks) = start_lab("keep");
+    assert!(maker.wait().unwrap().success());
+    let inside = processes_in(&networks);
+    assert!(inside.len() >= 5, "three first processes and two sshd run on");
+    let handles = handles(&inside);
+    let world = inside.iter().find(|pid| is_init_in(**pid, &networks[0])).unwrap();
+    kill(Pid::from_raw(world.as_raw_nonzero().get()), Signal::SIGKILL).unwrap();
+    handles.iter().for_each(ended);
+    assert_eq!(processes_in(&networks), []);
+    assert_eq!(machine_mounts(), mounts);
+}
+
+/// Starts a lab with two servers in another process; returns it with the networks of the world and of the servers.
+fn start_lab(how: &str) -> (Child, Vec<PathBuf>) {
+    let program = binary("bastio-lab").unwrap();
+    let mut command = Command::new(program);
+    command.args([how, "web-1", "web-2"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut maker = command.spawn().unwrap();
+    let lines = BufReader::new(maker.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let lines: Vec<String> = lines.take_while(|line| !line.starts_with("ready")).collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let init = |line: &String| line.split(' ').nth(1).unwrap().to_owned();
+    let network = |pid: String| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    (maker, lines.iter().map(init).map(network).collect())
+}
+
+/// Whether a process is process 1 of its process namespace and in this network.
+fn is_init_in(pid: rustix::process::Pid, network: &Path) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    let ids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap();
+    ids.ends_with("\t1") && fs::read_link(process.join("ns/net")).unwrap() == network
+}
+
+fn handles(processes: &[rustix::process::Pid]) -> Vec<OwnedFd> {
+    processes.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()).unwrap()).collect()
+}
+
+fn ended(handle: &OwnedFd) {
+    let mut ended = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
+    let limit = Timespec::try_from(Duration::from_secs(10)).unwrap();
+    assert_eq!(poll(&mut ended, Some(&limit)).unwrap(), 1, "a process outlived its world");
+}
+
 /// The machine's processes that are in one of these networks.
 fn processes_in(networks: &[PathBuf]) -> Vec<rustix::process::Pid> {
-    let is_inside = |process: &PathBuf| {
-        fs::read_link(process.join("ns/net")).is_ok_and(|net| networks.contains(&net))
-    };
+    let network = |process: &PathBuf| fs::read_link(process.join("ns/net"));
+    let is_inside = |process: &PathBuf| network(process).is_ok_and(|net| networks.contains(&net));
     fs::read_dir("/proc")
         .unwrap()
         .map(|entry| entry.unwrap().path())
