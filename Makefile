@@ -15,7 +15,8 @@ build: ## build all programs
 
 demo: ## the main job on three isolated servers; KEEP=1 leaves them running
 	@tests/install-tools demo
-	@cargo build --quiet --workspace --bins
+	@cargo build --workspace --bins
+	@$(AS_ROOT) $(BUILT)/bastio-lab prepare
 	@$(AS_ROOT) $(BUILT)/bastio-demo run $(if $(KEEP),--keep)
 
 demo-shell: ## a root shell on a server of a kept demo: HOST=web-1, web-2, db-1 or backend
@@ -31,6 +32,8 @@ test: ## format check, lints, all tests (the end-to-end ones need root)
 	cargo build --workspace --bins --tests
 	@if [ "$$(id -u)" -eq 0 ]; then $(BUILT)/bastio-lab prepare; fi
 	cargo nextest run --workspace --no-tests=fail
+	@if [ "$$(id -u)" -ne 0 ]; then \
+		echo; echo "*** NOT RUN: the end-to-end tests need root. As root: make test ***"; echo; fi
 
 fmt: ## format the code
 	cargo fmt --all

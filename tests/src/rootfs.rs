@@ -20,17 +20,25 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
+    /// Finds the tree, if it has been made.
+    ///
+    /// # Errors
+    /// [`LabError`] when the machine is no Debian.
+    pub fn find() -> Result<Option<Self>, LabError> {
+        let rootfs = Self { lab: lab_folder() };
+        Ok(rootfs.is_made_of(&ingredients()?).then_some(rootfs))
+    }
+
     /// Finds the tree, or makes it first: that takes about a minute, and others who ask at the same time wait for it.
     /// It is of the machine's own Debian release, so that programs built here run there.
     ///
     /// # Errors
     /// [`LabError`] when it can't be made.
     pub fn ensure() -> Result<Self, LabError> {
-        let rootfs = Self { lab: lab_folder() };
-        let wanted = format!("{} {PACKAGES}\n", release()?);
-        if rootfs.is_made_of(&wanted) {
+        if let Some(rootfs) = Self::find()? {
             return Ok(rootfs);
         }
+        let (rootfs, wanted) = (Self { lab: lab_folder() }, ingredients()?);
         let doing = "prepare the folder of the lab";
         fs::create_dir_all(rootfs.lab.join("mount")).map_err(LabError::doing(doing))?;
         let lock = File::create(rootfs.lab.join("lock")).map_err(LabError::doing(doing))?;
@@ -111,6 +119,11 @@ fn remove(tree: &Path) -> io::Result<()> {
 fn lab_folder() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
     workspace.join("target/lab")
+}
+
+/// What the tree is to be made of: a release and its packages.
+fn ingredients() -> Result<String, LabError> {
+    Ok(format!("{} {PACKAGES}\n", release()?))
 }
 
 /// The code name of the machine's Debian release.

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["prepare"] => Rootfs::ensure().map(drop),
+        ["prepare"] => prepare(),
         ["up", names @ ..] if !names.is_empty() => up(names),
         ["keep", names @ ..] if !names.is_empty() => keep(names),
         _ => {
@@ -27,6 +27,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn prepare() -> Result<(), LabError> {
+    if Rootfs::find()?.is_none() {
+        say("making the root file system of the isolated servers: once, about a minute");
+    }
+    Rootfs::ensure().map(drop)
 }
 
 fn up(names: &[&str]) -> Result<(), LabError> {

@@ -73,7 +73,7 @@ impl Kept {
         let pid =
             kept.places.get(name).and_then(|process| process.running()).ok_or_else(unknown)?;
         let mut shell = Command::new("nsenter");
-        shell.args(["--mount", "--net", "--uts", "--ipc", "--pid", "--root", "--wd=/", "--target"]);
+        shell.args(["--mount", "--net", "--uts", "--ipc", "--pid", "--root", "--wd", "--target"]);
         shell.args([&pid.to_string(), "--", "bash"]);
         if name == WORLD {
             shell.envs(&kept.console).env("PATH", path_with_programs());

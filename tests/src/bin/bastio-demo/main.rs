@@ -45,7 +45,11 @@ fn main() -> ExitCode {
 
 fn run(paper: &mut Paper, keep: bool) -> Result<(), story::Problem> {
     end_on_signals(keep)?;
-    story::tell(paper, keep)
+    let told = story::tell(paper, keep);
+    if told.is_err() && keep && Kept::is_running() {
+        paper.line("\nIt was left running as it is: make demo-shell HOST=..., make demo-stop");
+    }
+    told
 }
 
 /// Ctrl-C and SIGTERM end this process at once; with it, the kernel ends all servers of a demo that is not kept.
