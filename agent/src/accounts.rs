@@ -1,0 +1,183 @@
+//! What the system can do with accounts: a narrow trait of verbs, and what they can fail with.
+//!
+//! The rules (who may be touched, in which order, with which answer) are the processor's; the
+//! system's own tools are behind [`SystemAccounts`]. This file must not know messages.
+
+use std::path::PathBuf;
+
+use bastio_protocol::{Change, PublicKey, Username};
+use nix::errno::Errno;
+use thiserror::Error;
+
+use crate::keys_on_disk::{KeysOnDiskError, Owner};
+
+mod databases;
+mod home;
+mod processes;
+mod system;
+mod tool;
+
+pub use home::HomeFate;
+pub use system::SystemAccounts;
+pub use tool::{Tool, ToolError, ToolFault};
+
+/// The group that marks the accounts which bastio made.
+pub const MANAGED_GROUP: &str = "bastio-managed";
+
+/// An account as the account database (passwd, NSS) has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its login name.
+    pub name: Username,
+    /// Its ids.
+    pub owner: Owner,
+    /// Its home folder, which need not exist.
+    pub home: PathBuf,
+    /// Whether the ids are the system's (root, or below `UID_MIN` of login.defs(5)).
+    pub is_system: bool,
+    /// Whether it is a member of [`MANAGED_GROUP`]: whether bastio made it.
+    pub is_managed: bool,
+}
+
+/// A folder (or anything else) where a new account's home would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOver {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose it is: a name, or `uid N` when nobody has that id.
+    pub owner: String,
+}
+
+/// The group whose members may use sudo on this host: `sudo` or `wheel`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SudoGroup(pub(crate) String);
+
+/// The verbs. Each does one thing, and says truthfully what became of it.
+pub trait Accounts {
+    /// The account of that name. A look-up that fails is an error, never "there is none".
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`].
+    fn find(&self, name: &Username) -> Result<Option<Account>, AccountsError>;
+
+    /// Whether there is a group of that name.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`].
+    fn group_exists(&self, name: &Username) -> Result<bool, AccountsError>;
+
+    /// What stands where the home of a new account would be.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`].
+    fn left_over_home(&self, name: &Username) -> Result<Option<LeftOver>, AccountsError>;
+
+    /// The group for sudo, if the host has one.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`].
+    fn sudo_group(&self) -> Result<Option<SudoGroup>, AccountsError>;
+
+    /// Whether the account is a member of the group.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`].
+    fn is_member(&self, account: &Account, group: &SudoGroup) -> Result<bool, AccountsError>;
+
+    /// Makes a marked account with a home, its own group, and a password that no text matches.
+    /// After an error there is no account.
+    ///
+    /// # Errors
+    /// Any [`AccountsError`]; [`AccountsError::HalfMade`] when something could not be undone.
+    fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError>;
+
+    /// Adds the account to the group.
+    ///
+    /// # Errors
+    /// [`AccountsError::Tool`].
+    fn join(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError>;
+
+    /// Takes the account out of the group.
+    ///
+    /// # Errors
+    /// [`AccountsError::Tool`].
+    fn leave(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError>;
+
+    /// Ends all access: the account expires, its keys are removed. `Ok` when the account has
+    /// expired, with a note when the keys could not be reached safely.
+    ///
+    /// # Errors
+    /// [`AccountsError::Tool`].
+    fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError>;
+
+    /// Undoes the expiry of [`Accounts::close_access`], and of nothing else.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`] or [`AccountsError::Tool`].
+    fn reopen_access(&self, account: &Account) -> Result<Change, AccountsError>;
+
+    /// Ends every process of the account.
+    ///
+    /// # Errors
+    /// [`AccountsError::StillRunning`] when some did not end.
+    fn end_processes(&self, account: &Account) -> Result<(), AccountsError>;
+
+    /// Removes the account, with its home when that is safe.
+    ///
+    /// # Errors
+    /// [`AccountsError::Tool`]; the account is still there.
+    fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError>;
+
+    /// Makes or repairs `.ssh` and `authorized_keys`.
+    ///
+    /// # Errors
+    /// [`AccountsError::Keys`].
+    fn repair_key_files(&self, account: &Account) -> Result<(), AccountsError>;
+
+    /// Lets a key log in.
+    ///
+    /// # Errors
+    /// [`AccountsError::Keys`].
+    fn insert_key(&self, account: &Account, key: &PublicKey) -> Result<Change, AccountsError>;
+
+    /// Lets a key log in no more.
+    ///
+    /// # Errors
+    /// [`AccountsError::Keys`].
+    fn remove_key(&self, account: &Account, key: &PublicKey) -> Result<Change, AccountsError>;
+}
+
+/// Why a verb was not carried out.
+#[derive(Debug, Error)]
+pub enum AccountsError {
+    /// Nobody knows: the caller must change nothing.
+    #[error("cannot look up {what}: {errno}; nothing was changed, try again later")]
+    LookUp {
+        /// What was looked up.
+        what: String,
+        /// The system's answer.
+        errno: Errno,
+    },
+    /// One of the system's tools failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The key files were not touched.
+    #[error(transparent)]
+    Keys(#[from] KeysOnDiskError),
+    /// Processes outlived SIGKILL (stuck in the kernel), or new ones came faster than they ended.
+    #[error("{count} processes did not end within {seconds} s")]
+    StillRunning {
+        /// How many.
+        count: usize,
+        /// How long was waited for them.
+        seconds: u64,
+    },
+    /// Making an account failed, and so did taking back what was made.
+    #[error("{cause}; the account that was half made could not be removed again: {undo}")]
+    HalfMade {
+        /// The failure.
+        cause: Box<AccountsError>,
+        /// The failure of the way back.
+        undo: Box<AccountsError>,
+    },
+}

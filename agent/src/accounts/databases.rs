@@ -1,0 +1,166 @@
+//! What is read from the system's own text files, because no library call tells it: login.defs(5),
+//! useradd's defaults, expiry in shadow(5), the homes in passwd(5), the mounts.
+//!
+//! Parsing is pure and apart from reading. This file must not know accounts' rules.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::AccountsError;
+
+/// `UID_MIN` where login.defs says nothing (login.defs(5)).
+const DEFAULT_UID_MIN: u32 = 1000;
+/// The folder of homes where useradd's defaults say nothing (useradd(8)).
+const DEFAULT_BASE: &str = "/home";
+/// The day that `close_access` writes: 2 January 1970.
+pub(super) const CLOSED_DAY: &str = "1";
+
+/// The first id of people's accounts.
+pub(super) fn uid_min() -> Result<u32, AccountsError> {
+    let text = read_or_empty("/etc/login.defs")?;
+    Ok(parse_uid_min(&text).unwrap_or(DEFAULT_UID_MIN))
+}
+
+/// The folder in which useradd makes homes.
+pub(super) fn home_base() -> Result<PathBuf, AccountsError> {
+    let text = read_or_empty("/etc/default/useradd")?;
+    Ok(PathBuf::from(parse_home_base(&text).unwrap_or(DEFAULT_BASE)))
+}
+
+/// Whether the account expired on the day that we set, and on no other.
+pub(super) fn is_closed(name: &str) -> Result<bool, AccountsError> {
+    let text = read_or_empty("/etc/shadow")?;
+    Ok(fields_of(&text, name).and_then(|fields| fields.get(7).copied()) == Some(CLOSED_DAY))
+}
+
+/// Another account in passwd whose home is this folder or lies in it.
+pub(super) fn other_account_in(home: &Path, name: &str) -> Result<Option<String>, AccountsError> {
+    Ok(find_other(&read_or_empty("/etc/passwd")?, home, name))
+}
+
+/// A mount point that is this folder or lies in it.
+pub(super) fn mount_in(folder: &Path) -> Result<Option<PathBuf>, AccountsError> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| look_up("/proc/self/mountinfo", &error))?;
+    Ok(find_mount(&text, folder))
+}
+
+fn read_or_empty(path: &str) -> Result<String, AccountsError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(look_up(path, &error)),
+    }
+}
+
+/// A look-up that failed in reading a file.
+pub(super) fn look_up(what: &str, error: &std::io::Error) -> AccountsError {
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    AccountsError::LookUp { what: what.to_owned(), errno }
+}
+
+fn parse_uid_min(text: &str) -> Option<u32> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("UID_MIN"))
+        .filter(|rest| rest.starts_with([' ', '\t']))
+        .find_map(|rest| rest.split_whitespace().next()?.parse().ok())
+}
+
+fn parse_home_base(text: &str) -> Option<&str> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("HOME="))
+        .map(|value| value.trim().trim_matches('"').trim_end_matches('/'))
+        .find(|value| value.starts_with('/'))
+}
+
+fn fields_of<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    text.lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&name))
+}
+
+fn find_other(passwd: &str, home: &Path, name: &str) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let other = fields.next().filter(|other| *other != name && !other.starts_with('#'))?;
+        let other_home = Path::new(fields.nth(4)?);
+        other_home.starts_with(home).then(|| other.to_owned())
+    })
+}
+
+fn find_mount(mountinfo: &str, folder: &Path) -> Option<PathBuf> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| PathBuf::from(unescape(point)))
+        .find(|point| point.starts_with(folder))
+}
+
+/// proc(5) writes blanks, tabs, newlines and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_uid_min_as_login_defs_writes_it() {
+        for (text, expected) in [
+            ("UID_MIN\t\t\t 1000\nUID_MAX 60000\n", Some(1000)),
+            ("# UID_MIN 5\n  UID_MIN 500", Some(500)),
+            ("UID_MINIMUM 5\nSYS_UID_MIN 101\n", None),
+            ("UID_MIN many\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_uid_min(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn reads_the_base_of_homes() {
+        for (text, expected) in [
+            ("SHELL=/bin/sh\nHOME=/srv/people/\n", Some("/srv/people")),
+            ("HOME=\"/home\"\n", Some("/home")),
+            ("# HOME=/nowhere\n", None),
+            ("HOME=relative\n", None),
+        ] {
+            assert_eq!(parse_home_base(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_field_of_the_right_account() {
+        let shadow = "root:*:1:0:99999:7:::\nann:*:1:0:99999:7::1:\nanna:*:1:0:99999:7::20000:\n";
+        let day = |name| fields_of(shadow, name).and_then(|fields| fields.get(7).copied());
+        assert_eq!(day("ann"), Some(CLOSED_DAY));
+        assert_eq!(day("anna"), Some("20000"));
+        assert_eq!(day("root"), Some(""));
+        assert_eq!(day("nobody"), None);
+    }
+
+    #[test]
+    fn another_account_in_the_home_is_found() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1:1::/home/ann:/bin/sh\n\
+                      bob:x:2:2::/home/annabel:/bin/sh\nsvc:x:3:3::/home/ann/svc:/bin/sh\n";
+        assert_eq!(find_other(passwd, Path::new("/home/ann"), "ann").as_deref(), Some("svc"));
+        assert_eq!(find_other(passwd, Path::new("/home/annabel"), "bob"), None);
+        assert_eq!(find_other(passwd, Path::new("/root"), "ann").as_deref(), Some("root"));
+    }
+
+    #[test]
+    fn a_mount_on_or_in_the_folder_is_found() {
+        let mounts = "22 1 0:1 / / rw - ext4 /dev/a rw\n23 22 0:2 / /home rw - tmpfs t rw\n\
+                      24 23 0:3 / /home/ann/my\\040disk rw - fuse f rw\n";
+        let found = |folder| find_mount(mounts, Path::new(folder));
+        assert_eq!(found("/home/ann"), Some(PathBuf::from("/home/ann/my disk")));
+        assert_eq!(found("/home/ann/my disk"), Some(PathBuf::from("/home/ann/my disk")));
+        assert_eq!(found("/home/bob"), None);
+        assert_eq!(found("/home/an"), None);
+    }
+}

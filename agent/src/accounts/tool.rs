@@ -1,0 +1,337 @@
+//! Runs the system's account tools: fixed folders, argument lists, an empty environment, a time
+//! limit, and exit codes by name. Never a shell.
+//!
+//! This file must not know which tool is run when, nor with what.
+
+use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
+use thiserror::Error;
+
+use crate::wait::wait_ready;
+
+/// How long a tool may take.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end a killed tool.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How much of a tool's stderr is kept, in bytes.
+const STDERR_LIMIT: usize = 4 * 1024;
+/// Where tools are looked for, in this order.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// The whole search path that a tool itself gets.
+const TOOL_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The tools of the system that are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// useradd(8)
+    Useradd,
+    /// usermod(8)
+    Usermod,
+    /// userdel(8)
+    Userdel,
+    /// groupadd(8)
+    Groupadd,
+    /// gpasswd(1)
+    Gpasswd,
+}
+
+/// A tool that did not do its work.
+#[derive(Debug, Error)]
+#[error("{tool}: {fault}{}", text_behind(.stderr))]
+pub struct ToolError {
+    /// Which.
+    pub tool: Tool,
+    /// Why, as far as it is known.
+    pub fault: ToolFault,
+    /// What it said, trimmed; at most 4 KiB.
+    pub stderr: String,
+}
+
+/// Why a tool did not do its work. Codes: useradd(8), usermod(8), userdel(8), groupadd(8).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ToolFault {
+    /// Not in any of the system's folders.
+    #[error("not found on this host; install the package passwd (shadow-utils)")]
+    NotInstalled,
+    /// It could not be started, watched or ended.
+    #[error("cannot be run: {0}")]
+    CannotRun(String),
+    /// Killed because it took more than 30 s.
+    #[error("did not end within 30 s and was killed; is the account database locked?")]
+    TimedOut,
+    /// Ended by a signal from elsewhere.
+    #[error("was ended by signal {0}")]
+    Signalled(i32),
+    /// 1: cannot update (or lock) the password file.
+    #[error("cannot update the account database; is it locked, read-only or full?")]
+    CannotUpdate,
+    /// 2 or 3: it does not know an option or refuses a value.
+    #[error("refused its arguments")]
+    Usage,
+    /// 4: the id is taken.
+    #[error("the id is taken")]
+    IdTaken,
+    /// 6: the account or group does not exist where the tool looks (`/etc/passwd`).
+    #[error("does not find the account or group in the local files")]
+    NotFound,
+    /// 8: the account is in use.
+    #[error("the account is logged in")]
+    LoggedIn,
+    /// 9: the name is taken.
+    #[error("the name is taken")]
+    NameTaken,
+    /// 10: cannot update the group file.
+    #[error("cannot update the group database; is it locked, read-only or full?")]
+    CannotUpdateGroup,
+    /// 12: the home could not be made or removed.
+    #[error("cannot make or remove the home folder")]
+    Home,
+    /// 14: SELinux.
+    #[error("cannot update the SELinux user mapping")]
+    Selinux,
+    /// Any other exit code.
+    #[error("failed with exit code {0}")]
+    Other(i32),
+}
+
+impl Tool {
+    /// Runs the tool to its end.
+    ///
+    /// # Errors
+    /// [`ToolError`] unless it ended with 0. What it says on stderr is no failure by itself.
+    pub fn run(self, arguments: &[&str]) -> Result<(), ToolError> {
+        let error = |fault, stderr| ToolError { tool: self, fault, stderr };
+        let path = self.path().ok_or_else(|| error(ToolFault::NotInstalled, String::new()))?;
+        let (ended, stderr) = run_to_end(path, arguments, TIME_LIMIT);
+        match ended {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(error(ToolFault::from_status(status), stderr)),
+            Err(fault) => Err(error(fault, stderr)),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Useradd => "useradd",
+            Self::Usermod => "usermod",
+            Self::Userdel => "userdel",
+            Self::Groupadd => "groupadd",
+            Self::Gpasswd => "gpasswd",
+        }
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        FOLDERS.iter().map(|f| PathBuf::from(f).join(self.name())).find(|p| p.is_file())
+    }
+}
+
+impl ToolFault {
+    fn from_status(status: ExitStatus) -> Self {
+        match status.code() {
+            None => {
+                Self::Signalled(std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0))
+            }
+            Some(1) => Self::CannotUpdate,
+            Some(2 | 3) => Self::Usage,
+            Some(4) => Self::IdTaken,
+            Some(6) => Self::NotFound,
+            Some(8) => Self::LoggedIn,
+            Some(9) => Self::NameTaken,
+            Some(10) => Self::CannotUpdateGroup,
+            Some(12) => Self::Home,
+            Some(14) => Self::Selinux,
+            Some(code) => Self::Other(code),
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn text_behind(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(" ({stderr})") }
+}
+
+/// Runs a program and waits for its end on its pidfd; its stderr is read along the way, so that
+/// it cannot block on a full pipe.
+fn run_to_end(
+    path: PathBuf,
+    arguments: &[&str],
+    limit: Duration,
+) -> (Result<ExitStatus, ToolFault>, String) {
+    let mut stderr = Vec::new();
+    let ended = start(path, arguments).and_then(|(mut child, mut pipe)| {
+        let ended = watch(&mut child, &mut pipe, &mut stderr, limit);
+        if ended.is_err() {
+            end(&mut child);
+        }
+        ended
+    });
+    (ended, for_people(&stderr))
+}
+
+fn start(path: PathBuf, arguments: &[&str]) -> Result<(Child, ChildStderr), ToolFault> {
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .env("PATH", TOOL_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Its own process group: a Ctrl-C meant for us must not cut an account in half, and
+        // whatever it starts is ended with it.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| ToolFault::CannotRun(error.to_string()))?;
+    let pipe = child.stderr.take().expect("stderr was asked for as a pipe just above");
+    match fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
+        Ok(_) => Ok((child, pipe)),
+        Err(errno) => {
+            end(&mut child);
+            Err(ToolFault::CannotRun(errno.to_string()))
+        }
+    }
+}
+
+fn watch(
+    child: &mut Child,
+    pipe: &mut ChildStderr,
+    stderr: &mut Vec<u8>,
+    limit: Duration,
+) -> Result<ExitStatus, ToolFault> {
+    let cannot = |error: std::io::Error| ToolFault::CannotRun(error.to_string());
+    let deadline = Instant::now() + limit;
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| cannot(e.into()))?;
+    let mut open = true;
+    loop {
+        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if open {
+            fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+        }
+        if !wait_ready(&mut fds, Some(deadline)).map_err(|e| cannot(e.into()))? {
+            return Err(ToolFault::TimedOut);
+        }
+        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
+        open = open && drain(pipe, stderr);
+        if ended {
+            return child.wait().map_err(cannot);
+        }
+    }
+}
+
+/// Takes what the pipe holds; false when nothing more will come.
+fn drain(pipe: &mut ChildStderr, kept: &mut Vec<u8>) -> bool {
+    let mut piece = [0; 1024];
+    loop {
+        match pipe.read(&mut piece) {
+            Ok(0) => return false,
+            Ok(len) => {
+                let room = STDERR_LIMIT.saturating_sub(kept.len());
+                kept.extend(piece.iter().take(len.min(room)));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Kills the tool with all it started, and reaps it if the kernel lets go of it in time.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).map(Pid::from_raw);
+    if let Ok(group) = group {
+        // The tool may have ended by itself just now: then there is nobody to kill.
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty());
+    let gone = pidfd.is_ok_and(|pidfd| {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        wait_ready(&mut fds, Some(Instant::now() + KILL_LIMIT)).unwrap_or(false)
+    });
+    if gone {
+        let _ = child.wait();
+    }
+}
+
+/// One line of printable text.
+fn for_people(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let text = lines.collect::<Vec<_>>().join("; ");
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(program: &str, arguments: &[&str], limit: u64) -> (Result<i32, ToolFault>, String) {
+        let (ended, stderr) =
+            run_to_end(PathBuf::from(program), arguments, Duration::from_millis(limit));
+        (ended.map(|status| status.code().unwrap_or(-1)), stderr)
+    }
+
+    #[test]
+    fn tells_the_exit_code_and_what_was_said() {
+        assert_eq!(run("/bin/sh", &["-c", "exit 0"], 10_000), (Ok(0), String::new()));
+        assert_eq!(
+            run(
+                "/bin/sh",
+                &["-c", "echo one >&2; echo >&2; printf 'two\\007' >&2; exit 12"],
+                10_000
+            ),
+            (Ok(12), "one; two ".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_flood_on_stderr_is_cut_and_does_not_block() {
+        let script = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789 >&2; i=$((i+1)); done";
+        let (ended, stderr) = run("/bin/sh", &["-c", script], 30_000);
+        assert_eq!(ended, Ok(0));
+        assert!(stderr.len() > 3000 && stderr.len() <= STDERR_LIMIT * 2, "{}", stderr.len());
+    }
+
+    #[test]
+    fn what_never_ends_is_killed_with_its_children() {
+        let started = Instant::now();
+        let (ended, _) = run("/bin/sh", &["-c", "sleep 1000 & sleep 1000"], 100);
+        assert_eq!(ended, Err(ToolFault::TimedOut));
+        assert!(started.elapsed() < Duration::from_secs(8));
+    }
+
+    #[test]
+    fn a_child_that_keeps_stderr_open_is_not_waited_for() {
+        let started = Instant::now();
+        assert_eq!(run("/bin/sh", &["-c", "sleep 5 & exit 0"], 60_000).0, Ok(0));
+        assert!(started.elapsed() < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn the_environment_is_empty_but_for_language_and_path() {
+        let script = "[ \"$(env | grep -v '^PWD=\\|^_=\\|^SHLVL=' | sort | tr '\\n' ' ')\" = \
+                      \"LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin \" ]";
+        assert_eq!(run("/bin/sh", &["-c", script], 10_000).0, Ok(0));
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        assert!(matches!(run("/nonexistent/tool", &[], 1000).0, Err(ToolFault::CannotRun(_))));
+    }
+}

@@ -1,0 +1,224 @@
+//! Runs the processor process: takes the socket, serves one connector after another, keeps the
+//! status file, and proves that it is alive by its own progress.
+//!
+//! Threads: this one carries out the actions; two more per connection move bytes, one waits for
+//! signals. An idle processor wakes up for the heartbeat alone. This file must not know what an
+//! action means.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bastio_protocol::{ActionMessage, KeyPolicy};
+use crossbeam_channel::{never, select};
+use thiserror::Error;
+
+use super::Processor;
+use super::end_point::EndPoint;
+use super::listen::{Accepted, ListenError, Listener, Peers, take_given, take_stdin};
+use super::stop::{Signals, Stop};
+use crate::accounts::{Accounts, SystemAccounts};
+use crate::pipe::{LinkState, ToConnector, ToProcessor};
+use crate::status::StatusFile;
+
+/// The most often that the heartbeat may wake an idle processor.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long the answer to the action in hand may wait for room once a stop was asked for.
+const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where the connector's socket comes from.
+#[derive(Debug)]
+pub enum SocketSource {
+    /// Standard input.
+    Inherited,
+    /// One end of a socket pair of the caller's.
+    Given(OwnedFd),
+    /// Accepted at this path, one connector at a time.
+    Listen(PathBuf),
+}
+
+/// What a processor needs to know.
+pub struct ProcessorSettings {
+    /// The account which, besides root, may connect.
+    pub connector_user: Option<String>,
+    /// Where the state is written for `status`.
+    pub status_file: PathBuf,
+    /// Which keys may be added.
+    pub key_policy: KeyPolicy,
+    /// Called when a connector can be served: readiness for a service manager.
+    pub ready: Option<Hook>,
+    /// Called again and again while the processor makes progress: a watchdog's food.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// Something to call.
+pub type Hook = Box<dyn FnMut() + Send>;
+
+/// A call that says "alive". It is made after each action and, when idle, every `every`; never
+/// by another thread. One action may take minutes at worst (three tools at their limit of 30 s,
+/// 5 s for processes), so a watchdog should allow at least three minutes.
+pub struct Heartbeat {
+    /// Time between calls when idle: half of the watchdog's. At least 15 s are kept.
+    pub every: Duration,
+    /// The call.
+    pub beat: Hook,
+}
+
+impl fmt::Debug for Heartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heartbeat").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+/// Why the processor ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// SIGTERM or SIGINT.
+    Stopped,
+    /// The connector is gone (never when listening at a path).
+    ConnectorGone,
+}
+
+/// Why the processor could not run on.
+#[derive(Debug, Error)]
+pub enum ProcessorError {
+    /// There is no socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Threads, pipes or signals could not be set up.
+    #[error("cannot start the processor: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs until a signal, or until the connector is gone. Must be called before other threads are
+/// started: it blocks SIGTERM and SIGINT for all of them. The mask is set back at the end.
+///
+/// # Errors
+/// [`ProcessorError`].
+pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, ProcessorError> {
+    let (handle, stop) = Stop::new()?;
+    let _signals = Signals::catch(handle)?;
+    run(source, settings, SystemAccounts, stop)
+}
+
+/// The same for any accounts and any stop.
+pub(super) fn run<A: Accounts>(
+    source: SocketSource,
+    settings: ProcessorSettings,
+    accounts: A,
+    stop: Stop,
+) -> Result<Ended, ProcessorError> {
+    let peers = Peers::with(settings.connector_user.as_deref())?;
+    let mut ready = settings.ready;
+    let mut service = Service {
+        processor: Processor::new(accounts, settings.key_policy),
+        status: StatusFile::new(settings.status_file),
+        heartbeat: settings.heartbeat,
+        stop,
+    };
+    service.status.write();
+    let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
+    let socket = match source {
+        SocketSource::Inherited => take_stdin()?,
+        SocketSource::Given(socket) => take_given(socket),
+        SocketSource::Listen(path) => {
+            let listener = Listener::bind(&path, peers)?;
+            say_ready();
+            return service.serve_all(&listener, peers);
+        }
+    };
+    peers.check(&socket)?;
+    say_ready();
+    service.serve(socket)
+}
+
+struct Service<A> {
+    processor: Processor<A>,
+    status: StatusFile,
+    heartbeat: Option<Heartbeat>,
+    stop: Stop,
+}
+
+impl<A: Accounts> Service<A> {
+    fn serve_all(&mut self, listener: &Listener, peers: Peers) -> Result<Ended, ProcessorError> {
+        loop {
+            let deadline = self.next_beat().map(|pause| Instant::now() + pause);
+            match listener.accept(peers, &self.stop, deadline)? {
+                Accepted::TimeOver => {}
+                Accepted::Stopped => return Ok(Ended::Stopped),
+                Accepted::Connector(socket) => {
+                    if self.serve(socket)? == Ended::Stopped {
+                        return Ok(Ended::Stopped);
+                    }
+                }
+            }
+            self.beat();
+        }
+    }
+
+    /// Serves one connector to its end.
+    fn serve(&mut self, socket: UnixStream) -> Result<Ended, ProcessorError> {
+        let end_point = EndPoint::start(socket, self.stop.clone())?;
+        let ended = self.work(&end_point);
+        if ended == Ended::Stopped {
+            // A connector that is gone, or full, learns it from the closed socket.
+            let _ = end_point.egress.try_send(ToConnector::Stopping);
+        }
+        end_point.finish();
+        let reason = "the connector is not running".to_owned();
+        self.status.set_link(LinkState::Disconnected { reason, retry_in: 0 });
+        Ok(ended)
+    }
+
+    fn work(&mut self, end_point: &EndPoint) -> Ended {
+        loop {
+            // Looked at first: of several ready channels, select takes any.
+            if self.stop.is_over() {
+                return Ended::Stopped;
+            }
+            let idle = self.next_beat().map_or_else(never, crossbeam_channel::after);
+            let message = select! {
+                recv(end_point.ingress) -> message => match message {
+                    Ok(message) => Some(message),
+                    Err(_) if self.stop.is_over() => return Ended::Stopped,
+                    Err(_) => return Ended::ConnectorGone,
+                },
+                recv(self.stop.channel()) -> _ => return Ended::Stopped,
+                recv(idle) -> _ => None,
+            };
+            match message {
+                Some(ToProcessor::Link(link)) => self.status.set_link(link),
+                Some(ToProcessor::Action(action)) if !self.act(&action, end_point) => {
+                    return Ended::ConnectorGone;
+                }
+                Some(ToProcessor::Action(_)) | None => {}
+            }
+            self.beat();
+        }
+    }
+
+    /// Carries out one action and hands over its answer; false when nobody takes it any more.
+    fn act(&mut self, action: &ActionMessage, end_point: &EndPoint) -> bool {
+        let feedback = self.processor.process(action);
+        self.status.count(feedback.status);
+        let answer = ToConnector::Feedback(feedback);
+        select! {
+            send(end_point.egress, answer.clone()) -> sent => sent.is_ok(),
+            recv(self.stop.channel()) -> _ => {
+                end_point.egress.send_timeout(answer, LAST_ANSWER_LIMIT).is_ok()
+            }
+        }
+    }
+
+    fn next_beat(&self) -> Option<Duration> {
+        self.heartbeat.as_ref().map(|heartbeat| heartbeat.every.max(SHORTEST_HEARTBEAT))
+    }
+
+    fn beat(&mut self) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            (heartbeat.beat)();
+        }
+    }
+}
