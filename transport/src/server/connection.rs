@@ -89,12 +89,9 @@ impl<A: Authenticate> Keeper<A> {
                 }
                 () = shared.shutdown.cancelled() => {
                     self.ending.note(CloseReason::ClosedHere);
-                    let goodbye = session.handle();
-                    let goodbye = goodbye.disconnect(Disconnect::ByApplication, String::new(), String::new());
-                    if timeout(GOODBYE_LIMIT, goodbye).await.is_ok()
-                        && let Some(result) = ended(&mut session).await
-                    {
-                        break Some(result);
+                    let goodbye = said_goodbye(&mut session).await;
+                    if goodbye.is_some() {
+                        break goodbye;
                     }
                     self.ending.cut(CloseReason::ClosedHere);
                     break ended(&mut session).await;
@@ -110,6 +107,16 @@ impl<A: Authenticate> Keeper<A> {
     }
 }
 
+async fn said_goodbye<A: Authenticate>(
+    session: &mut RunningSession<ServerHandler<A>>,
+) -> Option<Result<(), russh::Error>> {
+    let handle = session.handle();
+    let goodbye = handle.disconnect(Disconnect::ByApplication, String::new(), String::new());
+    timeout(GOODBYE_LIMIT, goodbye).await.ok()?.ok()?;
+    ended(session).await
+}
+
+/// How the session ended, if it does in time.
 async fn ended<A: Authenticate>(
     session: &mut RunningSession<ServerHandler<A>>,
 ) -> Option<Result<(), russh::Error>> {

@@ -25,6 +25,8 @@ use crate::keys::PublicKeyBlob;
 
 /// How long a new session may wait for the program to take it.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may take to end the connection after its channel was closed.
+const CLIENT_ENDS: Duration = Duration::from_secs(1);
 /// An SSH identification has at most this many bytes (RFC 4253 section 4.2).
 const IDENTIFICATION_MAX: usize = 255;
 
@@ -94,7 +96,7 @@ impl<A: Authenticate> ServerHandler<A> {
             protocol: self.protocol,
             reader,
             writer: ServerWriter::new(handle.clone(), channel, self.ending.clone(), stall_limit),
-            link: link(self.ending.clone(), handle),
+            link: link(self.ending.clone(), handle, channel),
         });
         self.phase.send_replace(Phase::Open);
         Ok(true)
@@ -135,17 +137,30 @@ fn identification(bytes: &[u8]) -> String {
     text.trim_end().replace(|c: char| c.is_control(), "?")
 }
 
-fn link(ending: Ending, handle: russh::server::Handle) -> Link {
+fn link(ending: Ending, handle: russh::server::Handle, channel: ChannelId) -> Link {
+    let seen = ending.clone();
     Link::new(ending).with_goodbye(Box::new(move |goodbye: Goodbye| {
-        Box::pin(async move {
-            let reason = match goodbye.paced {
-                true => Disconnect::TooManyConnections,
-                false => Disconnect::ByApplication,
-            };
-            // A session that is gone needs no goodbye.
-            let _ = handle.disconnect(reason, goodbye.text, String::new()).await;
-        })
+        Box::pin(say_goodbye(goodbye, seen, handle, channel))
     }))
+}
+
+/// An ordinary end closes the channel first and leaves it to the client to disconnect: OpenSSH
+/// throws away what it has not yet written out when it is disconnected. A session that is gone
+/// needs no goodbye, so errors mean nothing here.
+async fn say_goodbye(
+    goodbye: Goodbye,
+    ending: Ending,
+    handle: russh::server::Handle,
+    channel: ChannelId,
+) {
+    let mut reason = Disconnect::TooManyConnections;
+    if !goodbye.paced {
+        reason = Disconnect::ByApplication;
+        let _ = handle.eof(channel).await;
+        let _ = handle.close(channel).await;
+        let _ = timeout(CLIENT_ENDS, ending.wait_gone()).await;
+    }
+    let _ = handle.disconnect(reason, goodbye.text, String::new()).await;
 }
 
 impl<A: Authenticate> Handler for ServerHandler<A> {

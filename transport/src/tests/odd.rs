@@ -1,16 +1,18 @@
-//! Rare circumstances: a host that paces with a banner, and a server without file descriptors.
+//! Rare circumstances: a host that paces with a banner, a client that signs with SHA-1 unasked, a
+//! server without file descriptors.
 
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
+use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::server::{Handler, run_stream};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::rig::{Rig, bounded, ed25519, pin};
-use crate::{ClientConfig, ConnectError, connect};
+use super::rig::{Rig, bounded, ed25519, pin, rsa};
+use crate::{Algorithms, ClientConfig, ConnectError, connect};
 
 /// Refuses everybody, after a banner.
 struct Busy(&'static str);
@@ -52,6 +54,40 @@ async fn banner_can_ask_to_come_back_later() {
         assert_eq!(error, ConnectError::Paced { retry_after });
         let error = connect_to_busy("welcome").await;
         assert!(matches!(error, ConnectError::LoginRefused { .. }), "{error}");
+    })
+    .await;
+}
+
+/// Signs as told, whatever the server says it accepts.
+struct Stubborn;
+
+impl russh::client::Handler for Stubborn {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+#[tokio::test]
+async fn signature_with_sha1_is_refused_by_the_server_itself() {
+    bounded(async {
+        let key = rsa(2048);
+        for (algorithms, hash, accepted) in [
+            (Algorithms::Modern, Some(HashAlg::Sha256), true),
+            (Algorithms::Modern, None, false),
+            (Algorithms::LegacyRsa, None, false),
+            (Algorithms::LegacySha1, None, true),
+        ] {
+            let rig = Rig::with(rsa(2048), algorithms, &[&key], |_| {}).await;
+            let config = Arc::new(russh::client::Config::default());
+            let client = russh::client::connect(config, rig.address, Stubborn).await;
+            let mut client = client.unwrap();
+            let key = PrivateKeyWithHashAlg::new(Arc::clone(key.inner()), hash);
+            let result = client.authenticate_publickey("agent", key).await.unwrap();
+            assert_eq!(result.success(), accepted, "{algorithms:?} {hash:?}");
+            rig.end().await;
+        }
     })
     .await;
 }

@@ -61,11 +61,9 @@ async fn subsystem_works() {
         let key = ed25519();
         let mut rig = Rig::new(&[&key]).await;
         let stock = Stock::new(&rig, &key);
-        let begin = std::time::Instant::now();
         let mut ssh = stock.command(&SUBSYSTEM);
         let mut ssh = ssh.stdin(Stdio::piped()).spawn().unwrap();
         let mut session = rig.sessions.recv().await.unwrap();
-        assert!(begin.elapsed().as_millis() < 900, "no pause for the method `none`");
         assert!(session.client_version.starts_with("SSH-2.0-OpenSSH"));
         assert_eq!(session.protocol, None);
         let mut stdin = ssh.stdin.take().unwrap();

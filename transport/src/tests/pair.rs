@@ -368,7 +368,7 @@ async fn dropped_link_cuts_at_once() {
         drop(server.link);
         assert_eq!(client.reader.recv().await, None);
         client.link.closed().await;
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
         rig.end().await;
     })
     .await;
