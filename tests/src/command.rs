@@ -16,7 +16,7 @@ use crate::{LabError, Place, Running};
 /// How long a command may take unless its own limit is set.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// The search path of a root login on Debian.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command with its arguments, to be run inside a place. Made by [`Place::command`].
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::LabError;
+use crate::command::SEARCH_PATH;
 
 /// How long a place lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,7 @@ impl Starting {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
         command.args(["env", "--ignore-signal=CHLD", "cat"]);
+        command.env_clear().env("PATH", SEARCH_PATH);
         command.stdin(reader).stdout(Stdio::piped()).process_group(0);
         let hold = match lifetime {
             Lifetime::Maker => {

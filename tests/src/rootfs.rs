@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::LabError;
 
-const PACKAGES: &str = "openssh-server,sudo,passwd,iproute2,procps";
+const PACKAGES: &str = "openssh-server,sudo,passwd,iproute2,procps,strace";
 /// A file in the finished tree that says what it was made of.
 const STAMP: &str = "etc/bastio-lab";
 
