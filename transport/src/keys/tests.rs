@@ -1,3 +1,5 @@
+//! Keys made here and by OpenSSH, read and refused.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
