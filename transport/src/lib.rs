@@ -9,7 +9,7 @@
 //! # Limits this crate adds to russh
 //!
 //! russh has no limit on time before login, on connections before login, on a blocked write, or on
-//! the time a peer takes to close. So every socket is wrapped in [`wire::Wire`], which can be cut
+//! the time a peer takes to close. So every socket is wrapped in `wire::Wire`, which can be cut
 //! from outside, ends a write that makes no progress, and ends the wait for a peer's close. As
 //! every russh task only ever waits for its socket or for a handler here (each with a limit),
 //! cutting the wire ends the task.
