@@ -1,5 +1,5 @@
-//! The operator's command: a client of the backend's HTTP API.
-//!
-//! Must not know SSH, agents or the store.
+//! The binary `bastio`: hands over to the library, which can be tested. Must not know anything.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    bastio::main()
+}

@@ -1,0 +1,287 @@
+//! Requests to the backend's HTTP API and what came of them: one method an operation.
+//!
+//! Must not know commands, files or terminals. A token goes to the backend's own address only:
+//! redirects are reported, never followed.
+
+mod answer;
+
+use std::time::Duration;
+
+use bastio_protocol::api::{
+    ApiKey, AuditRow, Change, CreatedApiKey, Grant, Key, NewApiKey, NewGrant, NewKeys, NewUser,
+    Server, ServerDetail, StatusReport, UpdateServer, UpdateUser, User,
+};
+use bastio_protocol::{ServerName, Username};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::Agent;
+use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use ureq::http::{HeaderValue, Method, Request};
+use ureq::tls::{RootCerts, TlsConfig};
+
+pub use self::answer::ClientError;
+use crate::settings::{Access, BackendUrl};
+
+/// Limit for finding and reaching the backend.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Limit for a whole request.
+const REQUEST: Duration = Duration::from_secs(35);
+/// What a long poll gets beyond the time that the backend was asked to wait.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What stands in a path segment as it is (RFC 3986 section 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Which rows of the audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// At most so many.
+    pub limit: u32,
+    /// Only about this person or account.
+    pub user: Option<String>,
+    /// Only about this server.
+    pub server: Option<String>,
+}
+
+/// A backend, ready to be asked.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    url: BackendUrl,
+    authorization: HeaderValue,
+}
+
+impl Client {
+    /// A client of that backend; sends nothing yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Unsendable`], should the token not fit into a header.
+    pub fn new(access: &Access) -> Result<Self, ClientError> {
+        // The platform's roots: a company's own authority counts once the system trusts it.
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let agent = Agent::config_builder()
+            .timeout_resolve(Some(CONNECT))
+            .timeout_connect(Some(CONNECT))
+            .timeout_global(Some(REQUEST))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("bastio/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls)
+            .build()
+            .new_agent();
+        let bearer = format!("Bearer {}", access.token.expose());
+        let mut authorization =
+            HeaderValue::try_from(bearer).map_err(|_| ClientError::Unsendable)?;
+        authorization.set_sensitive(true);
+        Ok(Self { agent, url: access.url.clone(), authorization })
+    }
+
+    /// The backend's address.
+    pub fn url(&self) -> &BackendUrl {
+        &self.url
+    }
+
+    /// The fleet in numbers.
+    pub fn status(&self) -> Result<StatusReport, ClientError> {
+        self.get("status")
+    }
+
+    /// All servers.
+    pub fn servers(&self) -> Result<Vec<Server>, ClientError> {
+        self.get("servers")
+    }
+
+    /// One server.
+    pub fn server(&self, name: &ServerName) -> Result<ServerDetail, ClientError> {
+        self.get(&path(["servers", name.as_str()]))
+    }
+
+    /// Renames or labels a server.
+    pub fn update_server(
+        &self,
+        name: &ServerName,
+        edit: &UpdateServer,
+    ) -> Result<Change, ClientError> {
+        self.send(Method::PATCH, &path(["servers", name.as_str()]), edit)
+    }
+
+    /// Removes a server.
+    pub fn remove_server(&self, name: &ServerName) -> Result<Change, ClientError> {
+        self.delete(&path(["servers", name.as_str()]))
+    }
+
+    /// Sends a server everything that it should have.
+    pub fn sync_server(&self, name: &ServerName) -> Result<Change, ClientError> {
+        self.send(Method::POST, &path(["servers", name.as_str(), "sync"]), &serde_json::json!({}))
+    }
+
+    /// All people.
+    pub fn users(&self) -> Result<Vec<User>, ClientError> {
+        self.get("users")
+    }
+
+    /// One person.
+    pub fn user(&self, name: &Username) -> Result<User, ClientError> {
+        self.get(&path(["users", name.as_str()]))
+    }
+
+    /// Adds a person, keys and a grant in one go.
+    pub fn add_user(&self, user: &NewUser) -> Result<Change, ClientError> {
+        self.send(Method::POST, "users", user)
+    }
+
+    /// Changes a person.
+    pub fn update_user(&self, name: &Username, edit: &UpdateUser) -> Result<Change, ClientError> {
+        self.send(Method::PATCH, &path(["users", name.as_str()]), edit)
+    }
+
+    /// Removes a person with keys and grants.
+    pub fn remove_user(&self, name: &Username) -> Result<Change, ClientError> {
+        self.delete(&path(["users", name.as_str()]))
+    }
+
+    /// The keys of a person.
+    pub fn keys(&self, user: &Username) -> Result<Vec<Key>, ClientError> {
+        self.get(&path(["users", user.as_str(), "keys"]))
+    }
+
+    /// Adds keys to a person.
+    pub fn add_keys(&self, user: &Username, keys: &NewKeys) -> Result<Change, ClientError> {
+        self.send(Method::POST, &path(["users", user.as_str(), "keys"]), keys)
+    }
+
+    /// Removes a key of a person.
+    pub fn remove_key(&self, user: &Username, fingerprint: &str) -> Result<Change, ClientError> {
+        self.delete(&path(["users", user.as_str(), "keys", fingerprint]))
+    }
+
+    /// All grants.
+    pub fn grants(&self) -> Result<Vec<Grant>, ClientError> {
+        self.get("grants")
+    }
+
+    /// Makes a grant.
+    pub fn add_grant(&self, grant: &NewGrant) -> Result<Change, ClientError> {
+        self.send(Method::POST, "grants", grant)
+    }
+
+    /// Takes a grant back.
+    pub fn remove_grant(&self, id: i64) -> Result<Change, ClientError> {
+        self.delete(&path(["grants", &id.to_string()]))
+    }
+
+    /// All API keys, without their secrets.
+    pub fn api_keys(&self) -> Result<Vec<ApiKey>, ClientError> {
+        self.get("api-keys")
+    }
+
+    /// Makes an API key.
+    pub fn add_api_key(&self, key: &NewApiKey) -> Result<CreatedApiKey, ClientError> {
+        self.send(Method::POST, "api-keys", key)
+    }
+
+    /// Removes an API key; whatever the backend says beside yes is not needed.
+    pub fn remove_api_key(&self, name: &str) -> Result<(), ClientError> {
+        let path = path(["api-keys", name]);
+        self.call(Method::DELETE, &path, None, REQUEST).map(drop)
+    }
+
+    /// Rows of the audit log.
+    pub fn log(&self, query: &LogQuery) -> Result<Vec<AuditRow>, ClientError> {
+        let mut path = format!("log?limit={}", query.limit);
+        for (name, value) in [("user", &query.user), ("server", &query.server)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
+        self.get(&path)
+    }
+
+    /// An edit as soon as it got beyond the progress `after`, at the latest after `wait` seconds.
+    pub fn change(&self, revision: i64, after: u64, wait: u64) -> Result<Change, ClientError> {
+        let path = format!("changes/{revision}?after={after}&wait={wait}");
+        let body = self.call(Method::GET, &path, None, Duration::from_secs(wait) + GRACE)?;
+        answer::parse(&body)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        answer::parse(&self.call(Method::GET, path, None, REQUEST)?)
+    }
+
+    fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        answer::parse(&self.call(Method::DELETE, path, None, REQUEST)?)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|_| ClientError::Unsendable)?;
+        answer::parse(&self.call(method, path, Some(body), REQUEST)?)
+    }
+
+    /// Sends one request; the body of an answer that says yes.
+    fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<Vec<u8>, ClientError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}/api/v1/{path}", self.url))
+            .header(AUTHORIZATION, &self.authorization)
+            .header(ACCEPT, "application/json");
+        let answer = match body {
+            None => request.body(()).map(|request| self.run(request, limit)),
+            Some(body) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body)
+                .map(|request| self.run(request, limit)),
+        };
+        let answer = answer.map_err(|_| ClientError::Unsendable)?;
+        answer::read(
+            answer.map_err(|error| ClientError::unreachable(&self.url, &error))?,
+            &self.url,
+        )
+    }
+
+    fn run(
+        &self,
+        request: Request<impl ureq::AsSendBody>,
+        limit: Duration,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();
+        self.agent.run(request)
+    }
+}
+
+fn path<const N: usize>(segments: [&str; N]) -> String {
+    segments.map(encode).join("/")
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_segment_can_leave_it() {
+        for (segment, expected) in [
+            ("web-1.example_org~", "k/web-1.example_org~"),
+            ("SHA256:a+b/c", "k/SHA256%3Aa%2Bb%2Fc"),
+            ("../admin?x=1#y", "k/..%2Fadmin%3Fx%3D1%23y"),
+            ("é %", "k/%C3%A9%20%25"),
+        ] {
+            assert_eq!(path(["k", segment]), expected);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The commands, one file a noun: arguments, local checks, request, answer.
+//!
+//! Must not know HTTP or how servers are waited for.
+
+pub mod api_key;
+pub mod generate;
+pub mod grant;
+pub mod key;
+pub mod log;
+pub mod login;
+pub mod server;
+mod status;
+pub mod user;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::failure::{Ending, Failure};
+use crate::follow::Patience;
+use crate::settings::{self, Environment};
+use crate::table::{Cell, Table};
+use crate::terminal::Terminal;
+
+/// For whom results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+/// What every command that talks to the backend needs.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The backend.
+    pub client: Client,
+    /// Where to talk.
+    pub terminal: &'a mut Terminal,
+    /// For whom.
+    pub format: Format,
+    /// How long to wait after an edit.
+    pub patience: Patience,
+    /// The time at the start, in seconds since the Unix epoch.
+    pub now: i64,
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(
+    cli: Cli,
+    environment: &Environment,
+    terminal: &mut Terminal,
+) -> Result<Ending, Failure> {
+    let flags = cli.global.flags();
+    let (format, patience) = (cli.global.format(), cli.global.patience());
+    let with = |terminal| -> Result<Context<'_>, Failure> {
+        let client = Client::new(&settings::resolve(&flags, environment)?)?;
+        Ok(Context { client, terminal, format, patience, now: now() })
+    };
+    match cli.command {
+        Command::Login(command) => command.run(&flags, environment, terminal),
+        Command::Logout => login::logout(environment, terminal),
+        Command::Server(command) => server::run(command, || with(terminal)),
+        Command::User(command) => user::run(command, || with(terminal)),
+        Command::Key(command) => key::run(command, || with(terminal)),
+        Command::Grant(command) => grant::run(command, &mut with(terminal)?),
+        Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
+        Command::Log(command) => command.run(&mut with(terminal)?),
+        Command::Status => status::run(&mut with(terminal)?),
+        Command::Completions(command) => command.run(terminal),
+        Command::Man(command) => command.run(),
+    }
+}
+
+impl Context<'_> {
+    /// Shows a list: as JSON whole, as a table made with the time that it is now, or with a word
+    /// to people when there is nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Output`].
+    pub fn list<T: Serialize>(
+        &mut self,
+        items: &[T],
+        empty: &str,
+        table: impl FnOnce(&[T], i64) -> Table,
+    ) -> Result<Ending, Failure> {
+        match self.format {
+            Format::Json => self.terminal.json(&items)?,
+            Format::Table if items.is_empty() => self.terminal.note(empty),
+            Format::Table => self.terminal.table(&table(items, self.now))?,
+        }
+        Ok(Ending::AllDone)
+    }
+
+    /// Asks before something is removed, where a person sits and has not said yes already.
+    ///
+    /// # Errors
+    /// [`Failure::Output`] when the answer cannot be read.
+    pub fn may_remove(&mut self, yes: bool, what: &str) -> Result<bool, Failure> {
+        if yes || !self.terminal.can_ask() {
+            return Ok(true);
+        }
+        let confirmed = self.terminal.confirm(&format!("Remove {what}?"))?;
+        if !confirmed {
+            self.terminal.note("nothing was removed");
+        }
+        Ok(confirmed)
+    }
+}
+
+/// A right that is there or not, in a table.
+fn yes_or_no(there: bool) -> Cell {
+    Cell::from(if there { "yes" } else { "no" })
+}
+
+/// Seconds since the Unix epoch; 0 on a machine whose clock stands before it.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,298 @@
+//! `bastio server`: the servers and their labels.
+
+use bastio_protocol::api::{Labels, Presence, Server, ServerDetail, UpdateServer};
+use bastio_protocol::{ServerName, Target, parse_label};
+use clap::{Args, Subcommand};
+
+use crate::commands::{Context, Format, yes_or_no};
+use crate::failure::{Ending, Failure};
+use crate::follow::settle;
+use crate::table::{Cell, Table, Tone};
+use crate::text::{ago, count};
+
+/// What to do with servers.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List servers
+    #[command(after_help = "Examples:
+  bastio server ls
+  bastio server ls role=web      whom `--on role=web` reaches")]
+    Ls {
+        /// Only these: names (web-1,web-2), labels (role=web) or *
+        #[arg(value_name = "SERVERS")]
+        on: Option<Target>,
+    },
+    /// Show a server with its accounts and what failed there
+    #[command(after_help = "Example:\n  bastio server show web-1")]
+    Show {
+        /// The server
+        server: ServerName,
+    },
+    /// Give a server another name
+    #[command(after_help = "Example:\n  bastio server rename ip-10-0-0-7 web-1")]
+    Rename {
+        /// The server
+        server: ServerName,
+        /// Its new name
+        new_name: ServerName,
+    },
+    /// Set and remove labels of a server
+    Label(Label),
+    /// Remove a server: its agent is not let in any more
+    #[command(after_help = "Example:\n  bastio server rm web-1 --yes")]
+    Rm {
+        /// The server
+        server: ServerName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Send a server all that it should have, also what failed before
+    #[command(after_help = "Example:\n  bastio server sync web-1")]
+    Sync {
+        /// The server
+        server: ServerName,
+    },
+}
+
+/// Labels to set and to remove.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Grants by label follow at once: who may log in to role=web can log in to a \
+server that gets that label.
+
+Examples:
+  bastio server label web-1 role=web env=prod
+  bastio server label web-1 rack-                removes the label rack"
+)]
+pub struct Label {
+    /// The server
+    server: ServerName,
+    /// NAME=VALUE sets, NAME- removes
+    #[arg(required = true, value_name = "LABEL")]
+    labels: Vec<LabelEdit>,
+}
+
+/// One edit of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LabelEdit {
+    Set(String, String),
+    Unset(String),
+}
+
+impl std::str::FromStr for LabelEdit {
+    type Err = bastio_protocol::TargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix('-').filter(|_| !text.contains('=')) {
+            // A name is good when it would be good in a label.
+            Some(name) => parse_label(&format!("{name}=x"))
+                .map(|(name, _)| Self::Unset(name))
+                .map_err(|_| bastio_protocol::TargetError::Label(text.to_owned())),
+            None => parse_label(text).map(|(name, value)| Self::Set(name, value)),
+        }
+    }
+}
+
+/// Carries out what was asked; `connect` is called once the arguments have been checked.
+pub fn run<'a>(
+    command: Command,
+    connect: impl FnOnce() -> Result<Context<'a>, Failure>,
+) -> Result<Ending, Failure> {
+    match command {
+        Command::Ls { on } => list(&mut connect()?, on.as_ref()),
+        Command::Show { server } => show(&mut connect()?, &server),
+        Command::Rename { server, new_name } => {
+            let edit = UpdateServer { name: Some(new_name), ..UpdateServer::default() };
+            update(&mut connect()?, &server, &edit)
+        }
+        Command::Label(Label { server, labels }) => {
+            let edit = collect(labels)?;
+            update(&mut connect()?, &server, &edit)
+        }
+        Command::Rm { server, yes } => remove(&mut connect()?, &server, yes),
+        Command::Sync { server } => {
+            let mut context = connect()?;
+            let change = context.client.sync_server(&server)?;
+            settle(&mut context, vec![change])
+        }
+    }
+}
+
+/// The edits as one request; two edits of one label contradict each other.
+fn collect(edits: Vec<LabelEdit>) -> Result<UpdateServer, Failure> {
+    let mut update = UpdateServer::default();
+    for edit in edits {
+        let (LabelEdit::Set(name, _) | LabelEdit::Unset(name)) = &edit;
+        if update.set_labels.contains_key(name) || update.unset_labels.contains(name) {
+            return Err(Failure::Usage {
+                message: format!("the label {name} is given twice"),
+                hint: "give each label once: NAME=VALUE to set it, NAME- to remove it",
+            });
+        }
+        match edit {
+            LabelEdit::Set(name, value) => drop(update.set_labels.insert(name, value)),
+            LabelEdit::Unset(name) => update.unset_labels.push(name),
+        }
+    }
+    Ok(update)
+}
+
+fn update(
+    context: &mut Context<'_>,
+    server: &ServerName,
+    edit: &UpdateServer,
+) -> Result<Ending, Failure> {
+    let change = context.client.update_server(server, edit)?;
+    settle(context, vec![change])
+}
+
+fn remove(context: &mut Context<'_>, server: &ServerName, yes: bool) -> Result<Ending, Failure> {
+    if !context.may_remove(yes, &format!("the server {server}"))? {
+        return Ok(Ending::SomeFailed);
+    }
+    let change = context.client.remove_server(server)?;
+    settle(context, vec![change])
+}
+
+fn list(context: &mut Context<'_>, on: Option<&Target>) -> Result<Ending, Failure> {
+    let mut servers = context.client.servers()?;
+    servers.retain(|server| on.is_none_or(|on| on.includes(&server.name, &server.labels)));
+    let empty = match on {
+        Some(_) => "no server fits",
+        None => "no servers yet; enrol one with: bastio api-key add NAME --role enroll",
+    };
+    context.list(&servers, empty, table)
+}
+
+fn table(servers: &[Server], now: i64) -> Table {
+    let mut table = Table::new(&["NAME", "STATE", "LAST SEEN", "WAITING", "FAILED", "LABELS"]);
+    for server in servers {
+        let failed = if server.failed > 0 { Tone::Bad } else { Tone::Plain };
+        table.row([
+            server.name.as_str().into(),
+            presence(server.presence),
+            last_seen(server, now).into(),
+            server.pending.to_string().into(),
+            Cell::new(&server.failed.to_string(), failed),
+            labels(&server.labels).into(),
+        ]);
+    }
+    table
+}
+
+fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure> {
+    let detail = context.client.server(name)?;
+    if context.format == Format::Json {
+        context.terminal.json(&detail)?;
+        return Ok(Ending::AllDone);
+    }
+    context.terminal.table(&facts(&detail, context.now))?;
+    if !detail.accounts.is_empty() {
+        context.terminal.print("\n")?;
+        context.terminal.table(&accounts(&detail))?;
+    }
+    if !detail.failures.is_empty() {
+        context.terminal.print("\n")?;
+        context.terminal.table(&failures(&detail))?;
+    }
+    Ok(Ending::AllDone)
+}
+
+fn facts(detail: &ServerDetail, now: i64) -> Table {
+    let server = &detail.server;
+    let state = match server.presence {
+        Presence::Connected => "connected".to_owned(),
+        Presence::Offline => format!("offline, last seen {}", last_seen(server, now)),
+        Presence::NeverSeen => "never seen".to_owned(),
+    };
+    Table::facts([
+        ("name", server.name.to_string()),
+        ("labels", labels(&server.labels)),
+        ("state", state),
+        ("address", server.address.clone().unwrap_or_default()),
+        ("agent", server.agent.clone().unwrap_or_default()),
+        ("agent's key", server.fingerprint.clone()),
+        ("enrolled", ago(server.created, now)),
+        ("actions", format!("{} waiting, {} failed", server.pending, server.failed)),
+    ])
+}
+
+fn accounts(detail: &ServerDetail) -> Table {
+    let mut table = Table::new(&["ACCOUNT", "SUDO", "KEYS"]);
+    for account in &detail.accounts {
+        table.row([
+            account.username.as_str().into(),
+            yes_or_no(account.sudo),
+            account.keys.join(" ").into(),
+        ]);
+    }
+    table
+}
+
+fn failures(detail: &ServerDetail) -> Table {
+    let mut table = Table::new(&["FAILED", "ACCOUNT", "TRIES", "FEEDBACK"]);
+    for failure in &detail.failures {
+        table.row([
+            Cell::new(&failure.action, Tone::Bad),
+            failure.username.as_str().into(),
+            count(failure.tries, "time").into(),
+            failure.feedback.as_deref().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+fn presence(presence: Presence) -> Cell {
+    match presence {
+        Presence::Connected => Cell::new("connected", Tone::Good),
+        Presence::Offline => Cell::new("offline", Tone::Warn),
+        Presence::NeverSeen => Cell::new("never seen", Tone::Warn),
+    }
+}
+
+fn last_seen(server: &Server, now: i64) -> String {
+    match (server.presence, server.last_seen) {
+        (Presence::Connected, _) => "now".to_owned(),
+        (_, Some(at)) => ago(at, now),
+        (_, None) => "never".to_owned(),
+    }
+}
+
+fn labels(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Option<UpdateServer> {
+        let edits = words.iter().map(|word| word.parse()).collect::<Result<Vec<_>, _>>().ok()?;
+        collect(edits).ok()
+    }
+
+    #[test]
+    fn labels_are_set_and_removed_in_one_go() {
+        let update = parse(&["role=web", "env=a-b-", "rack-", "a-b-"]).expect("labels");
+        assert_eq!(labels(&update.set_labels), "env=a-b-,role=web");
+        assert_eq!(update.unset_labels, ["rack", "a-b"]);
+    }
+
+    #[test]
+    fn refuses_labels_that_are_none_or_contradict_each_other() {
+        for words in [
+            &["role"][..],
+            &["-"],
+            &["role="],
+            &["=web"],
+            &["a b-"],
+            &["role=web", "role-"],
+            &["role-", "role=web"],
+            &["role=web", "role=db"],
+        ] {
+            assert_eq!(parse(words), None, "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The binary `bastio` as a user meets it: arguments and environment in; exit code, stdout, stderr
+//! and requests out. The backend is a thread with scripted answers.
+
+mod arguments;
+mod backend;
+mod edits;
+mod keys;
+mod lists;
+mod login;
+mod runner;
+mod terminal;
