@@ -222,3 +222,6 @@ impl<A: Accounts> Service<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
