@@ -1,8 +1,19 @@
 //! The agent on each server: a root processor without network, and an unprivileged connector.
 
 pub mod accounts;
+pub mod chance;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod connector;
+pub mod enroll;
+pub mod files;
 pub mod keys_on_disk;
+pub mod link;
+pub mod logging;
+pub mod notify;
 pub mod pipe;
 pub mod processor;
+pub mod start;
 pub mod status;
 mod wait;

@@ -1,0 +1,132 @@
+//! `enroll`, `generate-key`, `upload-key`: what has to do with the agent's own key.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use bastio_transport::{KeyKind, PrivateKey};
+
+use super::{CommandError, say};
+use crate::cli::{ApiKeyArgs, EnrollArgs, GenerateKeyArgs, Kind, UploadKeyArgs};
+use crate::config::{Secret, Settings};
+use crate::enroll::{self, Api, EnrollError, Enrolled, Enrolment};
+use crate::files;
+
+/// The environment variable with an API key.
+const API_KEY: &str = "BASTIO_API_KEY";
+/// Bits of an RSA key when nothing is said.
+const RSA_BITS: usize = 3072;
+/// Longest API key file, in bytes.
+const LONGEST: u64 = 4096;
+
+pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), CommandError> {
+    let asked = Enrolment {
+        backend: args.backend.clone(),
+        api_key: api_key(&args.api_key)?,
+        expected: args.host_key.clone(),
+        host: args.host.clone(),
+        port: args.port,
+        name: args.name.clone(),
+        key_kind: kind(args.kind, None),
+    };
+    if asked.backend.starts_with("http://") && args.host_key.is_none() {
+        say("warning: plain http without --host-key: whoever is in between can take the API key \
+             and the backend's place");
+    }
+    let present = settings.backend.as_ref();
+    let done = enroll::enroll(&asked, &settings.file, &settings.agent_key, present)?;
+    tell(&done, settings);
+    Ok(())
+}
+
+fn tell(done: &Enrolled, settings: &Settings) {
+    let made = if done.key_made { "made" } else { "kept" };
+    let server = done.server.as_deref().map_or_else(String::new, |name| format!(" as {name}"));
+    say(&format!("enrolled{server} at {}", done.address));
+    say(&format!("  agent key      {} ({made}, {})", done.agent_key, settings.agent_key.display()));
+    say(&format!("  host key       {} (pinned)", done.pinned));
+    say(&format!("  configuration  {}", settings.file.display()));
+    if !done.checked {
+        say("The host key was not checked. Compare it with what `bastio status` shows for the \
+             backend, or enrol with --host-key.");
+    }
+    say("Next: bastio-agent start");
+}
+
+pub(super) fn generate(args: &GenerateKeyArgs, settings: &Settings) -> Result<(), CommandError> {
+    let path = &settings.agent_key;
+    if args.bits.is_some() && args.kind == Kind::Ed25519 {
+        let text = "--bits is for --type rsa; an Ed25519 key has one size";
+        return Err(CommandError::Usage(text.to_owned()));
+    }
+    // Looked at first, because an RSA key takes a while; write_new decides.
+    if !args.force && path.exists() {
+        return Err(bastio_transport::KeyError::Exists(path.clone()).into());
+    }
+    let write = |source| EnrollError::Write { path: path.clone(), source };
+    files::make_parent(path).map_err(write)?;
+    let key = PrivateKey::generate(kind(args.kind, args.bits))?;
+    if args.force {
+        files::replace_secret(path, key.to_openssh()?.as_bytes()).map_err(write)?;
+    } else {
+        key.write_new(path)?;
+    }
+    say(&format!("{} {}", key.fingerprint(), path.display()));
+    say(&key.public_line());
+    Ok(())
+}
+
+pub(super) fn upload(args: &UploadKeyArgs, settings: &Settings) -> Result<(), CommandError> {
+    let present = settings.backend.as_ref().and_then(|backend| backend.api_key.clone());
+    let api_key = match api_key(&args.api_key) {
+        Err(CommandError::Usage(_)) if present.is_some() => {
+            present.unwrap_or_else(|| Secret::new(""))
+        }
+        given => given?,
+    };
+    let api = Api::new(&args.backend).map_err(EnrollError::from)?;
+    let Some(new) = &args.new_agent_key else {
+        let key = PrivateKey::read(&settings.agent_key)?;
+        enroll::upload(&api, &api_key, &key)?;
+        say(&format!("the backend knows the key {}", key.fingerprint()));
+        return Ok(());
+    };
+    let key = enroll::replace_key(&api, &api_key, &settings.agent_key, new)?;
+    say(&format!("the key is now {} in {}", key.fingerprint(), settings.agent_key.display()));
+    say(&format!("Delete {} and restart the agent.", new.display()));
+    Ok(())
+}
+
+fn kind(kind: Kind, bits: Option<usize>) -> KeyKind {
+    match kind {
+        Kind::Ed25519 => KeyKind::Ed25519,
+        Kind::Rsa => KeyKind::Rsa { bits: bits.unwrap_or(RSA_BITS) },
+    }
+}
+
+/// The API key, from the file, from standard input or from the environment.
+fn api_key(args: &ApiKeyArgs) -> Result<Secret, CommandError> {
+    let text = match &args.api_key_file {
+        Some(path) => read_limited(path)?,
+        None => std::env::var(API_KEY).unwrap_or_default(),
+    };
+    let secret = Secret::new(&text);
+    if secret.expose().is_empty() {
+        let text = "no API key\nhint: give --api-key-file FILE, or - for standard input, or set \
+                    BASTIO_API_KEY";
+        return Err(CommandError::Usage(text.to_owned()));
+    }
+    Ok(secret)
+}
+
+fn read_limited(path: &Path) -> Result<String, CommandError> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(LONGEST).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text))
+    };
+    let failed =
+        |error| CommandError::Usage(format!("the API key file {}: {error}", path.display()));
+    read.map_err(failed)?;
+    Ok(text)
+}

@@ -1,0 +1,196 @@
+//! Where the settings come from: flags, then the environment (`BASTIO_AGENT_...`), then the file,
+//! then defaults. Texts become strong types here and nowhere else; unknown keys are refused.
+//! This file must not know what the settings are used for.
+
+mod file;
+mod layer;
+mod value;
+
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use bastio_protocol::KeyPolicy;
+use bastio_transport::HostKeyPin;
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+
+pub use file::{Backend, write};
+pub use layer::Layer;
+pub use value::{Host, Secret};
+
+/// The configuration file when `--config` is not given.
+pub const DEFAULT_FILE: &str = "/etc/bastio/agent.toml";
+/// The agent's private key when nothing else is said.
+pub const DEFAULT_AGENT_KEY: &str = "/etc/bastio/agent.key";
+/// The port of a backend's SSH listener when nothing else is said.
+pub const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(2357).expect("2357 is not zero");
+
+const DEFAULT_USER: &str = "bastio";
+const DEFAULT_STATUS_FILE: &str = "/run/bastio-agent/status.json";
+/// The SSH user name at a backend that knows agents by their keys alone.
+const DEFAULT_LOGIN: &str = "bastio-agent";
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file that was read, or that would have been.
+    pub file: PathBuf,
+    /// The backend; `None` before the server is enrolled.
+    pub backend: Option<BackendSettings>,
+    /// Path of the agent's private key.
+    pub agent_key: PathBuf,
+    /// The account that the connector runs as.
+    pub user: String,
+    /// Which users' keys are good enough.
+    pub key_policy: KeyPolicy,
+    /// Where the state is written for `status`.
+    pub status_file: PathBuf,
+    /// What is logged.
+    pub log: LevelFilter,
+    /// What a person should know about the file: keys that have no effect any more.
+    pub notes: Vec<String>,
+}
+
+/// How to reach the backend and who we are there.
+#[derive(Debug, Clone)]
+pub struct BackendSettings {
+    /// Name or address.
+    pub host: Host,
+    /// TCP port.
+    pub port: NonZeroU16,
+    /// The backend has one of these keys; never empty.
+    pub host_keys: Vec<HostKeyPin>,
+    /// API key of a version-1 backend, which is the SSH user name there.
+    pub api_key: Option<Secret>,
+}
+
+/// Why there are no usable settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is there and cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A source has an unknown key, a value of the wrong type, or broken syntax.
+    #[error("{origin}: {reason}")]
+    Invalid {
+        /// The file, or the environment.
+        origin: String,
+        /// What is wrong, with the key.
+        reason: String,
+    },
+    /// One value is not usable.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The file can be changed, or its API key read, by others.
+    #[error("{} may be {what} by others (mode {mode:03o})\nhint: chmod 600 {}", file.display(), file.display())]
+    TooOpen {
+        /// The file.
+        file: PathBuf,
+        /// `changed` or `read`.
+        what: &'static str,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// No backend is configured.
+    #[error(
+        "{} names no backend\nhint: bastio-agent enroll --backend http://HOST:2358 --api-key-file FILE",
+        .0.display()
+    )]
+    NoBackend(PathBuf),
+    /// A backend is named but its host key is not pinned.
+    #[error(
+        "no host_key is pinned for the backend {host}, so it could be anyone\n\
+         hint: bastio-agent enroll pins it, or set host_key to the backend's public host key"
+    )]
+    NoHostKey {
+        /// The backend.
+        host: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Settings {
+    /// Reads all sources. A file that is not there counts as empty.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a source is there and not usable.
+    pub fn load(file: &Path, flags: Layer) -> Result<Self, ConfigError> {
+        Self::merge(file, flags, layer::environment(None)?)
+    }
+
+    fn merge(file: &Path, flags: Layer, environment: Layer) -> Result<Self, ConfigError> {
+        let in_file = file::read(file)?;
+        let notes = in_file.notes.clone();
+        let merged = flags.or(environment).or(in_file);
+        Ok(Self {
+            file: file.to_owned(),
+            backend: backend(&merged)?,
+            agent_key: merged.agent_key.unwrap_or_else(|| DEFAULT_AGENT_KEY.into()),
+            user: merged.user.unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            key_policy: merged
+                .min_rsa_bits
+                .map_or_else(KeyPolicy::default, |min_rsa_bits| KeyPolicy { min_rsa_bits }),
+            status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
+            log: value::log_level(merged.log.as_deref())?,
+            notes,
+        })
+    }
+
+    /// The backend.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoBackend`] before the server is enrolled.
+    pub fn backend(&self) -> Result<&BackendSettings, ConfigError> {
+        self.backend.as_ref().ok_or_else(|| ConfigError::NoBackend(self.file.clone()))
+    }
+}
+
+impl BackendSettings {
+    /// `HOST:PORT` for people.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host.bracketed(), self.port)
+    }
+
+    /// The SSH user name. A secret when the backend speaks only version 1.
+    #[must_use]
+    pub fn login(&self) -> &str {
+        self.api_key.as_ref().map_or(DEFAULT_LOGIN, Secret::expose)
+    }
+}
+
+fn backend(merged: &Layer) -> Result<Option<BackendSettings>, ConfigError> {
+    let Some(host) = &merged.host else { return Ok(None) };
+    let host = Host::parse(host)?;
+    let host_keys = merged.host_key.as_ref().map_or(Ok(Vec::new()), value::host_keys)?;
+    if host_keys.is_empty() {
+        return Err(ConfigError::NoHostKey { host: host.to_string() });
+    }
+    let api_key = merged.api_key.clone().filter(|key| !key.expose().is_empty());
+    Ok(Some(BackendSettings {
+        host,
+        port: merged.port.unwrap_or(DEFAULT_PORT),
+        host_keys,
+        api_key: api_key.map(value::api_key).transpose()?,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

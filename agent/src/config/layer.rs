@@ -1,0 +1,83 @@
+//! One source of settings, as it was written: every key may be absent. This file must not know
+//! defaults or what a value means.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use config::{Config, Environment, Source};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::ConfigError;
+use super::value::{Lines, Secret};
+
+/// The prefix of environment variables: `BASTIO_AGENT_HOST` sets `host`.
+const PREFIX: &str = "BASTIO_AGENT";
+
+/// The keys that one source sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Name or address of the backend.
+    pub host: Option<String>,
+    /// TCP port of its SSH listener. Default 2357.
+    pub port: Option<NonZeroU16>,
+    /// Its public host keys.
+    pub host_key: Option<Lines>,
+    /// API key; only for backends that speak version 1.
+    pub api_key: Option<Secret>,
+    /// Path of the agent's private key. Default `/etc/bastio/agent.key`.
+    pub agent_key: Option<PathBuf>,
+    /// The account that the connector runs as. Default `bastio`.
+    pub user: Option<String>,
+    /// Smallest RSA key of a user, in bits. Default 2048.
+    pub min_rsa_bits: Option<usize>,
+    /// Where the state is written. Default `/run/bastio-agent/status.json`.
+    pub status_file: Option<PathBuf>,
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
+    pub log: Option<String>,
+    /// Not a key: remarks about the source.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+}
+
+impl Layer {
+    /// This layer, with `below` where it says nothing.
+    #[must_use]
+    pub fn or(self, below: Self) -> Self {
+        Self {
+            host: self.host.or(below.host),
+            port: self.port.or(below.port),
+            host_key: self.host_key.or(below.host_key),
+            api_key: self.api_key.or(below.api_key),
+            agent_key: self.agent_key.or(below.agent_key),
+            user: self.user.or(below.user),
+            min_rsa_bits: self.min_rsa_bits.or(below.min_rsa_bits),
+            status_file: self.status_file.or(below.status_file),
+            log: self.log.or(below.log),
+            notes: [self.notes, below.notes].concat(),
+        }
+    }
+}
+
+/// The layer of the environment; of `variables` in tests.
+pub(super) fn environment(
+    variables: Option<HashMap<String, String>>,
+) -> Result<Layer, ConfigError> {
+    let source =
+        Environment::with_prefix(PREFIX).prefix_separator("_").ignore_empty(true).source(variables);
+    parse(source, "the environment (BASTIO_AGENT_...)")
+}
+
+/// Reads one source alone, so that an error can name it.
+pub(super) fn parse<T: DeserializeOwned>(
+    source: impl Source + Send + Sync + 'static,
+    origin: &str,
+) -> Result<T, ConfigError> {
+    let parsed = Config::builder().add_source(source).build().and_then(Config::try_deserialize);
+    parsed.map_err(|error| ConfigError::Invalid {
+        origin: origin.to_owned(),
+        reason: error.to_string(),
+    })
+}
