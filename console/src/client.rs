@@ -30,6 +30,10 @@ const REQUEST: Duration = Duration::from_secs(35);
 /// What a long poll gets beyond the time that the backend was asked to wait.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept for the next request: less than any server waits for one, so that
+/// none is used that the other end is closing.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// What stands in a path segment as it is (RFC 3986 section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -64,6 +68,7 @@ impl Client {
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_global(Some(REQUEST))
+            .max_idle_age(IDLE)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -182,10 +187,9 @@ impl Client {
         self.send(Method::POST, "api-keys", key)
     }
 
-    /// Removes an API key; whatever the backend says beside yes is not needed.
-    pub fn remove_api_key(&self, name: &str) -> Result<(), ClientError> {
-        let path = path(["api-keys", name]);
-        self.call(Method::DELETE, &path, None, REQUEST).map(drop)
+    /// Removes an API key.
+    pub fn remove_api_key(&self, name: &str) -> Result<ApiKey, ClientError> {
+        self.delete(&path(["api-keys", name]))
     }
 
     /// Rows of the audit log.

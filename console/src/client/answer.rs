@@ -12,6 +12,9 @@ use crate::settings::BackendUrl;
 /// Largest answer that is read, in bytes: 20,000 servers in a list.
 const MAX_ANSWER: u64 = 32 * 1024 * 1024;
 
+/// What to ask oneself when something else than a backend answers.
+const STRANGER: &str = "is this URL a bastio backend, and of a version near this one?";
+
 /// Why a request came to nothing.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -81,9 +84,7 @@ impl ClientError {
             }
             Self::Refused { .. } | Self::Unsendable => None,
             Self::Redirect { .. } => Some("log in with the URL that the backend itself has".into()),
-            Self::Misunderstood(_) => {
-                Some("is this URL a bastio backend, and of a version near this one?".into())
-            }
+            Self::Misunderstood(_) => Some(STRANGER.into()),
         }
     }
 }
@@ -117,7 +118,10 @@ fn refusal(status: StatusCode, body: &[u8], url: &BackendUrl) -> ClientError {
         }
         Err(_) => {
             let error = format!("the backend answered {status}");
-            ClientError::Refused { status, error, hint: None }
+            // A bastio backend gives its reason even for addresses that it does not know.
+            let stranger = matches!(status.as_u16(), 404 | 405);
+            let hint = stranger.then(|| STRANGER.to_owned());
+            ClientError::Refused { status, error, hint }
         }
     }
 }

@@ -62,8 +62,11 @@ pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failur
         Command::Add(Add { name, role }) => add(context, &NewApiKey { name, role: role.into() }),
         Command::Ls => list(context),
         Command::Rm { name } => {
-            context.client.remove_api_key(&name)?;
-            context.terminal.note(&format!("removed the API key {name}"));
+            let removed = context.client.remove_api_key(&name)?;
+            match context.format {
+                Format::Json => context.terminal.json(&removed)?,
+                Format::Table => context.terminal.note(&format!("removed the API key {name}")),
+            }
             Ok(Ending::AllDone)
         }
     }

@@ -253,6 +253,11 @@ fn what_the_backend_refuses_makes_it_1_with_its_words() {
             Answer::Json(409, json!({"error": "bad\u{1b}[2J\nerror: forged"})),
             "error: bad [2J error: forged\n",
         ),
+        (
+            Answer::Text(404, "nginx"),
+            "error: the backend answered 404 Not Found\n\
+             hint: is this URL a bastio backend, and of a version near this one?\n",
+        ),
         (Answer::Text(500, "oops"), "error: the backend answered 500 Internal Server Error\n"),
         (
             Answer::Text(200, "<html>"),
