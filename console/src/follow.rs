@@ -43,7 +43,6 @@ pub fn settle(context: &mut Context<'_>, changes: Vec<Change>) -> Result<Ending,
                 .into_iter()
                 .map(|change| wait(client, terminal, change, deadline))
                 .collect();
-            context.terminal.clear_live();
             (settled?, Some(seconds))
         }
     };

@@ -186,6 +186,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a folder");
         let file = LoginFile::below(home.path());
         assert_eq!(file.load().expect("no error"), None);
+        fs::create_dir(home.path().join("bastio")).expect("a folder of the usual mode");
         file.save(&login()).expect("saved");
         file.save(&login()).expect("saved again");
         assert_eq!(file.load().expect("no error"), Some(login()));

@@ -92,8 +92,8 @@ impl Terminal {
         }
     }
 
-    /// Takes the live line away.
-    pub fn clear_live(&mut self) {
+    /// Takes the live line away, before anything else is written.
+    fn clear_live(&mut self) {
         if std::mem::take(&mut self.live) {
             let mut stderr = io::stderr().lock();
             drop(write!(stderr, "\r\x1b[2K").and_then(|()| stderr.flush()));
@@ -105,7 +105,6 @@ impl Terminal {
     /// # Errors
     /// What stdin says.
     pub fn confirm(&mut self, question: &str) -> io::Result<bool> {
-        self.clear_live();
         let mut stderr = io::stderr().lock();
         drop(write!(stderr, "{} [y/N] ", one_line(question)).and_then(|()| stderr.flush()));
         let mut answer = String::new();
