@@ -23,13 +23,20 @@ pub(crate) fn mount_tmpfs(path: &Path, options: &str) -> Result<(), Errno> {
     mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
 }
 
+/// What is special about a server's file system.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    /// Makes `/home` a file system of its own, in memory, with this many bytes.
+    pub home_size: Option<u64>,
+    /// A folder of the machine that is to be `/home`.
+    pub home_folder: Option<&'a Path>,
+    /// Programs of the machine that show up read-only in `/usr/bin`.
+    pub binaries: Vec<&'a Path>,
+}
+
 /// Makes `lab/rootfs`, with changes kept in memory, the root of this mount namespace. `lab/mount` is an empty folder
-/// to build it at. Programs in `binaries` show up read-only in `/usr/bin`.
-pub(crate) fn enter_server_root(
-    lab: &Path,
-    home_size: Option<u64>,
-    binaries: &[&Path],
-) -> io::Result<()> {
+/// to build it at.
+pub(crate) fn enter_server_root(lab: &Path, layout: &Layout<'_>) -> io::Result<()> {
     umask(Mode::empty());
     chdir(lab)?;
     let flags = MsFlags::MS_NODEV;
@@ -41,8 +48,11 @@ pub(crate) fn enter_server_root(
     let layers = "lowerdir=rootfs,upperdir=mount/upper,workdir=mount/work";
     mount(Some("overlay"), "mount/root", Some("overlay"), MsFlags::empty(), Some(layers))?;
     let root = Path::new("mount/root");
-    for binary in binaries {
+    for binary in &layout.binaries {
         show_binary(binary, root)?;
+    }
+    if let Some(folder) = layout.home_folder {
+        mount(Some(folder), &root.join("home"), NONE, MsFlags::MS_BIND, NONE)?;
     }
     chdir(root)?;
     pivot_root(".", ".")?;
@@ -50,7 +60,7 @@ pub(crate) fn enter_server_root(
     chdir("/")?;
     mount_tmpfs(Path::new("/run"), "mode=0755")?;
     mount_tmpfs(Path::new("/tmp"), "mode=1777")?;
-    if let Some(bytes) = home_size {
+    if let Some(bytes) = layout.home_size {
         mount_tmpfs(Path::new("/home"), &format!("mode=0755,size={bytes}"))?;
     }
     fill_dev()?;

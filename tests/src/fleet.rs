@@ -204,7 +204,8 @@ pub fn prepare_agent(host: &Host) -> Result<(), LabError> {
 #[must_use]
 pub fn enroll_command<'host>(host: &'host Host, key: &EnrollKey) -> PlacedCommand<'host> {
     let command = host.command("bastio-agent").args(["enroll", "--backend", &key.backend]);
-    command.args(["--host-key", &key.host_key, "--api-key-file", "-"]).input(key.secret.as_bytes())
+    let command = command.args(["--name", host.name(), "--host-key", &key.host_key]);
+    command.args(["--api-key-file", "-"]).input(key.secret.as_bytes())
 }
 
 /// The command that starts a server's agent.

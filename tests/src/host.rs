@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::disk::DiskFolder;
+use crate::filesystem::Layout;
 use crate::init::{Lifetime, Starting};
 use crate::{Finished, LabError, Place, Running, World, filesystem, network};
 
@@ -23,6 +25,7 @@ pub struct HostBuilder<'world> {
     world: &'world World,
     name: String,
     home_size: Option<u64>,
+    home_on_disk: bool,
     binaries: Vec<PathBuf>,
     sshd: bool,
     sudo_without_password: bool,
@@ -35,6 +38,7 @@ pub struct Host {
     number: u8,
     world: Place,
     sshd: Option<Running>,
+    _disk: Option<DiskFolder>,
 }
 
 impl<'world> HostBuilder<'world> {
@@ -43,6 +47,7 @@ impl<'world> HostBuilder<'world> {
             world,
             name: name.into(),
             home_size: None,
+            home_on_disk: false,
             binaries: Vec::new(),
             sshd: true,
             sudo_without_password: false,
@@ -53,6 +58,14 @@ impl<'world> HostBuilder<'world> {
     #[must_use]
     pub fn home_tmpfs_size(mut self, bytes: u64) -> Self {
         self.home_size = Some(bytes);
+        self
+    }
+
+    /// Puts `/home` on the machine's disk, in a folder that is removed afterwards; for figures with a real fsync.
+    /// Not for a world that is to be kept.
+    #[must_use]
+    pub fn home_on_disk(mut self) -> Self {
+        self.home_on_disk = true;
         self
     }
 
@@ -86,28 +99,37 @@ impl<'world> HostBuilder<'world> {
         let number = self.world.next_server();
         let doing = format!("make the namespaces of {}", self.name);
         let kinds = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-        let starting =
-            self.world.enter(kinds, || self.make_namespaces())?.map_err(LabError::doing(doing))?;
+        let lab = self.world.rootfs().lab_folder();
+        let disk = self.home_on_disk.then(|| DiskFolder::new(lab)).transpose()?;
+        let home = disk.as_ref().map(DiskFolder::path);
+        let starting = self
+            .world
+            .enter(kinds, || self.make_namespaces(home))?
+            .map_err(LabError::doing(doing))?;
         let init = starting.ready()?;
         let world = Place::clone(self.world);
         let place = Place::new(&self.name, init, Some(world.clone()))?;
         network::connect_server(&world, &place, number)?;
-        let mut host = Host { place, number, world, sshd: None };
+        let mut host = Host { place, number, world, sshd: None, _disk: disk };
         host.sshd = self.settle(&host)?;
         Ok(host)
     }
 
     /// On a thread inside the world's process and mount namespaces.
-    fn make_namespaces(&self) -> io::Result<Starting> {
+    fn make_namespaces(&self, home_folder: Option<&Path>) -> io::Result<Starting> {
         unshare(
             CloneFlags::CLONE_NEWNS
                 | CloneFlags::CLONE_NEWNET
                 | CloneFlags::CLONE_NEWUTS
                 | CloneFlags::CLONE_NEWIPC,
         )?;
-        let binaries: Vec<&Path> = self.binaries.iter().map(PathBuf::as_path).collect();
+        let layout = Layout {
+            home_size: self.home_size,
+            home_folder,
+            binaries: self.binaries.iter().map(PathBuf::as_path).collect(),
+        };
         filesystem::make_private()?;
-        filesystem::enter_server_root(self.world.rootfs().lab_folder(), self.home_size, &binaries)?;
+        filesystem::enter_server_root(self.world.rootfs().lab_folder(), &layout)?;
         nix::unistd::sethostname(&self.name)?;
         Starting::spawn(self.world.lifetime())
     }

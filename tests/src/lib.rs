@@ -9,6 +9,7 @@
 
 mod binaries;
 mod command;
+mod disk;
 mod error;
 mod filesystem;
 pub mod fleet;

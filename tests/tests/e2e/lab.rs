@@ -75,6 +75,30 @@ fn a_full_home_is_full() {
 }
 
 #[test]
+fn a_home_on_disk_is_gone_with_its_server_and_left_overs_go_with_the_next() {
+    require_root!();
+    let world = World::new().unwrap();
+    let lab = bastio_tests::Rootfs::ensure().unwrap().lab_folder().to_owned();
+    let left = lab.join("homes/left-by-a-killed-process");
+    fs::create_dir_all(&left).unwrap();
+    let note = format!("home/note-{}", std::process::id());
+    let host = world.host("disk").home_on_disk().without_sshd().start().unwrap();
+    host.write_file(Path::new("/").join(&note), "on disk").unwrap();
+    let kind = host.exec(&["stat", "-f", "-c", "%T", "/home"]).unwrap().stdout;
+    assert!(!kind.contains("tmpfs") && !kind.contains("overlay"), "{kind}");
+    assert!(!left.exists());
+    let name = Path::new(&note).file_name().unwrap();
+    let kept = || {
+        fs::read_dir(lab.join("homes"))
+            .unwrap()
+            .any(|home| home.unwrap().path().join(name).exists())
+    };
+    assert!(kept());
+    drop(host);
+    assert!(!kept());
+}
+
+#[test]
 fn a_program_is_shown_or_copied_into_a_server() {
     require_root!();
     let world = World::new().unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-const WIDTH: usize = 72;
+const WIDTH: usize = 80;
 
 /// Writes to standard output. If nobody reads it, the demo goes on and its exit code tells.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Paper {
     pub fn summary(&self) {
         let mut table = String::new();
         for (number, (title, took)) in self.steps.iter().enumerate() {
-            let room = WIDTH.saturating_sub(16);
+            let room = WIDTH.saturating_sub(17);
             // Writing to a string can't fail.
             let _ =
                 writeln!(table, "   {:>2}. {title:<room$}{:>10}", number + 1, milliseconds(*took));

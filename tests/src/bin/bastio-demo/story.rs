@@ -90,7 +90,7 @@ fn show_logs(paper: &Paper, backend: &Backend, hosts: &[Host]) {
 }
 
 fn start_servers(paper: &mut Paper, world: &World) -> Result<Servers, Problem> {
-    paper.step("Three servers start, each with its own accounts and its own sshd");
+    paper.step("Three servers start, each with its own accounts and sshd");
     let agent = binary("bastio-agent")?;
     let mut hosts = Vec::new();
     for name in NAMES {
@@ -109,7 +109,7 @@ fn start_backend<'world>(
     paper: &mut Paper,
     world: &'world World,
 ) -> Result<Backend<'world>, Problem> {
-    paper.step("The backend starts, with its SQLite store in a temporary folder");
+    paper.step("The backend starts with a store in a temporary folder");
     paper.command("$", &Backend::command(world)?.line());
     let backend = Backend::start(world)?;
     paper.answer(&format!("ready; API at {}", backend.url()));
@@ -199,7 +199,7 @@ fn log_in(paper: &Paper, alice: &SshClient, host: &Host, welcome: bool) -> Resul
             finished.code() == Some(255) && finished.stderr.contains("Permission denied"),
         )
     };
-    paper.answer(&format!("{:<58} {took}", said.trim()));
+    paper.answer(&format!("{:<63} {took:>8}", said.trim()));
     if as_expected {
         return Ok(());
     }
