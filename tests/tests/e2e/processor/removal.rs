@@ -1,0 +1,154 @@
+//! Removing accounts: sessions end, homes go when they are the account's own, and access is shut first.
+
+use super::*;
+
+/// A process of alice's that does not end when asked, and starts others.
+const STUBBORN: &str = "trap '' TERM HUP; sleep 1000 & while :; do sleep 1000; done";
+
+/// Returns when the script has begun.
+fn spawn_as_alice(host: &Host, script: &str) -> Running {
+    let script = format!(": > /tmp/begun; {script}");
+    let running = host
+        .command("setpriv")
+        .args(["--reuid=alice", "--regid=alice", "--init-groups", "sh", "-c", &script])
+        .spawn()
+        .unwrap();
+    host.command("sh")
+        .args(["-c", "until [ -e /tmp/begun ]; do sleep 0.02; done; rm /tmp/begun"])
+        .check()
+        .unwrap();
+    running
+}
+
+#[test]
+fn running_processes_and_sessions_end() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    connector.add_key("alice", key.public());
+    let mut gentle = spawn_as_alice(&host, "exec sleep 1000");
+    let mut stubborn = spawn_as_alice(&host, STUBBORN);
+    let other = host.command("sleep").arg("1000").spawn().unwrap();
+    let ssh = SshClient::new(&world, &key);
+    assert!(
+        ssh.run("alice", host.ip(), "nohup sleep 1000 >/dev/null 2>&1 & echo ok")
+            .unwrap()
+            .success()
+    );
+
+    expect(connector.remove_user("alice"), 200, "alice was removed successfully");
+    assert!(gentle.wait(Duration::from_secs(1)).is_ok());
+    assert!(stubborn.wait(Duration::from_secs(1)).is_ok());
+    assert!(!host.exists("/home/alice").unwrap());
+    let mut other = other;
+    assert_eq!(other.ended().unwrap(), None);
+    let running = host.exec(&["ps", "-eo", "uid="]).unwrap().stdout;
+    assert!(!running.lines().any(|uid| uid.trim() == "1000"), "{running}");
+    assert!(!ssh.can_log_in("alice", host.ip()).unwrap());
+}
+
+#[test]
+fn a_fork_bomb_is_ended_or_access_stays_closed() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    // Each generation ends at once and leaves a child behind: a moving target.
+    let _bomb = spawn_as_alice(
+        &host,
+        "trap '' TERM; exec perl -e '$SIG{TERM} = sub {}; while (1) { fork and exit }'",
+    );
+    let found = connector.remove_user("alice");
+    match found.0 {
+        200 => assert_eq!(line(&host, "/etc/passwd", "alice"), None),
+        _ => {
+            expect_like(
+                &found,
+                500,
+                "access of alice is closed, but the account could not be removed",
+            );
+            assert!(line(&host, "/etc/shadow", "alice").unwrap().ends_with(":1:"));
+        }
+    }
+    eprintln!("fork bomb: {} {}", found.0, found.1);
+}
+
+#[test]
+fn a_removal_that_cannot_finish_leaves_access_closed_until_it_is_added_again() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    let ssh = SshClient::new(&world, &key);
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    connector.add_key("alice", key.public());
+    assert!(ssh.can_log_in("alice", host.ip()).unwrap());
+    host.exec(&["mv", "/usr/sbin/userdel", "/usr/sbin/userdel.real"]).unwrap();
+    host.write_file("/usr/sbin/userdel", "#!/bin/sh\necho 'userdel: cannot lock' >&2\nexit 1\n")
+        .unwrap();
+    host.exec(&["chmod", "755", "/usr/sbin/userdel"]).unwrap();
+
+    let text = "access of alice is closed, but the account could not be removed: userdel: cannot update the account \
+                database; is it locked, read-only or full? (userdel: cannot lock)";
+    expect(connector.remove_user("alice"), 500, text);
+    assert!(!ssh.run("alice", host.ip(), "true").unwrap().success());
+    assert_eq!(host.read_file("/home/alice/.ssh/authorized_keys").unwrap(), b"");
+    // Even with the key back, the account has expired.
+    connector.add_key("alice", key.public());
+    assert!(!ssh.run("alice", host.ip(), "true").unwrap().success());
+    expect(
+        connector.add_user("alice", false),
+        200,
+        "alice already exists; its access was opened again",
+    );
+    assert!(ssh.can_log_in("alice", host.ip()).unwrap(), "{}", host.sshd_log().unwrap());
+    host.exec(&["mv", "/usr/sbin/userdel.real", "/usr/sbin/userdel"]).unwrap();
+    expect(connector.remove_user("alice"), 200, "alice was removed successfully");
+}
+
+#[test]
+fn an_expiry_date_of_an_administrators_stays() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    host.exec(&["usermod", "--expiredate", "2020-01-01", "alice"]).unwrap();
+    let before = databases(&host);
+    expect(connector.add_user("alice", false), 300, "alice already exists");
+    assert_eq!(databases(&host), before);
+}
+
+#[test]
+fn a_home_that_is_not_the_accounts_own_is_left() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    for (change, reason) in [
+        ("mv /home/alice /srv/alice; ln -s /srv/alice /home/alice", "is no real folder"),
+        ("chown games /home/alice", "belongs to uid 5"),
+        ("usermod -d / alice", "/ is no folder of one person"),
+        ("usermod -d /srv alice", "/srv is no folder of one person"),
+        ("useradd -M -d /home/alice/sub svc", "holds the home of svc"),
+        (
+            "mv /home/alice /srv/x; mkdir /srv/y; mv /srv/x /srv/y/alice; ln -s /srv/y /srv/z; usermod -d /srv/z/alice alice",
+            "symbolic link",
+        ),
+    ] {
+        expect(connector.add_user("alice", false), 200, "alice was created successfully");
+        host.exec(&["sh", "-ec", change]).unwrap();
+        let found = connector.remove_user("alice");
+        expect_like(&found, 200, "alice was removed successfully; its home was left: ");
+        expect_like(&found, 200, reason);
+        assert_eq!(line(&host, "/etc/passwd", "alice"), None, "{change}");
+        assert!(host.exists("/etc/passwd").unwrap() && host.exists("/srv").unwrap());
+        host.try_exec(&["userdel", "svc"]).unwrap();
+        host.exec(&["sh", "-c", "rm -rf /home/alice /srv/*"]).unwrap();
+    }
+}
