@@ -1,1 +1,19 @@
 //! The central program: who may log in where, decided in one place and queued durably.
+
+pub mod access;
+pub mod audit;
+pub mod config;
+pub mod dispatch;
+pub mod fleet;
+pub mod host_keys;
+pub mod http;
+pub mod logging;
+pub mod notify;
+pub mod plan;
+pub mod serve;
+pub mod ssh;
+pub mod state_folder;
+pub mod store;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,225 @@
+//! Who may ask the backend for what: API keys, and the proofs that only checking one can make.
+//!
+//! A secret has 256 random bits and is stored as its SHA-256 alone; it is looked up by that hash,
+//! so that no comparison tells by its duration how close a guess was. This room must not know
+//! HTTP, servers or grants.
+
+mod secret;
+
+use std::net::IpAddr;
+
+use bastio_protocol::api::{ApiKey, NewApiKey, Role};
+use thiserror::Error;
+
+use crate::audit::{self, Actor, Event};
+use crate::store::{self, Connection, Store, StoreError};
+pub use secret::Secret;
+
+/// Name of the API key that the first start makes.
+const FIRST_ADMIN: &str = "admin";
+/// How exact `last_used` is, in seconds.
+const USE_NOTED_EVERY: i64 = 60;
+/// Longest name of an API key, in bytes.
+const MAX_NAME: usize = 64;
+
+/// The API keys.
+#[derive(Debug, Clone)]
+pub struct ApiKeys {
+    store: Store,
+}
+
+/// Proof that a request may do everything. Only [`ApiKeys::admin`] makes it.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    actor: Actor,
+}
+
+/// Proof that a request may enrol servers. Only [`ApiKeys::enroller`] makes it.
+#[derive(Debug, Clone)]
+pub struct Enroller {
+    actor: Actor,
+}
+
+/// Why an API key does not open the door, or was not changed.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// No such API key.
+    #[error("unknown API key")]
+    Unknown,
+    /// The API key may only enrol servers.
+    #[error("this API key may only enrol servers")]
+    EnrolsOnly,
+    /// A name that cannot be used.
+    #[error("the name of an API key has 1 to {MAX_NAME} letters, digits, '-', '.' or '_'")]
+    BadName,
+    /// The name is taken.
+    #[error("there is an API key named {0}")]
+    NameTaken(String),
+    /// No API key of that name.
+    #[error("there is no API key named {0}")]
+    NoSuchKey(String),
+    /// The last key that may do everything.
+    #[error("{0} is the last API key of role admin")]
+    LastAdmin(String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Admin {
+    /// Who this is, for the audit log.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+}
+
+impl Enroller {
+    /// Who this is, for the audit log.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+}
+
+impl ApiKeys {
+    /// The API keys of a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Checks a secret for everything.
+    ///
+    /// # Errors
+    /// [`AccessError::Unknown`], [`AccessError::EnrolsOnly`], [`AccessError::Store`].
+    pub async fn admin(&self, secret: &str, from: Option<IpAddr>) -> Result<Admin, AccessError> {
+        let key = self.verify(secret).await?;
+        match key.role {
+            Role::Admin => Ok(Admin { actor: Actor::api_key(&key.name, from) }),
+            Role::Enroll => Err(AccessError::EnrolsOnly),
+        }
+    }
+
+    /// Checks a secret for enrolling servers, which every API key may.
+    ///
+    /// # Errors
+    /// [`AccessError::Unknown`], [`AccessError::Store`].
+    pub async fn enroller(
+        &self,
+        secret: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Enroller, AccessError> {
+        let key = self.verify(secret).await?;
+        match key.role {
+            Role::Admin | Role::Enroll => Ok(Enroller { actor: Actor::api_key(&key.name, from) }),
+        }
+    }
+
+    /// All API keys, by name.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list(&self, _proof: &Admin) -> Result<Vec<ApiKey>, AccessError> {
+        let mut db = self.store.read().await?;
+        Ok(store::api_keys::list(&mut db).await?)
+    }
+
+    /// Makes an API key; its secret is known here and now only.
+    ///
+    /// # Errors
+    /// [`AccessError::BadName`], [`AccessError::NameTaken`], [`AccessError::Store`].
+    pub async fn create(
+        &self,
+        proof: &Admin,
+        new: &NewApiKey,
+    ) -> Result<(ApiKey, Secret), AccessError> {
+        let mut tx = self.store.write().await?;
+        let made = insert(&mut tx, proof.actor(), new, self.store.now()).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(made)
+    }
+
+    /// Revokes an API key: from now on it opens nothing. The last one of role admin stays.
+    ///
+    /// # Errors
+    /// [`AccessError::NoSuchKey`], [`AccessError::LastAdmin`], [`AccessError::Store`].
+    pub async fn revoke(&self, proof: &Admin, name: &str) -> Result<ApiKey, AccessError> {
+        let mut tx = self.store.write().await?;
+        let keys = store::api_keys::list(&mut tx).await?;
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            return Err(AccessError::NoSuchKey(shorten(name)));
+        };
+        let admins = keys.iter().filter(|key| key.role == Role::Admin).count();
+        if key.role == Role::Admin && admins == 1 {
+            return Err(AccessError::LastAdmin(key.name.clone()));
+        }
+        store::api_keys::remove(&mut tx, name).await?;
+        let event = Event { action: "api-key.remove", user: None, server: None, detail: name };
+        audit::append(&mut tx, self.store.now(), proof.actor(), event).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(key.clone())
+    }
+
+    async fn verify(&self, secret: &str) -> Result<ApiKey, AccessError> {
+        let hash = secret::hash(secret);
+        let mut db = self.store.read().await?;
+        let key = store::api_keys::find_by_hash(&mut db, &hash).await?;
+        drop(db);
+        let key = key.ok_or(AccessError::Unknown)?;
+        let now = self.store.now();
+        if key.last_used.is_none_or(|last| now - last >= USE_NOTED_EVERY) {
+            let mut tx = self.store.write().await?;
+            store::api_keys::used(&mut tx, &key.name, now).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+        }
+        Ok(key)
+    }
+}
+
+/// At the first start, when there is no API key yet: makes one that may do everything. It is
+/// shown once and never again.
+///
+/// # Errors
+/// [`AccessError::Store`].
+pub async fn first_admin_token(store: &Store) -> Result<Option<Secret>, AccessError> {
+    let mut tx = store.write().await?;
+    if !store::api_keys::list(&mut tx).await?.is_empty() {
+        return Ok(None);
+    }
+    let new = NewApiKey { name: FIRST_ADMIN.to_owned(), role: Role::Admin };
+    let (_, secret) = insert(&mut tx, &Actor::backend(), &new, store.now()).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(Some(secret))
+}
+
+async fn insert(
+    db: &mut Connection,
+    actor: &Actor,
+    new: &NewApiKey,
+    now: i64,
+) -> Result<(ApiKey, Secret), AccessError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if new.name.is_empty() || new.name.len() > MAX_NAME || !new.name.chars().all(fits) {
+        return Err(AccessError::BadName);
+    }
+    let secret = Secret::random();
+    let hash = secret::hash(secret.expose());
+    if !store::api_keys::insert(db, &new.name, new.role, &hash, now).await? {
+        return Err(AccessError::NameTaken(new.name.clone()));
+    }
+    let detail = match new.role {
+        Role::Admin => format!("{}, role admin", new.name),
+        Role::Enroll => format!("{}, role enroll", new.name),
+    };
+    let event = Event { action: "api-key.add", user: None, server: None, detail: &detail };
+    audit::append(db, now, actor, event).await?;
+    Ok((ApiKey { name: new.name.clone(), role: new.role, created: now, last_used: None }, secret))
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(MAX_NAME).collect()
+}
+
+#[cfg(test)]
+mod tests;

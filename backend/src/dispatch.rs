@@ -1,0 +1,168 @@
+//! What the SSH side asks: whose key is this, what is to be sent, what became of it.
+//!
+//! Every action goes out at least once and in the order of its server's queue: it is `sent` on
+//! the disk before it is handed out, and what was not answered is queued again when the agent
+//! comes back. This room must not know SSH or frames.
+
+mod presence;
+pub(crate) mod queue;
+mod session;
+
+use std::net::IpAddr;
+
+use bastio_protocol::{PublicKey, ServerName};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::store::{self, ServerId, Store, StoreError};
+use presence::Presence;
+pub use session::{FeedbackOutcome, Session};
+
+/// Longest SSH identification that is stored (RFC 4253 section 4.2 allows 255 bytes).
+const MAX_IDENT: usize = 255;
+
+/// The way from queues to agents and back. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    store: Store,
+    presence: Presence,
+}
+
+/// The server that a key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerIdentity {
+    /// Its number.
+    pub id: ServerId,
+    /// Its name when the key was looked up.
+    pub name: ServerName,
+    fingerprint: String,
+}
+
+/// What is known about a connection before the first action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// The agent's SSH identification.
+    pub ident: String,
+    /// Whether the agent is held to what the original agent can do.
+    pub legacy: bool,
+}
+
+/// What the owner of a session is woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// There may be something to send: call [`Session::next`].
+    Work,
+    /// The channel must be closed.
+    End(EndReason),
+}
+
+/// Why a session must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The same agent has opened another session.
+    TakenOver,
+    /// The server was removed.
+    Removed,
+    /// The agent's key was replaced by another.
+    KeyReplaced,
+}
+
+/// Why the SSH side was not served.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    /// The server was removed, or its key replaced, since the login.
+    #[error("the server of this key is not on record any more")]
+    NotOnRecord,
+    /// Another session of the same agent has begun.
+    #[error("another session of this agent has taken over")]
+    TakenOver,
+    /// The database failed; the session should end and the agent come back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Dispatch {
+    /// The dispatch over a store; there must be one only.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, presence: Presence::default() }
+    }
+
+    /// The server whose agent has this key; `None` means that the login is refused.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn identify(&self, key: &PublicKey) -> Result<Option<ServerIdentity>, DispatchError> {
+        let fingerprint = key.fingerprint();
+        let mut db = self.store.read().await?;
+        let found = store::servers::find_by_key(&mut db, &fingerprint).await?;
+        Ok(found.map(|(id, name)| ServerIdentity { id, name, fingerprint }))
+    }
+
+    /// Begins a session: an older one of the same server is told to end, and what was sent and
+    /// not answered is queued again, at its old place.
+    ///
+    /// # Errors
+    /// [`DispatchError::NotOnRecord`], [`DispatchError::Store`].
+    pub async fn open(
+        &self,
+        server: &ServerIdentity,
+        info: SessionInfo,
+    ) -> Result<Session, DispatchError> {
+        let mut tx = self.store.write().await?;
+        let on_record = store::servers::find_by_key(&mut tx, &server.fingerprint).await?;
+        if on_record.is_none_or(|(id, _)| id != server.id) {
+            return Err(DispatchError::NotOnRecord);
+        }
+        let ident = queue::for_people(&info.ident, MAX_IDENT);
+        let now = self.store.now();
+        store::servers::seen(&mut tx, server.id, &info.address.to_string(), &ident, now).await?;
+        let again = store::actions::requeue_sent(&mut tx, server.id).await?;
+        // Still holding the writer: from here on no older session gets anything to send.
+        let (generation, inbox) = self.presence.enter(server.id);
+        let session = Session::new(self.clone(), server.clone(), info, generation, inbox);
+        tx.commit().await.map_err(StoreError::from)?;
+        tracing::info!(server = %server.name, address = %session.address(), agent = ident,
+            again, "agent connected");
+        self.presence.step();
+        Ok(session)
+    }
+
+    /// Whether a session of the server is open.
+    #[must_use]
+    pub fn is_connected(&self, server: ServerId) -> bool {
+        self.presence.is_connected(server)
+    }
+
+    /// How many servers have a session.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.presence.count()
+    }
+
+    /// Tells the server's session that something was queued.
+    pub fn wake(&self, server: ServerId) {
+        self.presence.wake(server);
+    }
+
+    /// Tells the server's session to end.
+    pub fn end(&self, server: ServerId, reason: EndReason) {
+        self.presence.end(server, reason);
+    }
+
+    /// Changes whenever an action took a step or a server came or went.
+    #[must_use]
+    pub fn steps(&self) -> watch::Receiver<u64> {
+        self.presence.steps()
+    }
+
+    /// Lets everybody who watches [`Dispatch::steps`] look again.
+    pub(crate) fn step(&self) {
+        self.presence.step();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Which servers have a session now, and how to reach its owner.
+//!
+//! In memory only. Every session has a generation: an older one that ends late does not mark
+//! the newer one as gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{EndReason, Signal};
+use crate::store::ServerId;
+
+/// The registry of open sessions. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Presence {
+    registry: Arc<Mutex<Registry>>,
+    steps: Arc<watch::Sender<u64>>,
+}
+
+/// The number of a session; later sessions have larger ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
+#[derive(Debug, Default)]
+struct Registry {
+    last: u64,
+    sessions: HashMap<ServerId, Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    generation: Generation,
+    mailbox: watch::Sender<Mail>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Mail {
+    work: u64,
+    end: Option<EndReason>,
+}
+
+/// Where a session's owner waits.
+#[derive(Debug)]
+pub(super) struct Inbox(watch::Receiver<Mail>);
+
+impl Presence {
+    /// Registers a new session; one that was there is told that it was taken over.
+    pub(super) fn enter(&self, server: ServerId) -> (Generation, Inbox) {
+        let (mailbox, inbox) = watch::channel(Mail::default());
+        let mut registry = self.lock();
+        registry.last += 1;
+        let generation = Generation(registry.last);
+        if let Some(old) = registry.sessions.insert(server, Live { generation, mailbox }) {
+            old.mailbox.send_modify(|mail| mail.end = Some(EndReason::TakenOver));
+        }
+        (generation, Inbox(inbox))
+    }
+
+    /// Strikes a session off, unless a newer one has taken its place; whether it did.
+    pub(super) fn leave(&self, server: ServerId, generation: Generation) -> bool {
+        let mut registry = self.lock();
+        let current = registry.is_current(server, generation);
+        if current {
+            registry.sessions.remove(&server);
+        }
+        drop(registry);
+        if current {
+            self.step();
+        }
+        current
+    }
+
+    /// Whether this is the server's session still.
+    pub(super) fn is_current(&self, server: ServerId, generation: Generation) -> bool {
+        self.lock().is_current(server, generation)
+    }
+
+    pub(super) fn is_connected(&self, server: ServerId) -> bool {
+        self.lock().sessions.contains_key(&server)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
+    pub(super) fn wake(&self, server: ServerId) {
+        if let Some(live) = self.lock().sessions.get(&server) {
+            live.mailbox.send_modify(|mail| mail.work += 1);
+        }
+    }
+
+    pub(super) fn end(&self, server: ServerId, reason: EndReason) {
+        let live = self.lock().sessions.remove(&server);
+        if let Some(live) = live {
+            live.mailbox.send_modify(|mail| mail.end = Some(reason));
+            self.step();
+        }
+    }
+
+    pub(super) fn steps(&self) -> watch::Receiver<u64> {
+        self.steps.subscribe()
+    }
+
+    pub(super) fn step(&self) {
+        self.steps.send_modify(|steps| *steps += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    fn is_current(&self, server: ServerId, generation: Generation) -> bool {
+        self.sessions.get(&server).is_some_and(|live| live.generation == generation)
+    }
+}
+
+impl Inbox {
+    /// Waits for the next signal. Nothing is lost when the wait is given up.
+    pub(super) async fn signal(&mut self) -> Signal {
+        let alive = self.0.borrow().end.is_some() || self.0.changed().await.is_ok();
+        match self.0.borrow_and_update().end {
+            Some(reason) => Signal::End(reason),
+            None if alive => Signal::Work,
+            None => Signal::End(EndReason::TakenOver),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! From an edit to queued actions: reads the part of the model that it touches, lets
+//! [`crate::plan`] work out the difference, and queues it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::{ActionMessage, MessageId, Username};
+
+use crate::plan::{self, Accounts, Host, Step};
+use crate::store::actions::{ActionId, QueuedAction, step};
+use crate::store::{self, Connection, ServerId, StoreError};
+
+/// What an edit touches. Failures outside it are left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// These accounts, on every server.
+    Logins(BTreeSet<Username>),
+    /// These accounts on one server; all when `None`.
+    Server(ServerId, Option<BTreeSet<Username>>),
+}
+
+impl Scope {
+    fn server(&self) -> Option<ServerId> {
+        match self {
+            Self::Logins(_) => None,
+            Self::Server(server, _) => Some(*server),
+        }
+    }
+
+    fn logins(&self) -> Option<&BTreeSet<Username>> {
+        match self {
+            Self::Logins(logins) => Some(logins),
+            Self::Server(_, logins) => logins.as_ref(),
+        }
+    }
+
+    fn covers(&self, login: &Username) -> bool {
+        self.logins().is_none_or(|logins| logins.contains(login))
+    }
+}
+
+/// Queues what leads from what the servers have, and have been told, to what the model wants,
+/// and lets `revision` wait for it and for what is still under way for the same accounts. The
+/// servers that got something to do.
+pub(crate) async fn replan(
+    db: &mut Connection,
+    revision: i64,
+    scope: &Scope,
+    now: i64,
+) -> Result<Vec<ServerId>, StoreError> {
+    if scope.logins().is_some_and(BTreeSet::is_empty) {
+        return Ok(Vec::new());
+    }
+    store::actions::supersede(db, scope.server(), scope.logins()).await?;
+    let model = store::grants::entitlements(db, scope.logins()).await?;
+    let mut present = Present::load(db, scope).await?;
+    let mut queue = Vec::new();
+    let mut under_way = Vec::new();
+    for (server, (name, labels)) in store::servers::names_and_labels(db).await? {
+        if scope.server().is_some_and(|only| only != server) {
+            continue;
+        }
+        let (accounts, pending) = present.take(server);
+        let steps: Vec<Step> = pending.iter().map(|queued| step(queued.message.clone())).collect();
+        let wanted = plan::desired(&model, &Host { name, labels });
+        let todo = plan::difference(&wanted, &plan::projected(accounts, &steps));
+        under_way.extend(pending.iter().map(|queued| queued.id));
+        queue.extend(todo.into_iter().map(|step| (server, message(step))));
+    }
+    under_way.extend(store::actions::enqueue(db, &queue, now).await?);
+    store::actions::link(db, revision, &under_way).await?;
+    let servers: BTreeSet<ServerId> = queue.into_iter().map(|(server, _)| server).collect();
+    Ok(servers.into_iter().collect())
+}
+
+/// Brings one account in line once nothing is under way for it any more, without trying again
+/// what has failed: after a failure, what was queued behind it may have been worked out from a
+/// state that never came. Whether something was queued.
+pub(crate) async fn settle(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+    answered: ActionId,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let only = BTreeSet::from([login.clone()]);
+    let scope = Scope::Server(server, Some(only));
+    let (accounts, pending) = Present::load(db, &scope).await?.take(server);
+    let mut hosts = store::servers::names_and_labels(db).await?;
+    let Some((name, labels)) = hosts.remove(&server).filter(|_| pending.is_empty()) else {
+        return Ok(false);
+    };
+    let model = store::grants::entitlements(db, scope.logins()).await?;
+    let wanted = plan::desired(&model, &Host { name, labels });
+    let failed = store::actions::standing(db, server).await?;
+    let todo: Vec<(ServerId, ActionMessage)> = plan::difference(&wanted, &accounts)
+        .into_iter()
+        .filter(|step| !failed.contains(step))
+        .map(|step| (server, message(step)))
+        .collect();
+    let ids = store::actions::enqueue(db, &todo, now).await?;
+    for revision in store::actions::revisions_of(db, answered).await? {
+        store::actions::link(db, revision, &ids).await?;
+    }
+    Ok(!ids.is_empty())
+}
+
+/// Foreign text made fit for terminals and tables: one line, no control or direction characters,
+/// at most `limit` bytes.
+pub(crate) fn for_people(text: &str, limit: usize) -> String {
+    let harmless = |c: char| {
+        let turns_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns_direction || c == '\u{2028}' || c == '\u{2029}' {
+            ' '
+        } else {
+            c
+        }
+    };
+    let mut clean = String::new();
+    for c in text.trim().chars().map(harmless) {
+        if clean.len() + c.len_utf8() > limit {
+            break;
+        }
+        clean.push(c);
+    }
+    clean.trim_end().to_owned()
+}
+
+/// What servers have, and have been told, within a scope.
+struct Present {
+    accounts: BTreeMap<ServerId, Accounts>,
+    pending: BTreeMap<ServerId, Vec<QueuedAction>>,
+}
+
+impl Present {
+    async fn load(db: &mut Connection, scope: &Scope) -> Result<Self, StoreError> {
+        match scope {
+            Scope::Logins(logins) => Self::of_logins(db, logins).await,
+            Scope::Server(server, _) => Self::of_server(db, *server, scope).await,
+        }
+    }
+
+    async fn of_logins(
+        db: &mut Connection,
+        logins: &BTreeSet<Username>,
+    ) -> Result<Self, StoreError> {
+        let mut present = Self { accounts: BTreeMap::new(), pending: BTreeMap::new() };
+        for login in logins {
+            for (server, accounts) in store::accounts::of_login(db, login).await? {
+                present.accounts.entry(server).or_default().extend(accounts);
+            }
+            for (server, actions) in store::actions::pending_of_login(db, login).await? {
+                present.pending.entry(server).or_default().extend(actions);
+            }
+        }
+        Ok(present)
+    }
+
+    async fn of_server(
+        db: &mut Connection,
+        server: ServerId,
+        scope: &Scope,
+    ) -> Result<Self, StoreError> {
+        let mut accounts = store::accounts::of_server(db, server).await?;
+        accounts.retain(|login, _| scope.covers(login));
+        let mut pending = store::actions::pending_of_server(db, server).await?;
+        pending.retain(|queued| scope.covers(&queued.message.username));
+        Ok(Self {
+            accounts: BTreeMap::from([(server, accounts)]),
+            pending: BTreeMap::from([(server, pending)]),
+        })
+    }
+
+    fn take(&mut self, server: ServerId) -> (Accounts, Vec<QueuedAction>) {
+        let accounts = self.accounts.remove(&server).unwrap_or_default();
+        (accounts, self.pending.remove(&server).unwrap_or_default())
+    }
+}
+
+fn message(step: Step) -> ActionMessage {
+    let mid = MessageId::from_number(rand::random());
+    ActionMessage { mid, username: step.login, action: step.action }
+}

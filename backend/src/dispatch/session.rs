@@ -1,0 +1,265 @@
+//! One agent's session: hands out its server's queue and takes the answers.
+
+use std::net::IpAddr;
+
+use bastio_protocol::api::ActionState;
+use bastio_protocol::{
+    Action, ActionMessage, Algorithm, FeedbackMessage, KeyPolicy, PublicKey, Status,
+};
+
+use super::presence::{Generation, Inbox};
+use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
+use crate::audit::{self, Actor, Event};
+use crate::plan::Step;
+use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
+use crate::store::{self, Connection, StoreError};
+
+/// Longest feedback that is stored, in bytes.
+const MAX_FEEDBACK: usize = 4 * 1024;
+
+/// An agent's open session. Its one owner ends it with [`Session::close`].
+#[derive(Debug)]
+pub struct Session {
+    dispatch: Dispatch,
+    server: ServerIdentity,
+    info: SessionInfo,
+    generation: Generation,
+    inbox: Inbox,
+}
+
+/// What a feedback was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackOutcome {
+    /// An action that waited for it.
+    Matched,
+    /// An action that was answered before. Ignored.
+    Duplicate,
+    /// Nothing that was ever sent to this server. Ignored.
+    Unknown,
+}
+
+impl Session {
+    pub(super) fn new(
+        dispatch: Dispatch,
+        server: ServerIdentity,
+        info: SessionInfo,
+        generation: Generation,
+        inbox: Inbox,
+    ) -> Self {
+        Self { dispatch, server, info, generation, inbox }
+    }
+
+    /// The server whose agent this is.
+    #[must_use]
+    pub fn server(&self) -> &ServerIdentity {
+        &self.server
+    }
+
+    /// Where the agent comes from.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.info.address
+    }
+
+    /// Waits until there may be something to send, or the session must end. May be given up and
+    /// called again.
+    pub async fn signal(&mut self) -> Signal {
+        self.inbox.signal().await
+    }
+
+    /// The next actions of the queue, at most `limit`; on the disk as sent before this returns.
+    /// Empty when there is nothing to do: wait for [`Session::signal`].
+    ///
+    /// # Errors
+    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
+    pub async fn next(&self, limit: usize) -> Result<Vec<ActionMessage>, DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        if !self.dispatch.presence.is_current(self.server.id, self.generation) {
+            return Err(DispatchError::TakenOver);
+        }
+        let mut messages = Vec::new();
+        let mut ended = false;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        while limit > 0 && messages.is_empty() {
+            let queued = store::actions::queued(&mut tx, self.server.id, limit).await?;
+            if queued.is_empty() {
+                break;
+            }
+            for action in queued {
+                match self.hand_out(&mut tx, action).await? {
+                    Some(message) => messages.push(message),
+                    None => ended = true,
+                }
+            }
+        }
+        if messages.is_empty() && !ended {
+            return Ok(messages);
+        }
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        Ok(messages)
+    }
+
+    /// Takes an agent's answer. Only answers to what was sent to this server count; others are
+    /// logged and ignored.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn feedback(
+        &self,
+        feedback: &FeedbackMessage,
+    ) -> Result<FeedbackOutcome, DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        let known = store::actions::find_sent(&mut tx, self.server.id, &feedback.mid).await?;
+        let mid = queue::for_people(&feedback.mid.text(), 64);
+        let Some(known) = known else {
+            tracing::warn!(server = %self.server.name, mid, "feedback to nothing that was sent");
+            return Ok(FeedbackOutcome::Unknown);
+        };
+        if matches!(known.state, ActionState::Done | ActionState::Failed) {
+            tracing::info!(server = %self.server.name, mid, "feedback to an answered action");
+            return Ok(FeedbackOutcome::Duplicate);
+        }
+        let more = self.take_answer(&mut tx, known, feedback).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        if more {
+            self.dispatch.presence.wake(self.server.id);
+        }
+        self.dispatch.presence.step();
+        Ok(FeedbackOutcome::Matched)
+    }
+
+    /// Ends the session and notes when. A session that was taken over leaves no trace.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`]; the session is over all the same.
+    pub async fn close(self) -> Result<(), DispatchError> {
+        if self.dispatch.presence.leave(self.server.id, self.generation) {
+            tracing::info!(server = %self.server.name, "agent disconnected");
+            let mut tx = self.dispatch.store.write().await?;
+            let now = self.dispatch.store.now();
+            store::servers::seen_last(&mut tx, self.server.id, now).await?;
+            tx.commit().await.map_err(StoreError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Marks an action as sent, or ends it when this agent cannot take it.
+    async fn hand_out(
+        &self,
+        db: &mut Connection,
+        action: QueuedAction,
+    ) -> Result<Option<ActionMessage>, StoreError> {
+        let fitted = if self.info.legacy {
+            for_original_agent(action.message.clone())
+        } else {
+            Ok(action.message.clone())
+        };
+        match fitted {
+            Ok(message) => {
+                let now = self.dispatch.store.now();
+                store::actions::mark_sent(db, action.id, now).await?;
+                Ok(Some(message))
+            }
+            Err(reason) => {
+                let feedback = reason.to_owned();
+                let ending = Ending { state: ActionState::Failed, status: None, feedback };
+                self.end(db, &action, &ending).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Carries an answer out; whether that queued something more.
+    async fn take_answer(
+        &self,
+        db: &mut Connection,
+        known: KnownAction,
+        feedback: &FeedbackMessage,
+    ) -> Result<bool, StoreError> {
+        if self.wants_second_try(&known, feedback.status) {
+            store::actions::requeue(db, known.action.id).await?;
+            return Ok(true);
+        }
+        let success = feedback.status.is_success();
+        if success {
+            let done = self.believed(&known.action.message, feedback.status);
+            store::accounts::confirm(db, self.server.id, &done).await?;
+        }
+        let ending = Ending {
+            state: if success { ActionState::Done } else { ActionState::Failed },
+            status: Some(feedback.status),
+            feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
+        };
+        self.end(db, &known.action, &ending).await
+    }
+
+    async fn end(
+        &self,
+        db: &mut Connection,
+        action: &QueuedAction,
+        ending: &Ending,
+    ) -> Result<bool, StoreError> {
+        let now = self.dispatch.store.now();
+        store::actions::finish(db, action.id, ending, now).await?;
+        let message = &action.message;
+        let done = ending.state == ActionState::Done;
+        let status = ending.status.map_or_else(|| "not sent".to_owned(), |s| s.to_string());
+        let detail = format!("{}: {} {}", message.action.name(), status, ending.feedback);
+        let event = Event {
+            action: if done { "action.done" } else { "action.failed" },
+            user: Some(&message.username),
+            server: Some(&self.server.name),
+            detail: detail.trim_end(),
+        };
+        audit::append(db, now, &Actor::agent(&self.server.name, self.info.address), event).await?;
+        tracing::info!(server = %self.server.name, mid = %message.mid.text(),
+            action = message.action.name(), user = %message.username, status, "action ended");
+        queue::settle(db, self.server.id, &message.username, action.id, now).await
+    }
+
+    /// The original's remove-user answers 500 for a missing mail spool although the account is
+    /// gone; asked again, it says 300 when it is and 500 when it is not.
+    fn wants_second_try(&self, known: &KnownAction, status: Status) -> bool {
+        let removes = known.action.message.action == Action::RemoveUser;
+        self.info.legacy && removes && !status.is_success() && known.tries < 2
+    }
+
+    /// What an answer proves. The original's add-user answers 300 for an account that exists
+    /// without bringing its sudo rights in line: they are then asked for once more.
+    fn believed(&self, message: &ActionMessage, status: Status) -> Step {
+        let mut done = step(message.clone());
+        if self.info.legacy
+            && status == Status::Unchanged
+            && matches!(done.action, Action::AddUser { .. })
+        {
+            done.action = Action::AddUser { sudo: false };
+        }
+        done
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.dispatch.presence.leave(self.server.id, self.generation);
+    }
+}
+
+/// The action as the original agent can take it, or why it cannot: it drops its connection at
+/// names and keys that it does not know. It compares keys as text, so comments are left out.
+fn for_original_agent(mut message: ActionMessage) -> Result<ActionMessage, &'static str> {
+    if !message.username.fits_version_1() {
+        return Err("not sent: this server's agent speaks version 1, which knows no login names \
+                    with '-' or '.' or of 32 characters; update the agent or grant another login");
+    }
+    if let Action::AddKey { public_key } | Action::RemoveKey { public_key } = &mut message.action {
+        if public_key.algorithm() != Algorithm::Rsa {
+            return Err("not sent: this server's agent is the original one, which knows RSA keys \
+                        only; update the agent or give the person an RSA key");
+        }
+        if let Ok(bare) = PublicKey::parse(&public_key.without_comment(), &KeyPolicy::ANY) {
+            *public_key = bare;
+        }
+    }
+    Ok(message)
+}

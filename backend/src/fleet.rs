@@ -1,0 +1,92 @@
+//! The model and its edits: servers, people, keys, grants.
+//!
+//! Every edit is one transaction: the model changes, its revision rises, the difference is queued
+//! for every server concerned and the audit log tells; then the sessions concerned are woken.
+//! This room must not know HTTP or SSH.
+
+mod changes;
+mod edit;
+mod enroll;
+mod error;
+mod grants;
+mod servers;
+mod users;
+
+use bastio_protocol::api::{AuditRow, Presence, StatusReport};
+use bastio_protocol::{ServerName, Username};
+
+use crate::access::Admin;
+use crate::dispatch::Dispatch;
+use crate::store::{self, ServerId, Store};
+pub use enroll::{EnrollError, Enrolled, Enrolment};
+pub use error::FleetError;
+
+/// Most rows of the audit log in one answer.
+pub const MAX_LOG: u32 = 1000;
+
+/// The model and its edits. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    store: Store,
+    dispatch: Dispatch,
+}
+
+impl Fleet {
+    /// The model in `store`; `dispatch` must be over the same store.
+    #[must_use]
+    pub fn new(store: Store, dispatch: Dispatch) -> Self {
+        Self { store, dispatch }
+    }
+
+    /// The fleet in numbers.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn status(&self, _proof: &Admin) -> Result<StatusReport, FleetError> {
+        let mut db = self.store.read().await?;
+        let (queued, sent, failed) = store::actions::counts(&mut db).await?;
+        Ok(StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: store::revisions::current(&mut db).await?,
+            servers: store::servers::count(&mut db).await?,
+            connected: u32::try_from(self.dispatch.connected()).unwrap_or(u32::MAX),
+            users: store::users::count(&mut db).await?,
+            grants: store::grants::count(&mut db).await?,
+            queued,
+            sent,
+            failed,
+        })
+    }
+
+    /// The last `limit` rows of the audit log, at most [`MAX_LOG`], the oldest first.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn log(
+        &self,
+        _proof: &Admin,
+        limit: u32,
+        user: Option<&Username>,
+        server: Option<&ServerName>,
+    ) -> Result<Vec<AuditRow>, FleetError> {
+        let mut db = self.store.read().await?;
+        let limit = i64::from(limit.min(MAX_LOG));
+        let user = user.map(Username::as_str);
+        let server = server.map(ServerName::as_str);
+        let rows = store::audit::list(&mut db, limit, user, server).await?;
+        Ok(rows.into_iter().map(|chained| chained.row).collect())
+    }
+
+    fn presence(&self, server: ServerId, last_seen: Option<i64>) -> Presence {
+        if self.dispatch.is_connected(server) {
+            Presence::Connected
+        } else if last_seen.is_some() {
+            Presence::Offline
+        } else {
+            Presence::NeverSeen
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! What became of an edit, and waiting for it.
+
+use std::time::Duration;
+
+use bastio_protocol::api::{ActionState, Change, ServerOutcome};
+use tokio::time::Instant;
+
+use super::{Fleet, FleetError};
+use crate::access::Admin;
+use crate::store;
+
+/// Longest wait for an edit to get on.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
+impl Fleet {
+    /// What became of an edit: as soon as its progress is larger than `after` or nothing is left
+    /// to happen, after `wait` (at most 30 s) in any case.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchRevision`], [`FleetError::Store`].
+    pub async fn change(
+        &self,
+        _proof: &Admin,
+        revision: i64,
+        after: Option<u64>,
+        wait: Duration,
+    ) -> Result<Change, FleetError> {
+        let deadline = Instant::now() + wait.min(MAX_WAIT);
+        let mut steps = self.dispatch.steps();
+        loop {
+            steps.mark_unchanged();
+            let change = self.read_change(revision).await?;
+            let news = after.is_none_or(|after| change.progress > after);
+            if news || change.complete {
+                return Ok(change);
+            }
+            while self.progress(revision).await? == change.progress {
+                let Ok(Ok(())) = tokio::time::timeout_at(deadline, steps.changed()).await else {
+                    return self.read_change(revision).await;
+                };
+            }
+        }
+    }
+
+    /// What has become of an edit so far.
+    pub(super) async fn read_change(&self, revision: i64) -> Result<Change, FleetError> {
+        let mut db = self.store.read().await?;
+        let summary = store::revisions::summary(&mut db, revision).await?;
+        let summary = summary.ok_or(FleetError::NoSuchRevision(revision))?;
+        let progress = store::actions::progress(&mut db, revision).await?;
+        let mut servers = Vec::<ServerOutcome>::new();
+        let mut last = None;
+        for row in store::actions::outcomes(&mut db, revision).await? {
+            if last.replace(row.server) != Some(row.server) {
+                let presence = self.presence(row.server, row.last_seen);
+                servers.push(ServerOutcome { server: row.name, presence, actions: Vec::new() });
+            }
+            if let Some(outcome) = servers.last_mut() {
+                outcome.actions.push(row.report);
+            }
+        }
+        let ended = |state| matches!(state, ActionState::Done | ActionState::Failed);
+        let complete = servers.iter().flat_map(|server| &server.actions).all(|a| ended(a.state));
+        Ok(Change { revision, summary, progress, complete, servers })
+    }
+
+    async fn progress(&self, revision: i64) -> Result<u64, FleetError> {
+        let mut db = self.store.read().await?;
+        Ok(store::actions::progress(&mut db, revision).await?)
+    }
+}

@@ -1,0 +1,167 @@
+//! Enrolling servers: a new agent key makes a server, a known one finds it, and a new key beside
+//! a known old one takes its place.
+
+use bastio_protocol::{Algorithm, PublicKey, ServerName};
+use thiserror::Error;
+
+use super::Fleet;
+use super::edit::Edit;
+use crate::access::Enroller;
+use crate::dispatch::EndReason;
+use crate::dispatch::queue::Scope;
+use crate::store::{self, Connection, ServerId, StoreError};
+
+/// Names tried with a number behind before a part of the key's fingerprint is taken.
+const NUMBERED: u32 = 99;
+/// Longest name asked for, so that a number fits behind it; in bytes.
+const MAX_NAME: usize = 240;
+
+/// What an agent asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The key it will log in with.
+    pub public_key: PublicKey,
+    /// The key it has logged in with so far.
+    pub old_public_key: Option<PublicKey>,
+    /// What the server would like to be called.
+    pub name: Option<ServerName>,
+}
+
+/// The server that a key now belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its number.
+    pub id: ServerId,
+    /// Its name.
+    pub name: ServerName,
+}
+
+/// Why a key was not taken.
+#[derive(Debug, Error)]
+pub enum EnrollError {
+    /// A key that no agent can log in with.
+    #[error("{0} is no key type for an agent; use ssh-ed25519, ecdsa or ssh-rsa")]
+    UnfitKey(&'static str),
+    /// The old key is on no server's record, and the new one neither.
+    #[error("the old key belongs to no server; enrol without it")]
+    OldKeyUnknown,
+    /// The new key is another server's.
+    #[error("the new key belongs to another server; make a fresh one")]
+    KeyOfAnother,
+    /// The model could not be edited.
+    #[error(transparent)]
+    Fleet(#[from] super::FleetError),
+}
+
+impl From<StoreError> for EnrollError {
+    fn from(error: StoreError) -> Self {
+        Self::Fleet(error.into())
+    }
+}
+
+impl Fleet {
+    /// Enrols a server or replaces its key. Doing it twice ends the same.
+    ///
+    /// # Errors
+    /// [`EnrollError`].
+    pub async fn enroll(
+        &self,
+        proof: &Enroller,
+        request: &Enrolment,
+    ) -> Result<Enrolled, EnrollError> {
+        check_type(&request.public_key)?;
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let holder = holder(edit.db(), Some(&request.public_key)).await?;
+        let old_holder = holder_of_old(edit.db(), request).await?;
+        match (holder, old_holder) {
+            (Some(known), None) => Ok(known),
+            (Some(known), Some(old)) if known == old => Ok(known),
+            (Some(_), Some(_)) => Err(EnrollError::KeyOfAnother),
+            (None, Some(server)) => replace(edit, server, &request.public_key).await,
+            (None, None) if request.old_public_key.is_some() => Err(EnrollError::OldKeyUnknown),
+            (None, None) => insert(edit, request).await,
+        }
+    }
+}
+
+fn check_type(key: &PublicKey) -> Result<(), EnrollError> {
+    match key.algorithm() {
+        Algorithm::Ed25519
+        | Algorithm::Rsa
+        | Algorithm::EcdsaP256
+        | Algorithm::EcdsaP384
+        | Algorithm::EcdsaP521 => Ok(()),
+        held @ (Algorithm::SkEd25519 | Algorithm::SkEcdsaP256) => {
+            Err(EnrollError::UnfitKey(held.name()))
+        }
+    }
+}
+
+async fn holder_of_old(
+    db: &mut Connection,
+    request: &Enrolment,
+) -> Result<Option<Enrolled>, StoreError> {
+    holder(db, request.old_public_key.as_ref()).await
+}
+
+async fn holder(
+    db: &mut Connection,
+    key: Option<&PublicKey>,
+) -> Result<Option<Enrolled>, StoreError> {
+    let Some(key) = key else { return Ok(None) };
+    let found = store::servers::find_by_key(db, &key.fingerprint()).await?;
+    Ok(found.map(|(id, name)| Enrolled { id, name }))
+}
+
+async fn replace(
+    mut edit: Edit<'_>,
+    server: Enrolled,
+    key: &PublicKey,
+) -> Result<Enrolled, EnrollError> {
+    let now = edit.now();
+    store::servers::replace_key(edit.db(), server.id, key, now).await?;
+    let detail = format!("new key {}", key.fingerprint());
+    edit.note("server.replace-key", None, Some(&server.name), &detail).await?;
+    edit.end_session(server.id, EndReason::KeyReplaced);
+    let summary = format!("server {}: key replaced", server.name);
+    edit.commit(&summary, &Scope::Server(server.id, Some(Default::default()))).await?;
+    Ok(server)
+}
+
+async fn insert(mut edit: Edit<'_>, request: &Enrolment) -> Result<Enrolled, EnrollError> {
+    let now = edit.now();
+    let name = free_name(edit.db(), request).await?;
+    let id = store::servers::insert(edit.db(), &name, &request.public_key, now).await?;
+    let detail = format!("key {}", request.public_key.fingerprint());
+    edit.note("server.add", None, Some(&name), &detail).await?;
+    edit.commit(&format!("server {name}: enrolled"), &Scope::Server(id, None)).await?;
+    Ok(Enrolled { id, name })
+}
+
+/// The name asked for, or one made from the key, with something behind it when it is taken.
+async fn free_name(db: &mut Connection, request: &Enrolment) -> Result<ServerName, StoreError> {
+    let id = short_id(&request.public_key);
+    let base = match &request.name {
+        Some(name) => name.as_str().chars().take(MAX_NAME).collect(),
+        None => format!("server-{id}"),
+    };
+    let numbered = (2..=NUMBERED).map(|number| format!("{base}-{number}"));
+    let candidates = std::iter::once(base.clone()).chain(numbered);
+    for candidate in candidates.chain([format!("{base}-{id}")]) {
+        let name = parse(&candidate)?;
+        if !store::servers::name_is_taken(db, &name).await? {
+            return Ok(name);
+        }
+    }
+    parse(&format!("server-{:016x}", rand::random::<u64>()))
+}
+
+fn parse(text: &str) -> Result<ServerName, StoreError> {
+    ServerName::parse(text).map_err(|_| StoreError::Corrupt { what: "a server name made here" })
+}
+
+/// Eight hexadecimal digits that tell keys apart.
+fn short_id(key: &PublicKey) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, key.blob());
+    crate::audit::hex(hash.as_ref()).chars().take(8).collect()
+}

@@ -1,0 +1,87 @@
+//! Grants: who may log in where, as which account.
+
+use std::collections::BTreeSet;
+
+use bastio_protocol::api::{Change, Grant, NewGrant};
+use bastio_protocol::{Target, Username};
+
+use super::edit::{Edit, check_text};
+use super::{Fleet, FleetError};
+use crate::access::Admin;
+use crate::dispatch::queue::Scope;
+use crate::store;
+use crate::store::grants::GrantData;
+
+impl Fleet {
+    /// All grants, the oldest first; those of one person when `user` is given.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::Store`].
+    pub async fn grants(
+        &self,
+        _proof: &Admin,
+        user: Option<&Username>,
+    ) -> Result<Vec<Grant>, FleetError> {
+        let mut db = self.store.read().await?;
+        let Some(name) = user else { return Ok(store::grants::list(&mut db, None).await?) };
+        let row = store::users::find(&mut db, name).await?;
+        let row = row.ok_or_else(|| FleetError::NoSuchUser(name.clone()))?;
+        Ok(store::grants::list(&mut db, Some(row.id)).await?)
+    }
+
+    /// Adds a grant. The same grant once more only ever adds sudo rights to it.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::NoSuchServer`], [`FleetError::BadText`],
+    /// [`FleetError::Store`].
+    pub async fn add_grant(&self, proof: &Admin, new: &NewGrant) -> Result<Change, FleetError> {
+        check_text("the reason", &new.reason)?;
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let row = edit.user(&new.user).await?;
+        let login = new.login.as_ref().unwrap_or(&new.user);
+        let (on, sudo, reason) = (&new.on, new.sudo, new.reason.as_str());
+        let grant = GrantData { user: row.id, on, login, sudo, reason };
+        let words = add(&mut edit, &new.user, &grant).await?;
+        let scope = Scope::Logins(BTreeSet::from([login.clone()]));
+        edit.commit(&format!("user {}: {words}", new.user), &scope).await
+    }
+
+    /// Removes a grant.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchGrant`], [`FleetError::Store`].
+    pub async fn remove_grant(&self, proof: &Admin, id: i64) -> Result<Change, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let grant = store::grants::find(edit.db(), id).await?;
+        let grant = grant.ok_or(FleetError::NoSuchGrant(id))?;
+        store::grants::remove(edit.db(), id).await?;
+        let detail = format!("grant {id}: {} as {}", grant.on, grant.login);
+        edit.note("grant.remove", Some(&grant.user), None, &detail).await?;
+        let summary = format!("user {}: grant {id} on {} removed", grant.user, grant.on);
+        edit.commit(&summary, &Scope::Logins(BTreeSet::from([grant.login]))).await
+    }
+}
+
+/// Adds a grant within an edit; the grant in words. Servers named must exist: a name mistyped
+/// now would be a right for a server enrolled later.
+pub(super) async fn add(
+    edit: &mut Edit<'_>,
+    user: &Username,
+    grant: &GrantData<'_>,
+) -> Result<String, FleetError> {
+    if let Target::Names(names) = grant.on {
+        for name in names {
+            if !store::servers::name_is_taken(edit.db(), name).await? {
+                return Err(FleetError::NoSuchServer(name.clone()));
+            }
+        }
+    }
+    let now = edit.now();
+    store::grants::upsert(edit.db(), grant, now).await?;
+    let sudo = if grant.sudo { " with sudo" } else { "" };
+    let words = format!("granted {} as {}{sudo}", grant.on, grant.login);
+    let detail =
+        if grant.reason.is_empty() { words.clone() } else { format!("{words}: {}", grant.reason) };
+    edit.note("grant.add", Some(user), None, &detail).await?;
+    Ok(words)
+}

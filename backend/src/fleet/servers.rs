@@ -1,0 +1,229 @@
+//! Servers: what is known about them, their names and labels, and forgetting them.
+
+use std::collections::BTreeSet;
+
+use bastio_protocol::api::{Account, Change, Labels, Presence, Server, ServerDetail, UpdateServer};
+use bastio_protocol::{ServerName, Target, Username, parse_label};
+
+use super::edit::Edit;
+use super::{Fleet, FleetError};
+use crate::access::Admin;
+use crate::dispatch::EndReason;
+use crate::dispatch::queue::Scope;
+use crate::plan::Host;
+use crate::store::servers::ServerRow;
+use crate::store::{self, ServerId};
+
+impl Fleet {
+    /// All servers, by name.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn servers(&self, _proof: &Admin) -> Result<Vec<Server>, FleetError> {
+        let mut db = self.store.read().await?;
+        let mut known = store::servers::names_and_labels(&mut db).await?;
+        let rows = store::servers::list(&mut db).await?;
+        let with_labels = |row: ServerRow| {
+            let labels = known.remove(&row.id).map(|(_, labels)| labels).unwrap_or_default();
+            self.server_view(row, labels)
+        };
+        Ok(rows.into_iter().map(with_labels).collect())
+    }
+
+    /// One server with what is on it.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::Store`].
+    pub async fn server(
+        &self,
+        _proof: &Admin,
+        name: &ServerName,
+    ) -> Result<ServerDetail, FleetError> {
+        let mut db = self.store.read().await?;
+        let row = store::servers::find(&mut db, name).await?;
+        let row = row.ok_or_else(|| FleetError::NoSuchServer(name.clone()))?;
+        let labels = store::servers::labels(&mut db, row.id).await?;
+        let confirmed = store::accounts::of_server(&mut db, row.id).await?;
+        let failures = store::actions::standing_reports(&mut db, row.id).await?;
+        let accounts = confirmed.into_iter().map(|(username, account)| Account {
+            username,
+            sudo: account.sudo,
+            keys: account.keys.iter().map(bastio_protocol::PublicKey::fingerprint).collect(),
+        });
+        let accounts = accounts.collect();
+        Ok(ServerDetail { server: self.server_view(row, labels), accounts, failures })
+    }
+
+    /// Renames a server, sets and unsets labels. Grants by name follow the server; grants by
+    /// label begin and end with the labels.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::NameTaken`], [`FleetError::BadLabel`],
+    /// [`FleetError::Store`].
+    pub async fn update_server(
+        &self,
+        proof: &Admin,
+        name: &ServerName,
+        update: &UpdateServer,
+    ) -> Result<Change, FleetError> {
+        check_labels(&update.set_labels)?;
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let server = edit.server(name).await?;
+        let mut done = Vec::new();
+        if let Some(new) = update.name.as_ref().filter(|new| *new != name) {
+            rename(&mut edit, &server, new).await?;
+            done.push(format!("renamed to {new}"));
+        }
+        let name = update.name.as_ref().unwrap_or(name);
+        let touched = label(&mut edit, server.id, name, update, &mut done).await?;
+        if done.is_empty() {
+            done.push("nothing to change".to_owned());
+        }
+        let detail = done.join(", ");
+        edit.note("server.update", None, Some(name), &detail).await?;
+        let summary = format!("server {}: {detail}", server.name);
+        edit.commit(&summary, &Scope::Server(server.id, Some(touched))).await
+    }
+
+    /// Works out again what the server lacks, failures included, and queues it.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::Store`].
+    pub async fn sync_server(
+        &self,
+        proof: &Admin,
+        name: &ServerName,
+    ) -> Result<Change, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let server = edit.server(name).await?;
+        edit.note("server.sync", None, Some(name), "").await?;
+        edit.commit(&format!("server {name}: sync"), &Scope::Server(server.id, None)).await
+    }
+
+    /// Forgets a server: its agent is refused from now on, grants by its name end. The accounts
+    /// on it stay, and the summary says so.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::Store`].
+    pub async fn remove_server(
+        &self,
+        proof: &Admin,
+        name: &ServerName,
+    ) -> Result<Change, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let server = edit.server(name).await?;
+        let now = edit.now();
+        let accounts = store::accounts::of_server(edit.db(), server.id).await?;
+        let stay = match accounts.len() {
+            0 => "it had no accounts of ours".to_owned(),
+            _ => {
+                let logins: Vec<&str> = accounts.keys().map(Username::as_str).collect();
+                format!("its accounts stay on it and its agent is refused: {}", logins.join(", "))
+            }
+        };
+        forget_name(&mut edit, name).await?;
+        let reason = "not sent: the server was removed";
+        store::actions::abandon(edit.db(), server.id, reason, now).await?;
+        store::servers::remove(edit.db(), server.id, now).await?;
+        edit.note("server.remove", None, Some(name), &stay).await?;
+        edit.end_session(server.id, EndReason::Removed);
+        let summary = format!("server {name} removed; {stay}");
+        edit.commit(&summary, &Scope::Logins(BTreeSet::new())).await
+    }
+
+    fn server_view(&self, row: ServerRow, labels: Labels) -> Server {
+        let presence = self.presence(row.id, row.last_seen);
+        let now = Some(self.store.now());
+        Server {
+            name: row.name,
+            labels,
+            presence,
+            last_seen: if presence == Presence::Connected { now } else { row.last_seen },
+            address: row.address,
+            agent: row.agent,
+            fingerprint: row.fingerprint,
+            created: row.created,
+            pending: row.pending,
+            failed: row.failed,
+        }
+    }
+}
+
+fn check_labels(labels: &Labels) -> Result<(), FleetError> {
+    for (name, value) in labels {
+        let text = format!("{name}={value}");
+        let parsed = parse_label(&text).map_err(FleetError::BadLabel)?;
+        if parsed != (name.clone(), value.clone()) {
+            return Err(FleetError::BadLabel(bastio_protocol::TargetError::Label(text)));
+        }
+    }
+    Ok(())
+}
+
+async fn rename(
+    edit: &mut Edit<'_>,
+    server: &ServerRow,
+    new: &ServerName,
+) -> Result<(), FleetError> {
+    if store::servers::name_is_taken(edit.db(), new).await? {
+        return Err(FleetError::NameTaken(new.clone()));
+    }
+    store::servers::rename(edit.db(), server.id, new).await?;
+    for grant in store::grants::list(edit.db(), None).await? {
+        if let Target::Names(mut names) = grant.on
+            && names.contains(&server.name)
+        {
+            for name in names.iter_mut().filter(|name| **name == server.name) {
+                *name = new.clone();
+            }
+            store::grants::set_target(edit.db(), grant.id, &Target::Names(names)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets and unsets labels; the accounts whose grants thereby begin or end here.
+async fn label(
+    edit: &mut Edit<'_>,
+    server: ServerId,
+    name: &ServerName,
+    update: &UpdateServer,
+    done: &mut Vec<String>,
+) -> Result<BTreeSet<Username>, FleetError> {
+    let before = store::servers::labels(edit.db(), server).await?;
+    for (label, value) in &update.set_labels {
+        store::servers::set_label(edit.db(), server, label, value).await?;
+        done.push(format!("label {label}={value}"));
+    }
+    for label in &update.unset_labels {
+        if before.contains_key(label) {
+            store::servers::unset_label(edit.db(), server, label).await?;
+            done.push(format!("label {label} removed"));
+        }
+    }
+    let after = store::servers::labels(edit.db(), server).await?;
+    let before = Host { name: name.clone(), labels: before };
+    let after = Host { name: name.clone(), labels: after };
+    let model = store::grants::entitlements(edit.db(), None).await?;
+    let on =
+        |grant: &crate::plan::Entitlement, host: &Host| grant.on.includes(&host.name, &host.labels);
+    let touched = model.into_iter().filter(|grant| on(grant, &before) != on(grant, &after));
+    Ok(touched.map(|grant| grant.login).collect())
+}
+
+/// Takes a server's name out of every grant, so that a later server of that name inherits none.
+async fn forget_name(edit: &mut Edit<'_>, gone: &ServerName) -> Result<(), FleetError> {
+    for grant in store::grants::list(edit.db(), None).await? {
+        let Target::Names(mut names) = grant.on else { continue };
+        let before = names.len();
+        names.retain(|name| name != gone);
+        if names.is_empty() {
+            store::grants::remove(edit.db(), grant.id).await?;
+            let detail = format!("grant {} on {gone} ended with the server", grant.id);
+            edit.note("grant.remove", Some(&grant.user), Some(gone), &detail).await?;
+        } else if names.len() < before {
+            store::grants::set_target(edit.db(), grant.id, &Target::Names(names)).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! People and their keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::api::{Change, Grant, Key, NewKeys, NewUser, UpdateUser, User};
+use bastio_protocol::{PublicKey, Username};
+
+use super::edit::{Edit, check_text, parse_keys};
+use super::{Fleet, FleetError, grants};
+use crate::access::Admin;
+use crate::dispatch::queue::Scope;
+use crate::store::grants::GrantData;
+use crate::store::users::UserRow;
+use crate::store::{self, Connection, StoreError, UserId};
+
+impl Fleet {
+    /// All people, by name.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn users(&self, _proof: &Admin) -> Result<Vec<User>, FleetError> {
+        let mut db = self.store.read().await?;
+        let mut keys = store::users::all_keys(&mut db).await?;
+        let mut grants = BTreeMap::<Username, Vec<Grant>>::new();
+        for grant in store::grants::list(&mut db, None).await? {
+            grants.entry(grant.user.clone()).or_default().push(grant);
+        }
+        let rows = store::users::list(&mut db).await?.into_iter();
+        let users = rows.map(|row| {
+            let keys = keys.remove(&row.id).unwrap_or_default();
+            let grants = grants.remove(&row.name).unwrap_or_default();
+            user_view(row, keys, grants)
+        });
+        Ok(users.collect())
+    }
+
+    /// One person.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::Store`].
+    pub async fn user(&self, _proof: &Admin, name: &Username) -> Result<User, FleetError> {
+        let mut db = self.store.read().await?;
+        let row = store::users::find(&mut db, name).await?;
+        let row = row.ok_or_else(|| FleetError::NoSuchUser(name.clone()))?;
+        let keys = store::users::keys(&mut db, row.id).await?;
+        let grants = store::grants::list(&mut db, Some(row.id)).await?;
+        Ok(user_view(row, keys, grants))
+    }
+
+    /// Adds a person with keys and, if asked for, a grant. To a person who is there already, keys
+    /// and grant are added.
+    ///
+    /// # Errors
+    /// [`FleetError::BadKey`], [`FleetError::BadText`], [`FleetError::NoSuchServer`],
+    /// [`FleetError::Store`].
+    pub async fn add_user(&self, proof: &Admin, new: &NewUser) -> Result<Change, FleetError> {
+        check_text("the full name", &new.full_name)?;
+        check_text("the mail address", &new.mail)?;
+        check_text("the reason", &new.reason)?;
+        let keys = parse_keys(&new.keys)?;
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let user = add_or_update(&mut edit, new).await?;
+        let added = add_keys(&mut edit, user, &new.name, &keys).await?;
+        let mut summary = format!("user {}: {}", new.name, keys_in_words(added));
+        if let Some(on) = &new.on {
+            let (sudo, reason) = (new.sudo, new.reason.as_str());
+            let grant = GrantData { user, on, login: &new.name, sudo, reason };
+            let words = grants::add(&mut edit, &new.name, &grant).await?;
+            summary = format!("{summary}, {words}");
+        }
+        let mut logins = logins_of(edit.db(), user).await?;
+        logins.insert(new.name.clone());
+        edit.commit(&summary, &Scope::Logins(logins)).await
+    }
+
+    /// Changes how a person is called and reached, and the sudo rights of every grant.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::BadText`], [`FleetError::Store`].
+    pub async fn update_user(
+        &self,
+        proof: &Admin,
+        name: &Username,
+        update: &UpdateUser,
+    ) -> Result<Change, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let row = edit.user(name).await?;
+        let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
+        let mail = update.mail.as_ref().unwrap_or(&row.mail);
+        check_text("the full name", full_name)?;
+        check_text("the mail address", mail)?;
+        store::users::update(edit.db(), row.id, full_name, mail).await?;
+        let mut logins = BTreeSet::new();
+        let mut done = Vec::new();
+        if *full_name != row.full_name {
+            done.push(format!("full name {full_name:?}"));
+        }
+        if *mail != row.mail {
+            done.push(format!("mail {mail:?}"));
+        }
+        if let Some(sudo) = update.sudo {
+            store::grants::set_sudo(edit.db(), row.id, sudo).await?;
+            logins = logins_of(edit.db(), row.id).await?;
+            done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
+        }
+        if done.is_empty() {
+            done.push("nothing to change".to_owned());
+        }
+        let detail = done.join(", ");
+        edit.note("user.update", Some(name), None, &detail).await?;
+        edit.commit(&format!("user {name}: {detail}"), &Scope::Logins(logins)).await
+    }
+
+    /// Removes a person with every key and grant.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::Store`].
+    pub async fn remove_user(&self, proof: &Admin, name: &Username) -> Result<Change, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let row = edit.user(name).await?;
+        let logins = logins_of(edit.db(), row.id).await?;
+        store::users::remove(edit.db(), row.id).await?;
+        edit.note("user.remove", Some(name), None, "with every key and grant").await?;
+        edit.commit(&format!("user {name}: removed"), &Scope::Logins(logins)).await
+    }
+
+    /// Adds keys to a person; all or none.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::NoKeys`], [`FleetError::BadKey`],
+    /// [`FleetError::Store`].
+    pub async fn add_keys(
+        &self,
+        proof: &Admin,
+        name: &Username,
+        new: &NewKeys,
+    ) -> Result<Change, FleetError> {
+        let keys = parse_keys(&new.keys)?;
+        if keys.is_empty() {
+            return Err(FleetError::NoKeys);
+        }
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let row = edit.user(name).await?;
+        let added = add_keys(&mut edit, row.id, name, &keys).await?;
+        let logins = logins_of(edit.db(), row.id).await?;
+        let summary = format!("user {name}: {}", keys_in_words(added));
+        edit.commit(&summary, &Scope::Logins(logins)).await
+    }
+
+    /// Takes a key from a person; `fingerprint` with or without `SHA256:`.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchUser`], [`FleetError::NoSuchKey`], [`FleetError::Store`].
+    pub async fn remove_key(
+        &self,
+        proof: &Admin,
+        name: &Username,
+        fingerprint: &str,
+    ) -> Result<Change, FleetError> {
+        let bare = fingerprint.strip_prefix("SHA256:").unwrap_or(fingerprint);
+        let fingerprint: String = "SHA256:".chars().chain(bare.chars().take(80)).collect();
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let row = edit.user(name).await?;
+        if !store::users::remove_key(edit.db(), row.id, &fingerprint).await? {
+            return Err(FleetError::NoSuchKey { user: name.clone(), fingerprint });
+        }
+        edit.note("key.remove", Some(name), None, &fingerprint).await?;
+        let logins = logins_of(edit.db(), row.id).await?;
+        let summary = format!("user {name}: key {fingerprint} removed");
+        edit.commit(&summary, &Scope::Logins(logins)).await
+    }
+}
+
+/// The login names of a person's grants.
+pub(super) async fn logins_of(
+    db: &mut Connection,
+    user: UserId,
+) -> Result<BTreeSet<Username>, StoreError> {
+    let grants = store::grants::list(db, Some(user)).await?;
+    Ok(grants.into_iter().map(|grant| grant.login).collect())
+}
+
+async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
+    let now = edit.now();
+    let Some(row) = store::users::find(edit.db(), &new.name).await? else {
+        let db = edit.db();
+        let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
+        edit.note("user.add", Some(&new.name), None, &new.reason).await?;
+        return Ok(id);
+    };
+    let chosen =
+        |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
+    let full_name = chosen(&new.full_name, &row.full_name);
+    let mail = chosen(&new.mail, &row.mail);
+    if full_name != row.full_name || mail != row.mail {
+        store::users::update(edit.db(), row.id, &full_name, &mail).await?;
+        edit.note("user.update", Some(&new.name), None, &new.reason).await?;
+    }
+    Ok(row.id)
+}
+
+/// Adds keys; how many the person did not have.
+async fn add_keys(
+    edit: &mut Edit<'_>,
+    user: UserId,
+    name: &Username,
+    keys: &[PublicKey],
+) -> Result<usize, FleetError> {
+    let now = edit.now();
+    let mut added = 0;
+    for key in keys {
+        if store::users::add_key(edit.db(), user, key, now).await? {
+            added += 1;
+            let detail = format!("{} {}", key.fingerprint(), key.comment());
+            edit.note("key.add", Some(name), None, detail.trim_end()).await?;
+        }
+    }
+    Ok(added)
+}
+
+fn keys_in_words(added: usize) -> String {
+    match added {
+        0 => "no new key".to_owned(),
+        1 => "1 key added".to_owned(),
+        more => format!("{more} keys added"),
+    }
+}
+
+fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>) -> User {
+    User {
+        name: row.name,
+        full_name: row.full_name,
+        mail: row.mail,
+        created: row.created,
+        keys,
+        grants,
+    }
+}

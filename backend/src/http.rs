@@ -1,0 +1,139 @@
+//! The HTTP side: requests in, domain calls, JSON out.
+//!
+//! Handlers are thin: parse, take the proof of access, call the domain, answer. This room must
+//! not know SQL or SSH; what the client may read and what belongs in the log are kept apart.
+
+mod api_keys;
+mod changes;
+mod external;
+mod extract;
+mod grants;
+mod problem;
+mod serve;
+mod servers;
+mod status;
+mod users;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post};
+use bastio_protocol::PublicKey;
+
+use crate::access::ApiKeys;
+use crate::dispatch::Dispatch;
+use crate::fleet::Fleet;
+use crate::store::Store;
+use extract::Peer;
+use problem::Problem;
+pub use serve::serve;
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// Longest time from the head of a request to its answer; the longest long poll takes 30 s.
+const REQUEST_LIMIT: Duration = Duration::from_secs(45);
+
+/// What agents are told about this backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Base URL of this HTTP side, as agents reach it.
+    pub public_url: String,
+    /// Host key of the port of original agents.
+    pub rsa_host_key: Option<PublicKey>,
+    /// Host key of the main SSH port.
+    pub ed25519_host_key: PublicKey,
+    /// The main SSH port.
+    pub ssh_port: u16,
+}
+
+/// What handlers work with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HttpState {
+    fleet: Fleet,
+    keys: ApiKeys,
+    site: Arc<Site>,
+}
+
+impl HttpState {
+    /// The state over a store; `dispatch` must be over the same store.
+    #[must_use]
+    pub fn new(store: Store, dispatch: Dispatch, site: Site) -> Self {
+        Self {
+            fleet: Fleet::new(store.clone(), dispatch),
+            keys: ApiKeys::new(store),
+            site: Arc::new(site),
+        }
+    }
+}
+
+/// Every route: the two endpoints of the original under `/api/external`, and `/api/v1`.
+pub fn router(state: HttpState) -> Router {
+    Router::new()
+        .nest("/api/external", external_routes())
+        .nest("/api/v1", v1_routes())
+        .fallback(async || Problem::not_found("there is nothing at this address"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn(log_request))
+        .with_state(state)
+}
+
+fn external_routes() -> Router<HttpState> {
+    Router::new()
+        .route("/backend/host_key", get(external::host_key))
+        .route("/backend/host_key/", get(external::host_key))
+        .route("/server/upload_key", post(external::upload_key))
+        .route("/server/upload_key/", post(external::upload_key))
+}
+
+fn v1_routes() -> Router<HttpState> {
+    Router::new()
+        .route("/status", get(status::status))
+        .route("/log", get(status::log))
+        .route("/changes/{revision}", get(changes::show))
+        .route("/servers", get(servers::list))
+        .route("/servers/{name}", get(servers::show).patch(servers::update).delete(servers::remove))
+        .route("/servers/{name}/sync", post(servers::sync))
+        .route("/users", get(users::list).post(users::add))
+        .route("/users/{name}", get(users::show).patch(users::update).delete(users::remove))
+        .route("/users/{name}/keys", get(users::keys).post(users::add_keys))
+        .route("/users/{name}/keys/{fingerprint}", delete(users::remove_key))
+        .route("/grants", get(grants::list).post(grants::add))
+        .route("/grants/{id}", delete(grants::remove))
+        .route("/api-keys", get(api_keys::list).post(api_keys::create))
+        .route("/api-keys/{name}", delete(api_keys::revoke))
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request took too long",
+            Some("send the whole request at once, and repeat it"),
+        )
+        .into_response(),
+    }
+}
+
+/// One line a request: neither query nor headers nor body, which may hold secrets.
+async fn log_request(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let from = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
+    let response = next.run(request).await;
+    let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let status = response.status().as_u16();
+    tracing::info!(%method, path, status, millis = took, from, "request");
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! What a client reads when a request is not carried out. What only operators may know goes to
+//! the log here, once.
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bastio_protocol::api::ApiError;
+
+use crate::access::AccessError;
+use crate::fleet::{EnrollError, FleetError};
+use crate::store::StoreError;
+
+/// An answer that is an error. Public as the rejection of [`crate::access::Admin`], and unnameable outside.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    body: ApiError,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Self {
+        Self { status, body: ApiError { error: error.into(), hint: hint.map(str::to_owned) } }
+    }
+
+    pub(super) fn bad_request(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error, None)
+    }
+
+    pub(super) fn not_found(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error, None)
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this address has no such method", None)
+    }
+
+    /// No token, or none that is known.
+    pub(super) fn unauthorized(error: &str) -> Self {
+        let hint = "send `Authorization: Bearer TOKEN` with the secret of an API key of role \
+                    admin; `bastio login URL` stores it";
+        Self::new(StatusCode::UNAUTHORIZED, error, Some(hint))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed a request");
+        let busy = matches!(error, StoreError::Database(sqlx::Error::PoolTimedOut));
+        let status =
+            if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
+        let hint = "nothing was changed; the backend's log says why";
+        Self::new(status, "the backend's database did not answer", Some(hint))
+    }
+}
+
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Self {
+        let text = error.to_string();
+        match error {
+            AccessError::Unknown => Self::unauthorized(&text),
+            AccessError::EnrolsOnly => {
+                Self::new(StatusCode::FORBIDDEN, text, Some("use an API key of role admin"))
+            }
+            AccessError::BadName => Self::bad_request(text),
+            AccessError::NameTaken(_) => {
+                let hint = "choose another name, or remove that one: `bastio api-key rm`";
+                Self::new(StatusCode::CONFLICT, text, Some(hint))
+            }
+            AccessError::NoSuchKey(_) => {
+                let hint = "`bastio api-key ls` shows every API key";
+                Self::new(StatusCode::NOT_FOUND, text, Some(hint))
+            }
+            AccessError::LastAdmin(_) => {
+                let hint = "without it nobody could change anything; make another one first";
+                Self::new(StatusCode::CONFLICT, text, Some(hint))
+            }
+            AccessError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FleetError> for Problem {
+    fn from(error: FleetError) -> Self {
+        let status = match error {
+            FleetError::NoSuchServer(_)
+            | FleetError::NoSuchUser(_)
+            | FleetError::NoSuchGrant(_)
+            | FleetError::NoSuchKey { .. }
+            | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
+            FleetError::NameTaken(_) => StatusCode::CONFLICT,
+            FleetError::BadKey { .. }
+            | FleetError::NoKeys
+            | FleetError::BadLabel(_)
+            | FleetError::BadText { .. } => StatusCode::BAD_REQUEST,
+            FleetError::Store(error) => return error.into(),
+        };
+        Self::new(status, error.to_string(), error.hint())
+    }
+}
+
+impl From<EnrollError> for Problem {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::UnfitKey(_) | EnrollError::OldKeyUnknown | EnrollError::KeyOfAnother => {
+                Self::bad_request(error.to_string())
+            }
+            EnrollError::Fleet(error) => error.into(),
+        }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), None)
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), None)
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), None)
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text(), None)
+    }
+}

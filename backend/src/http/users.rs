@@ -1,0 +1,84 @@
+//! People and their keys.
+
+use axum::Json;
+use axum::extract::State;
+use bastio_protocol::Username;
+use bastio_protocol::api::{Change, Key, NewKeys, NewUser, UpdateUser, User};
+
+use super::HttpState;
+use super::extract::{Body, Path};
+use super::problem::Problem;
+use crate::access::Admin;
+
+/// `GET /users`
+pub(super) async fn list(
+    State(state): State<HttpState>,
+    admin: Admin,
+) -> Result<Json<Vec<User>>, Problem> {
+    Ok(Json(state.fleet.users(&admin).await?))
+}
+
+/// `POST /users`
+pub(super) async fn add(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Body(new): Body<NewUser>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.add_user(&admin, &new).await?))
+}
+
+/// `GET /users/{name}`
+pub(super) async fn show(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+) -> Result<Json<User>, Problem> {
+    Ok(Json(state.fleet.user(&admin, &name).await?))
+}
+
+/// `PATCH /users/{name}`
+pub(super) async fn update(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Body(update): Body<UpdateUser>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.update_user(&admin, &name, &update).await?))
+}
+
+/// `DELETE /users/{name}`
+pub(super) async fn remove(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.remove_user(&admin, &name).await?))
+}
+
+/// `GET /users/{name}/keys`
+pub(super) async fn keys(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+) -> Result<Json<Vec<Key>>, Problem> {
+    Ok(Json(state.fleet.user(&admin, &name).await?.keys))
+}
+
+/// `POST /users/{name}/keys`
+pub(super) async fn add_keys(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Body(new): Body<NewKeys>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.add_keys(&admin, &name, &new).await?))
+}
+
+/// `DELETE /users/{name}/keys/{fingerprint}`
+pub(super) async fn remove_key(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path((name, fingerprint)): Path<(Username, String)>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.remove_key(&admin, &name, &fingerprint).await?))
+}

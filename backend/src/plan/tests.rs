@@ -1,0 +1,197 @@
+//! What must hold for every model and every state of a server.
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::*;
+use crate::testing::{host, key, login};
+
+fn on(text: &str) -> Target {
+    text.parse().expect("a target")
+}
+
+fn web(labels: &[(&str, &str)]) -> Host {
+    let labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    Host { name: host("web-1"), labels }
+}
+
+fn entitlement(target: &str, name: &str, sudo: bool, keys: &[u8]) -> Entitlement {
+    let keys = keys.iter().copied().map(key).collect();
+    Entitlement { on: on(target), login: login(name), sudo, keys }
+}
+
+fn account(sudo: bool, keys: &[u8]) -> Account {
+    Account { sudo, keys: keys.iter().copied().map(key).collect() }
+}
+
+fn words(steps: &[Step]) -> Vec<String> {
+    let word = |step: &Step| match &step.action {
+        Action::AddUser { sudo } => format!("add-user {} {sudo}", step.login),
+        Action::UpdateUser { sudo } => format!("update-user {} {sudo}", step.login),
+        Action::RemoveUser => format!("remove-user {}", step.login),
+        Action::AddKey { public_key } => format!("add-key {} {}", step.login, public_key.comment()),
+        Action::RemoveKey { public_key } => {
+            format!("remove-key {} {}", step.login, public_key.comment())
+        }
+    };
+    steps.iter().map(word).collect()
+}
+
+#[test]
+fn grants_of_one_login_become_one_account() {
+    let model = [
+        entitlement("web-1", "deploy", false, &[1]),
+        entitlement("role=web", "deploy", true, &[2]),
+        entitlement("role=db", "deploy", false, &[3]),
+        entitlement("*", "alice", false, &[1]),
+    ];
+    let expected = Accounts::from([
+        (login("deploy"), account(true, &[1, 2])),
+        (login("alice"), account(false, &[1])),
+    ]);
+    assert_eq!(desired(&model, &web(&[("role", "web")])), expected);
+}
+
+#[test]
+fn no_grant_means_nobody() {
+    assert_eq!(desired(&[], &web(&[])), Accounts::new());
+    assert_eq!(desired(&[entitlement("web-2", "a", false, &[1])], &web(&[])), Accounts::new());
+}
+
+#[test]
+fn gives_before_it_takes() {
+    let wanted = Accounts::from([
+        (login("alice"), account(false, &[2])),
+        (login("bob"), account(true, &[3])),
+    ]);
+    let present = Accounts::from([
+        (login("alice"), account(true, &[1])),
+        (login("eve"), account(true, &[4])),
+    ]);
+    assert_eq!(
+        words(&difference(&wanted, &present)),
+        [
+            "remove-user eve",
+            "add-key alice key2@test",
+            "remove-key alice key1@test",
+            "update-user alice false",
+            "add-user bob true",
+            "add-key bob key3@test",
+        ]
+    );
+}
+
+#[test]
+fn what_is_under_way_for_no_account_does_not_count() {
+    let step = |action| Step { login: login("alice"), action };
+    let pending = [
+        step(Action::AddKey { public_key: key(1) }),
+        step(Action::UpdateUser { sudo: true }),
+        step(Action::RemoveKey { public_key: key(2) }),
+    ];
+    assert_eq!(projected(Accounts::new(), &pending), Accounts::new());
+}
+
+#[test]
+fn a_key_that_was_given_is_never_forgotten() {
+    let mut accounts = Accounts::new();
+    let action = Action::AddKey { public_key: key(1) };
+    confirm(&mut accounts, &Step { login: login("alice"), action });
+    assert_eq!(accounts, Accounts::from([(login("alice"), account(false, &[1]))]));
+}
+
+fn logins() -> impl Strategy<Value = Username> {
+    prop_oneof![Just("alice"), Just("bob"), Just("carol")].prop_map(login)
+}
+
+fn accounts() -> impl Strategy<Value = Accounts> {
+    let keys = btree_set((0_u8..5).prop_map(key), 0..4);
+    let account = (any::<bool>(), keys).prop_map(|(sudo, keys)| Account { sudo, keys });
+    btree_map(logins(), account, 0..4)
+}
+
+fn targets() -> impl Strategy<Value = Target> {
+    prop_oneof![Just("*"), Just("web-1"), Just("web-2"), Just("role=web"), Just("role!=web")]
+        .prop_map(on)
+}
+
+/// Entitlements with the number of the person: each person has keys of their own.
+fn model() -> impl Strategy<Value = Vec<(u8, Entitlement)>> {
+    let grant =
+        (0_u8..4, targets(), logins(), any::<bool>()).prop_map(|(user, on, login, sudo)| {
+            let keys = vec![key(10 * user), key(10 * user + 1)];
+            (user, Entitlement { on, login, sudo, keys })
+        });
+    vec(grant, 0..8)
+}
+
+proptest! {
+    #[test]
+    fn the_difference_leads_to_what_is_wanted(wanted in accounts(), present in accounts()) {
+        let steps = difference(&wanted, &present);
+        let reached = projected(present.clone(), &steps);
+        prop_assert_eq!(&reached, &wanted);
+        prop_assert!(difference(&wanted, &reached).is_empty());
+        let mut confirmed = present;
+        steps.iter().for_each(|step| confirm(&mut confirmed, step));
+        prop_assert_eq!(confirmed, wanted);
+    }
+
+    #[test]
+    fn nothing_is_done_twice(wanted in accounts()) {
+        prop_assert!(difference(&wanted, &wanted).is_empty());
+    }
+
+    #[test]
+    fn only_known_accounts_are_removed_or_changed(wanted in accounts(), present in accounts()) {
+        for step in difference(&wanted, &present) {
+            let known = present.contains_key(&step.login);
+            prop_assert!(known || wanted.contains_key(&step.login));
+            let takes = matches!(step.action, Action::RemoveUser | Action::RemoveKey { .. });
+            prop_assert!(known || !takes);
+        }
+    }
+
+    #[test]
+    fn nobody_loses_the_last_key_before_the_new_one_works(
+        wanted in accounts(), present in accounts(),
+    ) {
+        let stays = |login: &Username| {
+            [&wanted, &present].iter().all(|a| a.get(login).is_some_and(|a| !a.keys.is_empty()))
+        };
+        let mut now = present.clone();
+        for step in difference(&wanted, &present) {
+            confirm(&mut now, &step);
+            for (login, account) in &now {
+                prop_assert!(!stays(login) || !account.keys.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_edits_does_not_matter(
+        model in model().prop_shuffle(), labelled in any::<bool>(),
+    ) {
+        let host = web(if labelled { &[("role", "web")] } else { &[] });
+        let mut grants: Vec<Entitlement> = model.into_iter().map(|(_, grant)| grant).collect();
+        let before = desired(&grants, &host);
+        grants.sort_by_key(|grant| (grant.login.clone(), grant.on.to_string(), grant.sudo));
+        prop_assert_eq!(desired(&grants, &host), before);
+    }
+
+    #[test]
+    fn removing_a_person_removes_every_path(model in model(), gone in 0_u8..4) {
+        let host = web(&[("role", "web")]);
+        let all: Vec<Entitlement> = model.iter().map(|(_, grant)| grant.clone()).collect();
+        let rest: Vec<Entitlement> =
+            model.into_iter().filter(|(user, _)| *user != gone).map(|(_, grant)| grant).collect();
+        let mut present = desired(&all, &host);
+        let steps = difference(&desired(&rest, &host), &present);
+        steps.iter().for_each(|step| confirm(&mut present, step));
+        let theirs = [key(10 * gone), key(10 * gone + 1)];
+        for account in present.values() {
+            prop_assert!(theirs.iter().all(|key| !account.keys.contains(key)));
+            prop_assert!(!account.keys.is_empty(), "an account without anybody stays");
+        }
+    }
+}

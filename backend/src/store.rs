@@ -1,0 +1,159 @@
+//! The database: one file that holds the model, every server's queue and the audit log.
+//!
+//! All SQL text stands in this room, in a form that PostgreSQL accepts too. One connection
+//! writes, in transactions that are on the disk before they count as done; a few read. This room
+//! must not know what an edit means, nor who may make one.
+
+pub mod accounts;
+pub mod actions;
+pub mod api_keys;
+pub mod audit;
+pub mod grants;
+pub mod revisions;
+pub mod servers;
+pub mod users;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+use thiserror::Error;
+
+/// A connection that SQL runs on.
+pub type Connection = sqlx::SqliteConnection;
+/// A transaction. One that writes never was when it is dropped without `commit`; one that reads
+/// sees one state of the database and is simply dropped.
+pub type Tx = Transaction<'static, Sqlite>;
+
+/// Connections that read.
+const READERS: u32 = 4;
+/// How long a connection waits for a lock, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct ServerId(pub i64);
+
+/// A person's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct UserId(pub i64);
+
+/// An open database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    clock: fn() -> i64,
+}
+
+/// Why the database did not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file cannot be made or protected.
+    #[error("the database file cannot be made: {0}; check the state folder's owner and free space")]
+    File(#[source] io::Error),
+    /// The database is of another version, or damaged.
+    #[error("the database cannot be brought to this version: {0}")]
+    Migrate(#[from] MigrateError),
+    /// A statement failed: disk full, I/O error, locked for too long.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A stored value is not what this program stores.
+    #[error("the database holds a value that cannot be read: {what}")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+    },
+}
+
+impl Store {
+    /// Opens or makes the database, readable by its owner alone, and brings it to this version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with_clock(path, unix_now).await
+    }
+
+    /// As [`Store::open`], with `clock` telling the seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_with_clock(path: &Path, clock: fn() -> i64) -> Result<Self, StoreError> {
+        make_private(path).map_err(StoreError::File)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(PATIENCE)
+            .connect_with(options.clone())
+            .await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(PATIENCE)
+            .connect_with(options)
+            .await?;
+        Ok(Self { writer, readers, clock })
+    }
+
+    /// Seconds since the Unix epoch.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// A view of the database as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        Ok(self.readers.begin().await?)
+    }
+
+    /// The one transaction that may write at this time.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn write(&self) -> Result<Tx, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Waits for what is under way and closes the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Makes the file with mode 0600; SQLite gives its side files the mode of the main one.
+fn make_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// For a stored value that does not parse.
+fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> StoreError {
+    move |_| StoreError::Corrupt { what }
+}
+
+#[cfg(test)]
+mod tests;

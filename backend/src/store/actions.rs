@@ -1,0 +1,448 @@
+//! Rows of actions: every server's queue, and what became of each action.
+//!
+//! An action is queued, sent, then done or failed; a lost connection takes it from sent back to
+//! queued. Every change of state is one step more.
+//!
+//! Queries for one state of the two pending ones repeat the condition of the index on them, which
+//! is used only where it stands word for word.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::api::{ActionReport, ActionState};
+use bastio_protocol::{ActionMessage, KeyPolicy, Message, MessageId, ServerName, Status, Username};
+use sqlx::QueryBuilder;
+
+use super::accounts::parse_login;
+use super::{Connection, ServerId, StoreError, corrupt};
+use crate::plan::Step;
+
+/// Rows of one INSERT; eight values each stay far below the engine's limit of 32766.
+const ROWS_AT_ONCE: usize = 500;
+
+/// An action's number; its order in the queue of its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct ActionId(pub i64);
+
+/// An action as it stands in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAction {
+    /// Its number.
+    pub id: ActionId,
+    /// What goes over the wire.
+    pub message: ActionMessage,
+}
+
+/// An action that a feedback may answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAction {
+    /// The action.
+    pub action: QueuedAction,
+    /// How far it is.
+    pub state: ActionState,
+    /// How often it was sent.
+    pub tries: u32,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// [`ActionState::Done`] or [`ActionState::Failed`].
+    pub state: ActionState,
+    /// The agent's status, if an agent answered.
+    pub status: Option<Status>,
+    /// The agent's words, or the backend's if no agent was asked.
+    pub feedback: String,
+}
+
+type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
+
+/// Puts actions at the end of their servers' queues; their numbers, in the same order.
+pub async fn enqueue(
+    db: &mut Connection,
+    actions: &[(ServerId, ActionMessage)],
+    now: i64,
+) -> Result<Vec<ActionId>, StoreError> {
+    let mut ids = Vec::with_capacity(actions.len());
+    for chunk in actions.chunks(ROWS_AT_ONCE) {
+        let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
+            "INSERT INTO actions (mid, server_id, login, action, message, state, steps, created) ",
+        );
+        insert.push_values(chunk, |mut row, (server, message)| {
+            row.push_bind(message.mid.text())
+                .push_bind(*server)
+                .push_bind(message.username.to_string())
+                .push_bind(message.action.name())
+                .push_bind(String::from_utf8_lossy(&message.to_json()).into_owned())
+                .push_bind(state_name(ActionState::Queued))
+                .push_bind(1_i64)
+                .push_bind(now);
+        });
+        insert.push(" RETURNING id");
+        ids.extend(insert.build_query_scalar::<ActionId>().fetch_all(&mut *db).await?);
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The next queued actions of a server.
+pub async fn queued(
+    db: &mut Connection,
+    server: ServerId,
+    limit: i64,
+) -> Result<Vec<QueuedAction>, StoreError> {
+    let rows: Vec<(ActionId, String)> = sqlx::query_as(
+        "SELECT id, message FROM actions WHERE server_id = $1 AND state = 'queued' \
+         AND state IN ('queued', 'sent') ORDER BY id LIMIT $2",
+    )
+    .bind(server)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(queued_action).collect()
+}
+
+/// Everything queued or sent for a server, in order.
+pub async fn pending_of_server(
+    db: &mut Connection,
+    server: ServerId,
+) -> Result<Vec<QueuedAction>, StoreError> {
+    let rows: Vec<(ActionId, String)> = sqlx::query_as(
+        "SELECT id, message FROM actions WHERE server_id = $1 \
+         AND state IN ('queued', 'sent') ORDER BY id",
+    )
+    .bind(server)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(queued_action).collect()
+}
+
+/// Everything queued or sent for a login name on all servers, in order.
+pub async fn pending_of_login(
+    db: &mut Connection,
+    login: &Username,
+) -> Result<Pending, StoreError> {
+    let rows: Vec<(ServerId, ActionId, String)> = sqlx::query_as(
+        "SELECT server_id, id, message FROM actions WHERE login = $1 \
+         AND state IN ('queued', 'sent') ORDER BY id",
+    )
+    .bind(login.as_str())
+    .fetch_all(db)
+    .await?;
+    let mut servers = Pending::new();
+    for (server, id, message) in rows {
+        servers.entry(server).or_default().push(queued_action((id, message))?);
+    }
+    Ok(servers)
+}
+
+/// Marks an action as sent once more.
+pub async fn mark_sent(db: &mut Connection, id: ActionId, now: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE actions SET state = 'sent', tries = tries + 1, steps = steps + 1, sent_at = $1 \
+         WHERE id = $2",
+    )
+    .bind(now)
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Puts what was sent to a server and not answered back into its queue, at its old place.
+pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "UPDATE actions SET state = 'queued', steps = steps + 1 \
+         WHERE server_id = $1 AND state = 'sent' AND state IN ('queued', 'sent')",
+    )
+    .bind(server)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Puts one action back into its queue, at its old place.
+pub async fn requeue(db: &mut Connection, id: ActionId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE actions SET state = 'queued', steps = steps + 1 WHERE id = $1")
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The action of that id, if it is one of this server and was ever sent.
+pub async fn find_sent(
+    db: &mut Connection,
+    server: ServerId,
+    mid: &MessageId,
+) -> Result<Option<KnownAction>, StoreError> {
+    let row: Option<(ActionId, String, String, i64)> = sqlx::query_as(
+        "SELECT id, message, state, tries FROM actions \
+         WHERE mid = $1 AND server_id = $2 AND tries > 0",
+    )
+    .bind(mid.text())
+    .bind(server)
+    .fetch_optional(db)
+    .await?;
+    let Some((id, message, state, tries)) = row else { return Ok(None) };
+    let action = queued_action((id, message))?;
+    if action.message.mid != *mid {
+        return Ok(None);
+    }
+    Ok(Some(KnownAction { action, state: parse_state(&state)?, tries: count(tries) }))
+}
+
+/// Ends an action.
+pub async fn finish(
+    db: &mut Connection,
+    id: ActionId,
+    ending: &Ending,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE actions SET state = $1, standing = $2, status = $3, feedback = $4, \
+         finished_at = $5, steps = steps + 1 WHERE id = $6",
+    )
+    .bind(state_name(ending.state))
+    .bind(ending.state == ActionState::Failed)
+    .bind(ending.status.map(|status| i64::from(status.code())))
+    .bind(&ending.feedback)
+    .bind(now)
+    .bind(id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends everything pending of a server that is being removed.
+pub async fn abandon(
+    db: &mut Connection,
+    server: ServerId,
+    reason: &str,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE actions SET state = 'failed', feedback = $1, finished_at = $2, \
+         steps = steps + 1 WHERE server_id = $3 AND state IN ('queued', 'sent')",
+    )
+    .bind(reason)
+    .bind(now)
+    .bind(server)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("UPDATE actions SET standing = FALSE WHERE server_id = $1 AND standing = TRUE")
+        .bind(server)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The failures of a server that stand, with their steps.
+pub async fn standing(db: &mut Connection, server: ServerId) -> Result<Vec<Step>, StoreError> {
+    let rows: Vec<(ActionId, String)> = sqlx::query_as(
+        "SELECT id, message FROM actions WHERE server_id = $1 AND standing = TRUE ORDER BY id",
+    )
+    .bind(server)
+    .fetch_all(db)
+    .await?;
+    let steps = rows.into_iter().map(|row| Ok(step(queued_action(row)?.message)));
+    steps.collect()
+}
+
+/// The failures of a server that stand, for people.
+pub async fn standing_reports(
+    db: &mut Connection,
+    server: ServerId,
+) -> Result<Vec<ActionReport>, StoreError> {
+    let rows: Vec<ReportColumns> = sqlx::query_as(
+        "SELECT action, login, state, tries, status, feedback, mid FROM actions \
+         WHERE server_id = $1 AND standing = TRUE ORDER BY id",
+    )
+    .bind(server)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(report).collect()
+}
+
+/// Takes note that failures are taken up again: those of one server or of all, of these accounts
+/// or of all.
+pub async fn supersede(
+    db: &mut Connection,
+    server: Option<ServerId>,
+    logins: Option<&BTreeSet<Username>>,
+) -> Result<(), StoreError> {
+    let mut update = QueryBuilder::<sqlx::Sqlite>::new(
+        "UPDATE actions SET standing = FALSE WHERE standing = TRUE",
+    );
+    if let Some(server) = server {
+        update.push(" AND server_id = ").push_bind(server);
+    }
+    if let Some(logins) = logins {
+        update.push(" AND login IN (");
+        let mut list = update.separated(", ");
+        for login in logins {
+            list.push_bind(login.to_string());
+        }
+        update.push(")");
+    }
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+/// Lets a revision wait for actions.
+pub async fn link(
+    db: &mut Connection,
+    revision: i64,
+    actions: &[ActionId],
+) -> Result<(), StoreError> {
+    for chunk in actions.chunks(ROWS_AT_ONCE) {
+        let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
+            "INSERT INTO revision_actions (revision, action_id) ",
+        );
+        insert.push_values(chunk, |mut row, id| {
+            row.push_bind(revision).push_bind(*id);
+        });
+        insert.push(" ON CONFLICT (revision, action_id) DO NOTHING");
+        insert.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// The revisions that wait for an action.
+pub async fn revisions_of(db: &mut Connection, id: ActionId) -> Result<Vec<i64>, StoreError> {
+    let rows = sqlx::query_scalar("SELECT revision FROM revision_actions WHERE action_id = $1")
+        .bind(id)
+        .fetch_all(db)
+        .await?;
+    Ok(rows)
+}
+
+/// How many steps the actions of a revision have made.
+pub async fn progress(db: &mut Connection, revision: i64) -> Result<u64, StoreError> {
+    let steps: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(SUM(a.steps), 0) FROM revision_actions r \
+         JOIN actions a ON a.id = r.action_id WHERE r.revision = $1",
+    )
+    .bind(revision)
+    .fetch_one(db)
+    .await?;
+    Ok(u64::try_from(steps).unwrap_or(0))
+}
+
+/// A server of a revision: its number, name and last session, and one of its actions.
+pub struct OutcomeRow {
+    /// The server.
+    pub server: ServerId,
+    /// Its name.
+    pub name: ServerName,
+    /// Last time a session began or ended.
+    pub last_seen: Option<i64>,
+    /// One of its actions.
+    pub report: ActionReport,
+}
+
+/// What became of the actions of a revision, by server name, each server's in order.
+pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
+    let rows: Vec<OutcomeColumns> = sqlx::query_as(
+        "SELECT s.id, s.name, s.last_seen, \
+         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.mid \
+         FROM revision_actions r JOIN actions a ON a.id = r.action_id \
+         JOIN servers s ON s.id = a.server_id WHERE r.revision = $1 ORDER BY s.name, s.id, a.id",
+    )
+    .bind(revision)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(outcome).collect()
+}
+
+/// How many actions are queued, are sent, and have failed and stand.
+pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> {
+    let (queued, sent, failed): (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM actions WHERE state = 'queued' \
+                 AND state IN ('queued', 'sent')), \
+                (SELECT COUNT(*) FROM actions WHERE state = 'sent' \
+                 AND state IN ('queued', 'sent')), \
+                (SELECT COUNT(*) FROM actions WHERE standing = TRUE)",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((count(queued), count(sent), count(failed)))
+}
+
+/// What a message does to which account.
+#[must_use]
+pub fn step(message: ActionMessage) -> Step {
+    Step { login: message.username, action: message.action }
+}
+
+type ReportColumns = (String, String, String, i64, Option<i64>, Option<String>, String);
+type OutcomeColumns = (
+    ServerId,
+    String,
+    Option<i64>,
+    String,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<String>,
+    String,
+);
+
+fn outcome(row: OutcomeColumns) -> Result<OutcomeRow, StoreError> {
+    let (server, name, last_seen, action, login, state, tries, status, feedback, mid) = row;
+    Ok(OutcomeRow {
+        server,
+        name: super::servers::parse_name(&name)?,
+        last_seen,
+        report: report((action, login, state, tries, status, feedback, mid))?,
+    })
+}
+
+fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
+    let (action, login, state, tries, status, feedback, mid) = row;
+    let status = status
+        .map(|code| u16::try_from(code).map_err(corrupt("a status")))
+        .transpose()?
+        .map(|code| Status::try_from(code).map_err(corrupt("a status")))
+        .transpose()?;
+    Ok(ActionReport {
+        action,
+        username: parse_login(&login)?,
+        state: parse_state(&state)?,
+        tries: count(tries),
+        status,
+        feedback,
+        mid,
+    })
+}
+
+fn queued_action((id, message): (ActionId, String)) -> Result<QueuedAction, StoreError> {
+    match Message::parse(message.as_bytes(), &KeyPolicy::ANY) {
+        Ok(Message::Action(message)) => Ok(QueuedAction { id, message }),
+        Ok(Message::Feedback(_)) | Err(_) => Err(StoreError::Corrupt { what: "a queued action" }),
+    }
+}
+
+fn state_name(state: ActionState) -> &'static str {
+    match state {
+        ActionState::Queued => "queued",
+        ActionState::Sent => "sent",
+        ActionState::Done => "done",
+        ActionState::Failed => "failed",
+    }
+}
+
+fn parse_state(text: &str) -> Result<ActionState, StoreError> {
+    match text {
+        "queued" => Ok(ActionState::Queued),
+        "sent" => Ok(ActionState::Sent),
+        "done" => Ok(ActionState::Done),
+        "failed" => Ok(ActionState::Failed),
+        _ => Err(StoreError::Corrupt { what: "the state of an action" }),
+    }
+}
+
+fn count(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,137 @@
+//! The file, its modes, what survives a kill, and that SQL and memory agree on what is confirmed.
+
+use std::os::unix::fs::PermissionsExt;
+
+use bastio_protocol::{Action, ActionMessage, MessageId};
+
+use super::*;
+use crate::plan::{self, Accounts, Step};
+use crate::testing::{NOW, TestBackend, host, key, login};
+
+#[tokio::test]
+async fn the_file_is_its_owners_alone() {
+    let backend = TestBackend::new().await;
+    for name in ["bastio.db", "bastio.db-wal", "bastio.db-shm"] {
+        let path = backend.dir.path().join(name);
+        let mode = std::fs::metadata(&path).expect(name).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_left_open_to_all_is_closed_to_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("bastio.db");
+    std::fs::write(&path, "").expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+    let store = Store::open(&path).await.expect("opened");
+    let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_settings_are_the_durable_ones() {
+    let backend = TestBackend::new().await;
+    let mut tx = backend.store.write().await.expect("a writer");
+    for (pragma, expected) in [("PRAGMA synchronous", 2_i64), ("PRAGMA foreign_keys", 1)] {
+        let value: i64 = sqlx::query_scalar(pragma).fetch_one(&mut *tx).await.expect(pragma);
+        assert_eq!(value, expected, "{pragma}");
+    }
+    let mode: String =
+        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *tx).await.expect("a mode");
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn no_database_is_an_error_and_not_an_empty_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("bastio.db");
+    std::fs::write(&path, "this is not a database, it only pretends to be one").expect("written");
+    assert!(Store::open(&path).await.is_err());
+    let text = std::fs::read_to_string(&path).expect("still there");
+    assert!(text.starts_with("this is not"), "the file was not overwritten");
+    let missing = dir.path().join("no-such-folder").join("bastio.db");
+    assert!(matches!(Store::open(&missing).await, Err(StoreError::File(_))));
+}
+
+#[tokio::test]
+async fn what_was_not_committed_never_was() {
+    let backend = TestBackend::new().await;
+    let mut tx = backend.store.write().await.expect("a writer");
+    servers::insert(&mut tx, &host("web-1"), &key(1), NOW).await.expect("inserted");
+    drop(tx);
+    let mut db = backend.store.read().await.expect("a reader");
+    assert_eq!(servers::count(&mut db).await.expect("counted"), 0);
+}
+
+#[tokio::test]
+async fn queue_order_survives_a_kill_and_thousands_of_rows() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let db = backend.enroll("db-1", 2).await.id;
+    let actions: Vec<(ServerId, ActionMessage)> = (0..2500_u64)
+        .map(|number| {
+            let mid = MessageId::from_number(number);
+            let action = Action::UpdateUser { sudo: number % 2 == 0 };
+            let server = if number % 5 == 0 { db } else { web };
+            (server, ActionMessage { mid, username: login("alice"), action })
+        })
+        .collect();
+    let mut tx = backend.store.write().await.expect("a writer");
+    let ids = super::actions::enqueue(&mut tx, &actions, NOW).await.expect("queued");
+    assert_eq!(ids.len(), 2500);
+    tx.commit().await.expect("committed");
+    let backend = backend.after_kill().await;
+    let mut tx = backend.store.read().await.expect("a reader");
+    for server in [web, db] {
+        let expected: Vec<ActionMessage> =
+            actions.iter().filter(|(of, _)| *of == server).map(|(_, a)| a.clone()).collect();
+        let queued = super::actions::queued(&mut tx, server, 10_000).await.expect("a queue");
+        let found: Vec<ActionMessage> = queued.into_iter().map(|queued| queued.message).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_database_confirms_as_the_plan_does() {
+    let backend = TestBackend::new().await;
+    let server = backend.enroll("web-1", 1).await.id;
+    let steps = [
+        ("alice", Action::AddUser { sudo: true }),
+        ("alice", Action::AddKey { public_key: key(3) }),
+        ("alice", Action::AddKey { public_key: key(3) }),
+        ("bob", Action::AddKey { public_key: key(4) }),
+        ("alice", Action::AddKey { public_key: key(5) }),
+        ("alice", Action::RemoveKey { public_key: key(3) }),
+        ("alice", Action::RemoveKey { public_key: key(9) }),
+        ("carol", Action::UpdateUser { sudo: true }),
+        ("alice", Action::AddUser { sudo: false }),
+        ("bob", Action::RemoveUser),
+        ("dave", Action::RemoveKey { public_key: key(3) }),
+        ("bob", Action::RemoveUser),
+        ("carol", Action::UpdateUser { sudo: false }),
+    ];
+    let mut expected = Accounts::new();
+    let mut tx = backend.store.write().await.expect("a writer");
+    for (name, action) in steps {
+        let step = Step { login: login(name), action };
+        plan::confirm(&mut expected, &step);
+        accounts::confirm(&mut tx, server, &step).await.expect("confirmed");
+        let stored = accounts::of_server(&mut tx, server).await.expect("read");
+        assert_eq!(stored, expected, "after {step:?}");
+    }
+    assert_eq!(expected.len(), 2, "alice and carol are left");
+    let of_login = accounts::of_login(&mut tx, &login("alice")).await.expect("read");
+    assert_eq!(of_login[&server][&login("alice")], expected[&login("alice")]);
+}
+
+#[tokio::test]
+async fn an_opened_database_is_not_made_anew() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let backend = backend.after_kill().await;
+    let mut db = backend.store.read().await.expect("a reader");
+    let found = servers::find(&mut db, &host("web-1")).await.expect("read").expect("there");
+    assert_eq!((found.created, found.fingerprint), (NOW, key(1).fingerprint()));
+}

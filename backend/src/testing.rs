@@ -1,0 +1,161 @@
+//! What the tests of this crate share: keys that need no randomness, and a backend without ports.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bastio_protocol::api::{Change, NewUser};
+use bastio_protocol::{
+    FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName, Status, Username,
+};
+use tempfile::TempDir;
+
+use crate::access::{Admin, ApiKeys, Enroller, first_admin_token};
+use crate::dispatch::{Dispatch, Session, SessionInfo};
+use crate::fleet::{Enrolled, Enrolment, Fleet};
+use crate::store::Store;
+
+/// The time in tests: it stands still.
+pub(crate) const NOW: i64 = 1_800_000_000;
+pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(bytes.len()).expect("short");
+    [&len.to_be_bytes(), bytes].concat()
+}
+
+fn line(kind: &str, fields: &[&[u8]], comment: &str) -> PublicKey {
+    let mut blob = string(kind.as_bytes());
+    fields.iter().for_each(|field| blob.extend(string(field)));
+    let text = format!("{kind} {} {comment}", STANDARD.encode(blob));
+    PublicKey::parse(&text, &KeyPolicy::ANY).expect("a key line")
+}
+
+/// An Ed25519 key; another one for each number.
+pub(crate) fn key(number: u8) -> PublicKey {
+    line("ssh-ed25519", &[&[number; 32]], &format!("key{number}@test"))
+}
+
+/// An RSA key of so many bytes.
+pub(crate) fn rsa_key(number: u8, bytes: usize) -> PublicKey {
+    let mut modulus = vec![0, 0x80 | number];
+    modulus.resize(bytes + 1, 1);
+    line("ssh-rsa", &[&[1, 0, 1], &modulus], &format!("rsa{number}@test"))
+}
+
+/// A key that a FIDO token holds.
+pub(crate) fn token_key() -> PublicKey {
+    line("sk-ssh-ed25519@openssh.com", &[&[9; 32], b"ssh:"], "token@test")
+}
+
+pub(crate) fn login(text: &str) -> Username {
+    Username::parse(text).expect("a login name")
+}
+
+pub(crate) fn host(text: &str) -> ServerName {
+    ServerName::parse(text).expect("a server name")
+}
+
+/// A fresh backend in a folder of its own.
+pub(crate) struct TestBackend {
+    pub(crate) dir: TempDir,
+    pub(crate) store: Store,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) fleet: Fleet,
+    pub(crate) keys: ApiKeys,
+    pub(crate) admin: Admin,
+    pub(crate) enroller: Enroller,
+    pub(crate) token: String,
+}
+
+impl TestBackend {
+    pub(crate) async fn new() -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let store = Self::open_store(&dir).await;
+        let secret = first_admin_token(&store).await.expect("a store").expect("a first token");
+        Self::assemble(dir, store, secret.expose().to_owned()).await
+    }
+
+    /// The same database opened anew, the old one neither closed nor waited for: what a killed
+    /// backend leaves behind.
+    pub(crate) async fn after_kill(self) -> Self {
+        let Self { dir, token, store: killed, .. } = self;
+        let store = Self::open_store(&dir).await;
+        std::mem::forget(killed);
+        Self::assemble(dir, store, token).await
+    }
+
+    async fn open_store(dir: &TempDir) -> Store {
+        Store::open_with_clock(&dir.path().join("bastio.db"), || NOW).await.expect("a store")
+    }
+
+    async fn assemble(dir: TempDir, store: Store, token: String) -> Self {
+        let dispatch = Dispatch::new(store.clone());
+        let keys = ApiKeys::new(store.clone());
+        let fleet = Fleet::new(store.clone(), dispatch.clone());
+        let admin = keys.admin(&token, Some(ADDRESS)).await.expect("an admin");
+        let enroller = keys.enroller(&token, Some(ADDRESS)).await.expect("an enroller");
+        Self { dir, store, dispatch, fleet, keys, admin, enroller, token }
+    }
+
+    /// Enrols a server whose agent has the key of that number.
+    pub(crate) async fn enroll(&self, name: &str, number: u8) -> Enrolled {
+        let name = Some(host(name));
+        let request = Enrolment { public_key: key(number), old_public_key: None, name };
+        self.fleet.enroll(&self.enroller, &request).await.expect("enrolled")
+    }
+
+    /// The agent with the key of that number logs in.
+    pub(crate) async fn connect(&self, number: u8) -> Session {
+        self.connect_as(number, false).await
+    }
+
+    pub(crate) async fn connect_as(&self, number: u8, legacy: bool) -> Session {
+        let server = self.dispatch.identify(&key(number)).await.expect("a store");
+        let info = SessionInfo { address: ADDRESS, ident: "SSH-2.0-test".into(), legacy };
+        self.dispatch.open(&server.expect("on record"), info).await.expect("opened")
+    }
+
+    /// `bastio user add NAME --key KEY... --on TARGET [--sudo]`
+    pub(crate) async fn add_user(
+        &self,
+        name: &str,
+        keys: &[PublicKey],
+        on: &str,
+        sudo: bool,
+    ) -> Change {
+        let new = new_user(name, keys, on, sudo);
+        self.fleet.add_user(&self.admin, &new).await.expect("added")
+    }
+
+    /// Lets the agent answer everything with `status`, until nothing is left; what it was sent.
+    pub(crate) async fn answer_all(&self, session: &Session, status: Status) -> Vec<String> {
+        let mut seen = Vec::new();
+        loop {
+            let actions = session.next(10).await.expect("a queue");
+            if actions.is_empty() {
+                return seen;
+            }
+            for action in actions {
+                seen.push(format!("{} {}", action.action.name(), action.username));
+                session.feedback(&action.reply(status, "as told")).await.expect("taken");
+            }
+        }
+    }
+}
+
+pub(crate) fn new_user(name: &str, keys: &[PublicKey], on: &str, sudo: bool) -> NewUser {
+    NewUser {
+        name: login(name),
+        full_name: String::new(),
+        mail: String::new(),
+        keys: keys.iter().map(ToString::to_string).collect(),
+        on: (!on.is_empty()).then(|| on.parse().expect("a target")),
+        sudo,
+        reason: String::new(),
+    }
+}
+
+pub(crate) fn feedback(mid: &str, status: Status, text: &str) -> FeedbackMessage {
+    FeedbackMessage { mid: MessageId::from(mid), status, feedback: text.to_owned() }
+}
