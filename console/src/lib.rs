@@ -1,8 +1,8 @@
 //! The operator's command `bastio`: a client of the backend's HTTP API that talks to people in
 //! tables and to scripts in JSON.
 //!
-//! Must not know SSH, agents or the store. Reading order: [`cli`] says what can be asked,
-//! [`commands`] does it, [`client`] carries requests, [`follow`] waits for the servers.
+//! Must not know SSH, agents or the store. Reading order: `cli` says what can be asked,
+//! `commands` does it, `client` carries requests, `follow` waits for the servers.
 
 mod cli;
 mod client;

@@ -50,10 +50,11 @@ impl ServerState {
 }
 
 fn has_open_actions(server: &ServerOutcome) -> bool {
-    server
-        .actions
-        .iter()
-        .any(|action| matches!(action.state, ActionState::Queued | ActionState::Sent))
+    server.actions.iter().any(is_open)
+}
+
+fn is_open(action: &ActionReport) -> bool {
+    matches!(action.state, ActionState::Queued | ActionState::Sent)
 }
 
 /// Whether an answer of that server is to be expected soon.
@@ -82,8 +83,14 @@ pub fn progress(change: &Change) -> String {
     let servers: Vec<&ServerOutcome> = change.servers.iter().filter(expected).collect();
     let busy: Vec<&ServerName> = servers.iter().filter(|s| is_busy(s)).map(|s| &s.server).collect();
     let answered = servers.len() - busy.len();
-    let of = count(servers.len(), "server");
-    format!("{answered} of {of} answered; waiting for {}", list(busy))
+    let actions = || servers.iter().flat_map(|server| &server.actions);
+    let closed = actions().filter(|action| !is_open(action)).count();
+    format!(
+        "{answered} of {} answered ({closed} of {}); waiting for {}",
+        count(servers.len(), "server"),
+        count(actions().count(), "action"),
+        list(busy)
+    )
 }
 
 /// One line a server.
@@ -238,7 +245,7 @@ mod tests {
              db-1    offline  0/1      will follow when it is back\n\
              db-2    waiting  0/1      no answer yet\n"
         );
-        assert_eq!(progress(&change), "2 of 3 servers answered; waiting for db-2");
+        assert_eq!(progress(&change), "2 of 3 servers answered (5 of 6 actions); waiting for db-2");
         assert_eq!(
             notes(&change, 60),
             [

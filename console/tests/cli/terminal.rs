@@ -159,8 +159,8 @@ fn the_live_line_is_drawn_at_each_step_and_taken_away() {
     assert_eq!(code, Some(0), "{shown}");
     assert_eq!(
         shown,
-        "\r\x1b[2K0 of 2 servers answered; waiting for web-1, web-2\
-         \r\x1b[2K1 of 2 servers answered; waiting for web-1\
+        "\r\x1b[2K0 of 2 servers answered (0 of 2 actions); waiting for web-1, web-2\
+         \r\x1b[2K1 of 2 servers answered (1 of 2 actions); waiting for web-1\
          \r\x1b[2Kalice was added (revision 7)\r\n"
     );
     assert_eq!(backend.lines().len(), 3);
