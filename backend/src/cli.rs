@@ -1,0 +1,221 @@
+//! The command line of `bastio-backend`: what it understands, what it teaches, what it prints.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bastio_backend::config::{Config, ConfigError, Flags};
+use bastio_backend::logging::{self, Level};
+use bastio_backend::serve::{Backend, ServeError, Welcome};
+use clap::{Args, Parser, Subcommand};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Everything went well.
+const DONE: u8 = 0;
+/// The backend could not start or had to stop.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong; clap uses the same number.
+const USAGE: u8 = 2;
+
+const LEARN: &str = "\
+Begin here:
+  bastio-backend serve                 first start: makes keys and database, prints the admin token
+  bastio login http://THIS-HOST:2358   on your own machine, with that token
+  bastio api-key add web --role enroll  a key with which servers enrol
+  bastio-agent enroll --backend http://THIS-HOST:2358   on each server
+
+Configuration (/etc/bastio/backend.toml), each key with its default:
+  state = \"/var/lib/bastio\"            database, host keys; mode 0700, one backend at a time
+  ssh.listen = \"0.0.0.0:2357\"          the agents' port
+  http.listen = \"0.0.0.0:2358\"         API and enrolment; plain HTTP: put a TLS proxy in front
+  http.public_url = \"http://HOST:2358\" under which URL that is reached
+  legacy.listen                        port for version-1 agents; off unless set
+  legacy.sha1 = false                  also SHA-1 there, for installations of 2013; weak
+  limits.max_startups = 100            connections not logged in yet
+  limits.max_startups_per_source = 20  the same from one address
+  limits.login_grace = 20              seconds for a login
+  limits.answer_within = 120           seconds for an agent to answer before all is sent again
+Each key is also a variable: ssh.listen is BASTIO_BACKEND_SSH_LISTEN. Flags win over variables,
+variables over the file.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong command line or configuration.";
+
+/// Decides who may log in where: takes the agents' connections, queues what they have to do, and
+/// serves the API.
+#[derive(Debug, Parser)]
+#[command(name = "bastio-backend", version, after_help = LEARN)]
+pub struct Cli {
+    /// Configuration file; /etc/bastio/backend.toml when it exists
+    #[arg(long, value_name = "FILE", env = "BASTIO_BACKEND_CONFIG", global = true)]
+    config: Option<PathBuf>,
+
+    /// How much to log
+    #[arg(long, value_enum, default_value = "info", env = "BASTIO_BACKEND_LOG", global = true)]
+    log: Level,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the backend until SIGTERM or Ctrl-C
+    Serve(Overrides),
+    /// Reads the configuration, says what is wrong with it, starts nothing
+    Check(Overrides),
+}
+
+#[derive(Debug, Args)]
+struct Overrides {
+    /// Folder of the database and the host keys
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Address and port for agents; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    ssh_listen: Option<SocketAddr>,
+    /// Address and port of the API; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    http_listen: Option<SocketAddr>,
+}
+
+/// Why the command failed.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("the system: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => USAGE,
+            Self::Serve(_) | Self::System(_) => FAILED,
+        }
+    }
+}
+
+/// Runs the command and says how it went, on stderr when it failed.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Serve(overrides) => flags(cli.config, overrides).and_then(|flags| {
+            logging::start(cli.log);
+            serve(&flags)
+        }),
+        Command::Check(overrides) => flags(cli.config, overrides).and_then(|flags| check(&flags)),
+    };
+    match result {
+        Ok(()) => ExitCode::from(DONE),
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn flags(file: Option<PathBuf>, overrides: Overrides) -> Result<Flags, Failure> {
+    let Overrides { state, ssh_listen, http_listen } = overrides;
+    // Typed in a shell, a path is meant from where one stands.
+    let state = state.map(std::path::absolute).transpose()?;
+    Ok(Flags { file, state, ssh_listen, http_listen })
+}
+
+fn check(flags: &Flags) -> Result<(), Failure> {
+    let config = Config::load(flags)?;
+    say(&format!(
+        "the configuration is good\nstate:  {}\nssh:    {}\nhttp:   {}\nlegacy: {}\n",
+        config.state.display(),
+        config.ssh.listen,
+        config.http.listen,
+        match (config.legacy.listen, config.legacy.sha1) {
+            (None, _) => "off".to_owned(),
+            (Some(listen), false) => listen.to_string(),
+            (Some(listen), true) => format!("{listen}, with SHA-1: weak, switch it off soon"),
+        }
+    ))?;
+    Ok(())
+}
+
+fn serve(flags: &Flags) -> Result<(), Failure> {
+    let config = Config::load(flags)?;
+    // Whatever is made from here on is nobody else's.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = tokio::spawn(stop_on_signal(stop.clone())?);
+        let backend = Backend::start(&config).await?;
+        greet(backend.welcome())?;
+        let served = backend.run(&stop).await;
+        signals.abort();
+        Ok(served?)
+    })
+}
+
+/// Waits for SIGTERM or SIGINT. The handlers stand before the future is first polled.
+fn stop_on_signal(
+    stop: CancellationToken,
+) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM"),
+            _ = interrupt.recv() => info!("SIGINT"),
+        }
+        stop.cancel();
+    })
+}
+
+/// One open file a session: the soft limit of 1024 would keep half a fleet out.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+fn greet(welcome: &Welcome) -> std::io::Result<()> {
+    let Some(token) = &welcome.admin_token else {
+        return Ok(());
+    };
+    let mut text = format!(
+        "first start: keys and database are in {}\n\nadmin token: {}\nhost key: {} (port {})\n",
+        welcome.state.display(),
+        token.expose(),
+        welcome.host_key,
+        welcome.listening.ssh.port(),
+    );
+    if let (Some(key), Some(legacy)) = (&welcome.legacy_host_key, welcome.listening.legacy) {
+        text.push_str(&format!("legacy host key: {key} (port {})\n", legacy.port()));
+    }
+    text.push_str(&format!(
+        "\nThe token is shown this once; keep it safe. Next, on your own machine:\n  \
+         bastio login {}\n",
+        welcome.listening.url
+    ));
+    say(&text)
+}
+
+fn say(text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn complain(failure: &Failure) {
+    use std::io::Write;
+    // When stderr is gone, the log and the exit code are all there is.
+    let _ = writeln!(std::io::stderr(), "bastio-backend: {failure}");
+}

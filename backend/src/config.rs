@@ -1,0 +1,280 @@
+//! The backend's configuration: flags, then environment, then file, then defaults, parsed once
+//! into strong types.
+//!
+//! Unknown keys are refused wherever they stand. This file must not know what is built from a
+//! configuration: no sockets, no folders, no keys.
+
+mod values;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{File, FileFormat};
+use serde::Deserialize;
+use thiserror::Error;
+
+pub use values::{Limit, PublicUrl, Seconds};
+
+/// Where the configuration is looked for when nobody names a file. It may be absent there.
+pub const DEFAULT_FILE: &str = "/etc/bastio/backend.toml";
+
+/// Every variable begins with this; `ssh.listen` is `BASTIO_BACKEND_SSH_LISTEN`.
+const ENV_PREFIX: &str = "BASTIO_BACKEND_";
+
+/// Variables with the prefix that are flags of the command and no keys of the file.
+const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
+
+/// Every key there is; the environment is read by this list.
+const KEYS: [&str; 10] = [
+    "state",
+    "ssh.listen",
+    "http.listen",
+    "http.public_url",
+    "legacy.listen",
+    "legacy.sha1",
+    "limits.max_startups",
+    "limits.max_startups_per_source",
+    "limits.login_grace",
+    "limits.answer_within",
+];
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `state`: folder of the database and the host keys. Default `/var/lib/bastio`.
+    pub state: PathBuf,
+    /// `[ssh]`: the port of the agents.
+    pub ssh: Ssh,
+    /// `[http]`: the API.
+    pub http: Http,
+    /// `[legacy]`: the port of version-1 agents.
+    pub legacy: Legacy,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// `[ssh]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ssh {
+    /// `ssh.listen`: default `0.0.0.0:2357`; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// `http.listen`: default `0.0.0.0:2358`, since agents enrol over it. It speaks plain HTTP; a
+    /// TLS proxy belongs in front of it wherever the network is not trusted.
+    pub listen: SocketAddr,
+    /// `http.public_url`: under which URL agents and people reach `http.listen`, e.g.
+    /// `https://bastio.example.org`. Default: `http://` and the address.
+    pub public_url: Option<PublicUrl>,
+}
+
+/// `[legacy]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Legacy {
+    /// `legacy.listen`: off unless set.
+    pub listen: Option<SocketAddr>,
+    /// `legacy.sha1`: also offer SHA-1, for untouched installations of 2013. Default `false`.
+    pub sha1: bool,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// `limits.max_startups`: connections that are not logged in yet. Default 100.
+    pub max_startups: Limit,
+    /// `limits.max_startups_per_source`: the same for one address. Default 20.
+    pub max_startups_per_source: Limit,
+    /// `limits.login_grace`: seconds for a login. Default 20.
+    pub login_grace: Seconds,
+    /// `limits.answer_within`: seconds after which a connected agent that answers nothing loses
+    /// its session, so that its actions are sent again. Default 120.
+    pub answer_within: Seconds,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/bastio"),
+            ssh: Ssh::default(),
+            http: Http::default(),
+            legacy: Legacy::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 2357)) }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 2358)), public_url: None }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_startups: Limit::DEFAULT_STARTUPS,
+            max_startups_per_source: Limit::DEFAULT_STARTUPS_PER_SOURCE,
+            login_grace: Seconds::DEFAULT_LOGIN_GRACE,
+            answer_within: Seconds::DEFAULT_ANSWER_WITHIN,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Limits::answer_within`] as a duration.
+    #[must_use]
+    pub fn answer_within(&self) -> Duration {
+        self.answer_within.get()
+    }
+}
+
+/// What the command line says; wins over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// `--state`.
+    pub state: Option<PathBuf>,
+    /// `--ssh-listen`.
+    pub ssh_listen: Option<SocketAddr>,
+    /// `--http-listen`.
+    pub http_listen: Option<SocketAddr>,
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file, a key or a value is wrong; the text names it.
+    #[error("{0}")]
+    Invalid(#[from] config::ConfigError),
+    /// The named file cannot be read.
+    #[error("{path}: {source} (name the configuration with --config FILE)", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A variable with our prefix that is none of ours.
+    #[error("unknown variable {name}; known are {}", known_variables())]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+    },
+    /// A path that must be absolute is not.
+    #[error("state: {} is not an absolute path", .0.display())]
+    RelativeState(PathBuf),
+    /// Two ports are to listen on one address.
+    #[error("{0} and {1} are the same address {2}; give each its own port")]
+    SameAddress(&'static str, &'static str, SocketAddr),
+    /// `legacy.sha1` without `legacy.listen`.
+    #[error("legacy.sha1 does nothing without legacy.listen; set it, e.g. to \"0.0.0.0:2359\"")]
+    Sha1WithoutPort,
+}
+
+impl Config {
+    /// Reads the configuration of this process.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, variable or file and what to do.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(ENV_PREFIX));
+        Self::assemble(flags, environment, Path::new(DEFAULT_FILE))
+    }
+
+    fn assemble(
+        flags: &Flags,
+        environment: impl Iterator<Item = (String, String)>,
+        default_file: &Path,
+    ) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(text) = read_file(flags.file.as_deref(), default_file)? {
+            builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+        }
+        for (name, value) in environment {
+            if let Some(key) = KEYS.iter().find(|key| variable(key) == name) {
+                builder = builder.set_override(*key, value)?;
+            } else if !ENV_OF_FLAGS.contains(&name.as_str()) {
+                return Err(ConfigError::UnknownVariable { name });
+            }
+        }
+        let mut config: Self = builder.build()?.try_deserialize()?;
+        config.obey(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn obey(&mut self, flags: &Flags) {
+        let Flags { file: _, state, ssh_listen, http_listen } = flags;
+        if let Some(state) = state {
+            self.state.clone_from(state);
+        }
+        if let Some(listen) = ssh_listen {
+            self.ssh.listen = *listen;
+        }
+        if let Some(listen) = http_listen {
+            self.http.listen = *listen;
+        }
+    }
+
+    /// Looks across keys.
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.state.is_absolute() {
+            return Err(ConfigError::RelativeState(self.state.clone()));
+        }
+        if self.legacy.sha1 && self.legacy.listen.is_none() {
+            return Err(ConfigError::Sha1WithoutPort);
+        }
+        let ssh = ("ssh.listen", self.ssh.listen);
+        let http = ("http.listen", self.http.listen);
+        let mut pairs = vec![(ssh, http)];
+        if let Some(listen) = self.legacy.listen {
+            let legacy = ("legacy.listen", listen);
+            pairs.extend([(ssh, legacy), (http, legacy)]);
+        }
+        for ((name, address), (other_name, other)) in pairs {
+            if address == other && address.port() != 0 {
+                return Err(ConfigError::SameAddress(name, other_name, address));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of the configuration file; `None` when nobody named one and the default is absent.
+fn read_file(named: Option<&Path>, default: &Path) -> Result<Option<String>, ConfigError> {
+    let path = named.unwrap_or(default);
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+fn known_variables() -> String {
+    KEYS.iter().map(|key| variable(key)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

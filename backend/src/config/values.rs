@@ -1,0 +1,95 @@
+//! Values of the configuration that have a rule: built checked, passed as they are.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// A number of connections, 1 to 100 000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Limit(usize);
+
+/// A time of 1 to 3600 whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Seconds(u16);
+
+/// `http://` or `https://`, a host, perhaps a port and a path; no slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PublicUrl(String);
+
+impl Limit {
+    pub(super) const DEFAULT_STARTUPS: Self = Self(100);
+    pub(super) const DEFAULT_STARTUPS_PER_SOURCE: Self = Self(20);
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Limit {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match usize::try_from(number) {
+            Ok(number @ 1..=100_000) => Ok(Self(number)),
+            _ => Err("a limit of connections is a number from 1 to 100000"),
+        }
+    }
+}
+
+impl Seconds {
+    pub(super) const DEFAULT_LOGIN_GRACE: Self = Self(20);
+    pub(super) const DEFAULT_ANSWER_WITHIN: Self = Self(120);
+
+    /// The time.
+    #[must_use]
+    pub fn get(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl TryFrom<u32> for Seconds {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match u16::try_from(number) {
+            Ok(seconds @ 1..=3600) => Ok(Self(seconds)),
+            _ => Err("a time limit is a number of seconds from 1 to 3600"),
+        }
+    }
+}
+
+impl PublicUrl {
+    /// The URL, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PublicUrl {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const RULE: &str = "a URL begins with http:// or https:// and a host, and has no ? or #";
+        let url = text.trim_end_matches('/');
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "?#@\"<>\\".contains(c);
+        if host.is_empty() || host.starts_with(':') || url.contains(odd) {
+            return Err(RULE);
+        }
+        Ok(Self(url.to_owned()))
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

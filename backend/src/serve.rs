@@ -1,0 +1,286 @@
+//! Builds the backend from its configuration, runs it, and takes it down in order: ports first,
+//! sessions next, the store last.
+//!
+//! This file must not know what any of these parts do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bastio_protocol::{KeyPolicy, PublicKey};
+use bastio_transport::PrivateKey;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::access::{self, AccessError, Secret};
+use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::host_keys::{HostKeyError, HostKeys};
+use crate::http::{self, HttpState, Site};
+use crate::notify;
+use crate::ssh::{Port, PortError, PortKind};
+use crate::state_folder::{Listening, StateError, StateFolder};
+use crate::store::{Store, StoreError};
+
+/// For everything that serves to end; each part has a shorter limit of its own.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// A backend whose ports are bound and whose store is open.
+#[derive(Debug)]
+pub struct Backend {
+    folder: StateFolder,
+    store: Store,
+    ports: Vec<Port>,
+    http: TcpListener,
+    router: axum::Router,
+    welcome: Welcome,
+}
+
+/// What whoever started the backend should read.
+#[derive(Debug)]
+pub struct Welcome {
+    /// The folder in use.
+    pub state: PathBuf,
+    /// The ports in use.
+    pub listening: Listening,
+    /// Fingerprint of the host key of the agents' port.
+    pub host_key: String,
+    /// Fingerprint of the legacy port's host key, when there is that port.
+    pub legacy_host_key: Option<String>,
+    /// On the first start only: the token that opens the API. It exists nowhere else in clear.
+    pub admin_token: Option<Secret>,
+}
+
+/// Why the backend does not run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A host key cannot be used.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+    /// The database cannot be used.
+    #[error("the database: {0}")]
+    Store(#[from] StoreError),
+    /// The first token cannot be made.
+    #[error("the admin token: {0}")]
+    Access(#[from] AccessError),
+    /// A port for agents cannot be used.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The port of the API cannot be used.
+    #[error("cannot listen on {address}: {source}")]
+    Http {
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part ended that should have run on.
+    #[error("{0} has ended by itself; the log says why")]
+    Ended(&'static str),
+}
+
+impl Backend {
+    /// Opens the state folder, makes on the first start what is missing there, and binds all
+    /// ports.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing keeps running then.
+    pub async fn start(config: &Config) -> Result<Self, ServeError> {
+        let folder = StateFolder::open(&config.state)?;
+        let keys = host_keys(&folder).await?;
+        let store = Store::open(&folder.database()).await?;
+        let dispatch = Dispatch::new(store.clone());
+        let ports = bind_ports(config, &keys, &dispatch, &store).await?;
+        let http = bind_http(config.http.listen).await?;
+        let listening = listening(config, &ports, &http)?;
+        let site = site(config, &keys, &listening);
+        let router = http::router(HttpState::new(store.clone(), dispatch, site));
+        // After everything that can fail: a token that was made and not shown is lost.
+        let admin_token = access::first_admin_token(&store).await?;
+        let welcome = Welcome {
+            state: folder.path().to_owned(),
+            host_key: keys.ed25519.fingerprint(),
+            legacy_host_key: listening.legacy.map(|_| keys.rsa.fingerprint()),
+            listening,
+            admin_token,
+        };
+        Ok(Self { folder, store, ports, http, router, welcome })
+    }
+
+    /// What to show to whoever started the backend.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Serves until `stop`, then ends everything within 10 s.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`] when a part fails; the rest is taken down in order then, too.
+    pub async fn run(self, stop: &CancellationToken) -> Result<(), ServeError> {
+        let Self { folder, store, ports, http, router, welcome } = self;
+        // Not a child of `stop`: the parts end when we say so, and before that is a failure.
+        let serving = CancellationToken::new();
+        let mut parts = spawn_parts(ports, http, router, &serving);
+        folder.announce(&welcome.listening)?;
+        notify::ready();
+        info!(
+            ssh = %welcome.listening.ssh, http = %welcome.listening.http,
+            legacy = ?welcome.listening.legacy, state = %welcome.state.display(), "ready"
+        );
+        let ended = watch(&mut parts, stop).await;
+        notify::stopping();
+        info!("stopping");
+        if let Err(error) = folder.forget_listening() {
+            warn!(%error, "listen.json is left behind");
+        }
+        serving.cancel();
+        end(parts).await;
+        store.close().await;
+        info!("stopped");
+        ended.map_or(Ok(()), |part| Err(ServeError::Ended(part)))
+    }
+}
+
+/// Starts everything that serves; each part returns its name when it ends.
+fn spawn_parts(
+    ports: Vec<Port>,
+    http: TcpListener,
+    router: axum::Router,
+    stop: &CancellationToken,
+) -> JoinSet<&'static str> {
+    let mut parts = JoinSet::new();
+    for port in ports {
+        let stop = stop.clone();
+        parts.spawn(async move {
+            if let Err(error) = port.serve(stop).await {
+                error!(%error, "a port for agents has failed");
+            }
+            "a port for agents"
+        });
+    }
+    let stop = stop.clone();
+    parts.spawn(async move {
+        http::serve(http, router, stop).await;
+        "the port of the API"
+    });
+    parts
+}
+
+/// Waits for the stop, telling systemd meanwhile that we are alive; returns the part that ended
+/// before it, if one does.
+async fn watch(
+    parts: &mut JoinSet<&'static str>,
+    stop: &CancellationToken,
+) -> Option<&'static str> {
+    let interval = notify::alive_interval();
+    loop {
+        let tick = async {
+            match interval {
+                Some(interval) => tokio::time::sleep(interval).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            Some(ended) = parts.join_next() => return Some(ended.unwrap_or("a task that failed")),
+            () = tick => notify::alive(),
+        }
+    }
+}
+
+async fn end(mut parts: JoinSet<&'static str>) {
+    let all = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+        warn!("a part did not end in time and is cut");
+        parts.shutdown().await;
+    }
+}
+
+async fn host_keys(folder: &StateFolder) -> Result<HostKeys, HostKeyError> {
+    let path = folder.path().to_owned();
+    match tokio::task::spawn_blocking(move || HostKeys::load_or_make(&path)).await {
+        Ok(keys) => keys,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+async fn bind_ports(
+    config: &Config,
+    keys: &HostKeys,
+    dispatch: &Dispatch,
+    store: &Store,
+) -> Result<Vec<Port>, PortError> {
+    let bind = |kind, address, key: &PrivateKey| {
+        Port::bind(kind, address, key.clone(), &config.limits, (dispatch.clone(), store.clone()))
+    };
+    let mut ports = vec![bind(PortKind::Main, config.ssh.listen, &keys.ed25519).await?];
+    if let Some(address) = config.legacy.listen {
+        let kind = if config.legacy.sha1 {
+            warn!(
+                %address,
+                "LEGACY.SHA1 IS ON: this port takes SHA-1 signatures, SHA-1 key exchange and \
+                 hmac-sha1, which can be broken; switch it off as soon as the agents of 2013 are \
+                 replaced"
+            );
+            PortKind::LegacySha1
+        } else {
+            PortKind::Legacy
+        };
+        ports.push(bind(kind, address, &keys.rsa).await?);
+    }
+    Ok(ports)
+}
+
+async fn bind_http(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Http { address, source })
+}
+
+fn listening(config: &Config, ports: &[Port], http: &TcpListener) -> Result<Listening, ServeError> {
+    let bound = |port: Option<&Port>, wanted: SocketAddr| match port.map(Port::address) {
+        Some(Ok(address)) => Ok(address),
+        Some(Err(source)) => Err(PortError::Bind { address: wanted, source }),
+        None => Ok(wanted),
+    };
+    let ssh = bound(ports.first(), config.ssh.listen)?;
+    let legacy = config.legacy.listen.map(|wanted| bound(ports.get(1), wanted)).transpose()?;
+    let wanted = config.http.listen;
+    let http = http.local_addr().map_err(|source| ServeError::Http { address: wanted, source })?;
+    let url = match &config.http.public_url {
+        Some(url) => url.to_string(),
+        None => format!("http://{}", reachable(http)),
+    };
+    Ok(Listening { ssh, http, legacy, url })
+}
+
+/// An address that listens everywhere is reached by the name of this machine.
+fn reachable(address: SocketAddr) -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    match name {
+        Some(name) if address.ip().is_unspecified() => format!("{name}:{}", address.port()),
+        _ => address.to_string(),
+    }
+}
+
+fn site(config: &Config, keys: &HostKeys, listening: &Listening) -> Site {
+    let key = |key: &PrivateKey| {
+        PublicKey::parse(&key.public_line(), &KeyPolicy::ANY)
+            .expect("the line of a key that was read is a key")
+    };
+    Site {
+        public_url: listening.url.clone(),
+        // Without the legacy port nobody who asks for this key could use it.
+        rsa_host_key: config.legacy.listen.map(|_| key(&keys.rsa)),
+        ed25519_host_key: key(&keys.ed25519),
+        ssh_port: listening.ssh.port(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

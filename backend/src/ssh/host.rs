@@ -1,0 +1,168 @@
+//! Owns the sessions of one port: lets dispatch open them, watches for rivals, runs them, says
+//! goodbye, and logs how each ended.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bastio_transport::{CloseReason, Link, ServerSession};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::rivals::{Arrival, Fight, Rivals};
+use super::session::{End, Owner, write};
+use crate::audit::{self, Actor, Event};
+use crate::dispatch::{Dispatch, DispatchError, ServerIdentity, SessionInfo};
+use crate::store::{ServerId, Store, StoreError};
+
+/// An agent that sent garbage is asked to stay away for this time. The original does not listen.
+const GARBAGE_PAUSE: Duration = Duration::from_secs(30);
+
+/// What the sessions of one port share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// Whether the agents are held to what the original can do.
+    legacy: bool,
+    /// Actions that one agent may have unanswered.
+    window: usize,
+    answer_within: Duration,
+    dispatch: Dispatch,
+    store: Store,
+    rivals: SharedRivals,
+    stop: CancellationToken,
+}
+
+type SharedRivals = Arc<Mutex<Rivals<ServerId>>>;
+
+/// Counts as one session of a server as long as it lives.
+struct Ticket {
+    rivals: SharedRivals,
+    server: ServerId,
+    number: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        lock(&self.rivals).left(&self.server, self.number);
+    }
+}
+
+fn lock(rivals: &SharedRivals) -> MutexGuard<'_, Rivals<ServerId>> {
+    rivals.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    pub(super) fn new(
+        legacy: bool,
+        window: usize,
+        answer_within: Duration,
+        dispatch: Dispatch,
+        store: Store,
+        stop: CancellationToken,
+    ) -> Self {
+        let rivals = Arc::new(Mutex::new(Rivals::new()));
+        Self { legacy, window, answer_within, dispatch, store, rivals, stop }
+    }
+
+    /// Owns one session from its login to its end.
+    pub(super) async fn own(self, agent: ServerSession<ServerIdentity>) {
+        let (server, peer) = (agent.identity.clone(), agent.peer);
+        let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), Instant::now());
+        let rivals = Arc::clone(&self.rivals);
+        let _ticket = Ticket { rivals, server: server.id, number: arrival.ticket };
+        if self.admit(&server, peer, arrival).await {
+            self.run(agent).await;
+        }
+    }
+
+    /// Warns about rivals and holds up who comes back too often. False when the backend stops.
+    async fn admit(&self, server: &ServerIdentity, peer: SocketAddr, arrival: Arrival) -> bool {
+        if let Some(fight) = arrival.fight {
+            self.report(server, peer.ip(), &fight).await;
+        }
+        if arrival.pause.is_zero() {
+            return true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(arrival.pause) => true,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
+    async fn report(&self, server: &ServerIdentity, from: IpAddr, fight: &Fight) {
+        let detail = match fight {
+            Fight::OtherAddress(older) => {
+                format!("taken over by a session from {from} while one from {older} was open")
+            }
+            Fight::TooOften => format!("more than 5 take-overs in a minute, the last from {from}"),
+        };
+        warn!(
+            server = %server.name, detail,
+            "do two machines use one agent key? Give each its own: bastio-agent generate-key"
+        );
+        if let Err(error) = self.record(server, from, &detail).await {
+            error!(server = %server.name, %error, "the audit log could not be written");
+        }
+    }
+
+    async fn record(
+        &self,
+        server: &ServerIdentity,
+        from: IpAddr,
+        detail: &str,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.store.write().await?;
+        let event =
+            Event { action: "server.rivals", user: None, server: Some(&server.name), detail };
+        audit::append(&mut tx, self.store.now(), &Actor::agent(&server.name, from), event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn run(&self, agent: ServerSession<ServerIdentity>) {
+        let ServerSession { identity, peer, client_version, mut reader, writer, link, .. } = agent;
+        let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
+        let session = match self.dispatch.open(&identity, info).await {
+            Ok(session) => session,
+            Err(error) => {
+                warn!(server = %identity.name, %peer, %error, "no session for the agent");
+                link.close().await;
+                return;
+            }
+        };
+        let (mut owner, frames) = Owner::new(session, self.window, self.answer_within);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write(writer, frames));
+        let end = owner.run(&mut reader, &self.stop).await;
+        // Whoever takes over need not wait for the goodbye.
+        owner.close().await;
+        let closed = goodbye(link, &end).await;
+        // Its frames and its connection have ended; nothing is cut short.
+        tasks.shutdown().await;
+        log_end(&identity, peer, &end, &closed);
+    }
+}
+
+async fn goodbye(link: Link, end: &End) -> CloseReason {
+    match end {
+        End::Garbage(_) => link.disconnect_with_retry_after(GARBAGE_PAUSE).await,
+        End::Gone | End::Stopped | End::Dispatch(_) | End::Silent { .. } | End::Failed(_) => {
+            link.close().await
+        }
+    }
+}
+
+fn log_end(server: &ServerIdentity, peer: SocketAddr, end: &End, closed: &CloseReason) {
+    let server = &server.name;
+    match end {
+        End::Gone => info!(%server, %peer, reason = %closed, "session ended"),
+        End::Stopped | End::Dispatch(_) | End::Failed(DispatchError::TakenOver) => {
+            info!(%server, %peer, reason = %end, "session ended");
+        }
+        End::Silent { .. } | End::Garbage(_) => {
+            warn!(%server, %peer, reason = %end, "the agent's session was closed");
+        }
+        End::Failed(error) => error!(%server, %peer, %error, "the agent's session was closed"),
+    }
+}

@@ -1,0 +1,205 @@
+//! Notices servers whose sessions push each other out: two machines with one key, or an agent
+//! that comes back again and again.
+//!
+//! Pure: the time is passed in. Who is connected and who takes over is dispatch's business; here
+//! it is only counted.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Arrivals and take-overs are counted per this time.
+const PERIOD: Duration = Duration::from_secs(60);
+/// More take-overs than this in a period are no accident. The original agent makes one when it
+/// is stopped.
+const TAKE_OVERS: usize = 5;
+/// A server that arrives more often than this in a period is made to wait. The original agent
+/// comes back without any pause after each loss.
+const ARRIVALS: usize = 10;
+/// How long it waits then.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The sessions of all servers, by server.
+#[derive(Debug)]
+pub(super) struct Rivals<S> {
+    servers: HashMap<S, Record>,
+    /// When records without a session were last looked through.
+    swept: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    live: Vec<(u64, IpAddr)>,
+    next_ticket: u64,
+    /// Newest last; never longer than the limits need.
+    arrivals: VecDeque<Instant>,
+    take_overs: VecDeque<Instant>,
+    warned: Option<Instant>,
+}
+
+/// What an arriving session means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arrival {
+    /// For [`Rivals::left`].
+    pub(super) ticket: u64,
+    /// To be warned about now; at most once a minute for one server.
+    pub(super) fight: Option<Fight>,
+    /// How long this session must wait before it starts.
+    pub(super) pause: Duration,
+}
+
+/// Why take-overs look like two machines with one key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fight {
+    /// The older session, still open, is from another address.
+    OtherAddress(IpAddr),
+    /// More than five take-overs within a minute.
+    TooOften,
+}
+
+impl<S: Eq + Hash + Clone> Rivals<S> {
+    pub(super) fn new() -> Self {
+        Self { servers: HashMap::new(), swept: None }
+    }
+
+    /// A session of `server` has logged in.
+    pub(super) fn arrived(&mut self, server: &S, from: IpAddr, now: Instant) -> Arrival {
+        self.sweep(now);
+        let record = self.servers.entry(server.clone()).or_default();
+        let ticket = record.next_ticket;
+        record.next_ticket += 1;
+        let arrivals = count(&mut record.arrivals, ARRIVALS, now);
+        let pause = if arrivals > ARRIVALS { PAUSE } else { Duration::ZERO };
+        let fight = record.fight(from, now);
+        record.live.push((ticket, from));
+        Arrival { ticket, fight, pause }
+    }
+
+    /// The session with this ticket has ended.
+    pub(super) fn left(&mut self, server: &S, ticket: u64) {
+        if let Some(record) = self.servers.get_mut(server) {
+            record.live.retain(|(live, _)| *live != ticket);
+        }
+    }
+
+    /// Forgets servers that have not been here for a while.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_none_or(|swept| now.duration_since(swept) >= PERIOD) {
+            self.swept = Some(now);
+            self.servers.retain(|_, record| {
+                !record.live.is_empty()
+                    || record.arrivals.back().is_some_and(|at| now.duration_since(*at) < PERIOD)
+            });
+        }
+    }
+}
+
+impl Record {
+    fn fight(&mut self, from: IpAddr, now: Instant) -> Option<Fight> {
+        let &(_, older) = self.live.last()?;
+        let fight = if count(&mut self.take_overs, TAKE_OVERS, now) > TAKE_OVERS {
+            Fight::TooOften
+        } else if older != from {
+            Fight::OtherAddress(older)
+        } else {
+            return None;
+        };
+        if self.warned.is_some_and(|at| now.duration_since(at) < PERIOD) {
+            return None;
+        }
+        self.warned = Some(now);
+        Some(fight)
+    }
+}
+
+/// Adds an event and returns how many there were within the period, `limit + 1` at most.
+fn count(events: &mut VecDeque<Instant>, limit: usize, now: Instant) -> usize {
+    events.retain(|at| now.duration_since(*at) < PERIOD);
+    events.push_back(now);
+    while events.len() > limit + 1 {
+        events.pop_front();
+    }
+    events.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    #[test]
+    fn one_session_after_the_other_is_peace() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        for from in [HERE, THERE, HERE] {
+            let arrival = rivals.arrived(&"web-1", from, now);
+            assert_eq!((arrival.fight, arrival.pause), (None, Duration::ZERO));
+            rivals.left(&"web-1", arrival.ticket);
+        }
+    }
+
+    #[test]
+    fn short_second_session_from_the_same_address_is_normal() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let first = rivals.arrived(&"web-1", HERE, now);
+        assert_eq!(rivals.arrived(&"web-1", HERE, now).fight, None);
+        rivals.left(&"web-1", first.ticket);
+    }
+
+    #[test]
+    fn take_over_from_another_address_is_warned_about_once_a_minute() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let first = rivals.arrived(&"web-1", HERE, now);
+        let second = rivals.arrived(&"web-1", THERE, now);
+        assert_eq!(second.fight, Some(Fight::OtherAddress(HERE)));
+        rivals.left(&"web-1", first.ticket);
+        assert_eq!(rivals.arrived(&"web-1", HERE, now).fight, None, "warned already");
+        rivals.left(&"web-1", second.ticket);
+        let later = rivals.arrived(&"web-1", THERE, now + PERIOD);
+        assert_eq!(later.fight, Some(Fight::OtherAddress(HERE)));
+        assert_eq!(rivals.arrived(&"web-2", THERE, now).fight, None, "another server");
+    }
+
+    #[test]
+    fn many_take_overs_from_one_address_are_a_fight() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let fights: Vec<_> =
+            (0..10).filter_map(|_| rivals.arrived(&"web-1", HERE, now).fight).collect();
+        assert_eq!(fights, [Fight::TooOften]);
+    }
+
+    #[test]
+    fn who_comes_back_without_pause_is_made_to_wait() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let mut pauses = Vec::new();
+        for _ in 0..=ARRIVALS {
+            let arrival = rivals.arrived(&"web-1", HERE, now);
+            rivals.left(&"web-1", arrival.ticket);
+            pauses.push(arrival.pause);
+        }
+        assert_eq!(pauses.pop(), Some(PAUSE));
+        assert!(pauses.iter().all(Duration::is_zero));
+        assert_eq!(rivals.arrived(&"web-1", HERE, now + PERIOD).pause, Duration::ZERO);
+    }
+
+    #[test]
+    fn servers_long_gone_take_no_memory() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        for server in 0..100 {
+            let arrival = rivals.arrived(&server, HERE, now);
+            rivals.left(&server, arrival.ticket);
+        }
+        rivals.arrived(&0, HERE, now + PERIOD);
+        assert_eq!(rivals.servers.len(), 1);
+    }
+}
