@@ -3,8 +3,8 @@
 
 Written from docs/protocol.md.
 
-    backend.py --host-key FILE [--ssh-port 0] [--http-port 0] [--api-key KEY] [--accept LINE]...
-               [--pinned] [--timeout SECONDS]
+    backend.py --host-key FILE [--listen 127.0.0.1] [--ssh-port 0] [--http-port 0] [--api-key KEY]
+               [--accept LINE]... [--pinned] [--timeout SECONDS]
 
 The host key is made when the file is missing. On stdout, one JSON event a line; the first is
 
@@ -15,10 +15,11 @@ On stdin come steps, one JSON value a line: an object, or a list of objects for 
     {"action": "add-user", "username": "alice", "sudo": false}
                         one action; "type" and "mid" are added when absent; its feedback is awaited.
                         A list of actions is sent before the first feedback is awaited.
+    {"body": "{...}", "cut": 1, "pause": 0.01, "answers": 1}
+                        any text as one netstring; with "cut" in packets of so many bytes, "pause"
+                        seconds apart; so many feedbacks are awaited
     {"raw": "12:{...},", "answers": 1}
-                        bytes as they are (latin-1), in one packet; so many feedbacks are awaited
-    {"pieces": ["12:{", "...},"], "pause": 0.2, "answers": 1}
-                        the same in several packets
+                        the same for bytes as they are (latin-1), without a frame of ours
     {"quiet": 1.5}      nothing may come for so many seconds
     {"drop": true}      closes the connection and waits for the agent's next one
     {"wait": "closed"}  waits until the agent has closed the connection, and for its next one
@@ -36,6 +37,7 @@ import queue
 import socket
 import sys
 import threading
+import time
 
 import paramiko
 
@@ -45,6 +47,10 @@ PINNED_KEX = ("diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1
 
 def say(event, **details):
     print(json.dumps({"event": event, **details}), flush=True)
+
+
+def netstring(body):
+    return b"%d:%s," % (len(body), body)
 
 
 class Failed(Exception):
@@ -155,9 +161,9 @@ class Backend:
     # --- listening ---
 
     def listen(self):
-        ssh = socket.create_server(("127.0.0.1", self.options.ssh_port))
+        ssh = socket.create_server((self.options.listen, self.options.ssh_port))
         web = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", self.options.http_port), make_handler(self))
+            (self.options.listen, self.options.http_port), make_handler(self))
         threading.Thread(target=self.accept, args=(ssh,), daemon=True).start()
         threading.Thread(target=web.serve_forever, daemon=True).start()
         say("listening", ssh=ssh.getsockname()[1], http=web.server_address[1],
@@ -204,8 +210,7 @@ class Backend:
 
     def message(self, step):
         self.mid += 1
-        body = json.dumps({"type": "action", "mid": str(self.mid), **step}).encode()
-        return b"%d:%s," % (len(body), body)
+        return netstring(json.dumps({"type": "action", "mid": str(self.mid), **step}).encode())
 
     def feedback(self):
         try:
@@ -241,13 +246,18 @@ class Backend:
         if "action" in step or "username" in step:
             self.current().channel.sendall(self.message(step))
             return 1
-        if "raw" in step:
-            self.current().channel.sendall(step["raw"].encode("latin-1"))
-            return step.get("answers", 0)
-        if "pieces" in step:
-            for piece in step["pieces"]:
-                self.current().channel.sendall(piece.encode("latin-1"))
-                threading.Event().wait(step.get("pause", 0.2))
+        if "body" in step or "raw" in step:
+            data = netstring(step["body"].encode()) if "body" in step else (
+                step["raw"].encode("latin-1"))
+            cut = step.get("cut", len(data))
+            try:
+                for start in range(0, len(data), cut):
+                    self.current().channel.sendall(data[start:start + cut])
+                    time.sleep(step.get("pause", 0))
+            except OSError as error:
+                # It may hang up at bad bytes before it has all of them; the steps that follow say
+                # whether it may.
+                say("cut-off", why=str(error))
             return step.get("answers", 0)
         if "quiet" in step:
             self.quiet(step["quiet"])
@@ -319,6 +329,7 @@ def make_handler(backend):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--host-key", required=True)
+    parser.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS")
     parser.add_argument("--ssh-port", type=int, default=0)
     parser.add_argument("--http-port", type=int, default=0)
     parser.add_argument("--api-key", default="version-1-api-key")
