@@ -44,7 +44,8 @@ pub struct Owner {
     pub gid: Gid,
 }
 
-/// Why a key file was not read or not changed. The old content is intact after each of these.
+/// Why a key file was not read or not changed. The old content is intact after each of these,
+/// save [`Self::Unconfirmed`].
 #[derive(Debug, Error)]
 pub enum KeysOnDiskError {
     /// The home is not there.
@@ -105,8 +106,16 @@ pub enum KeysOnDiskError {
         /// The file.
         path: PathBuf,
     },
+    /// The new file is in place, but perhaps not for good.
+    #[error("{path} was written, but the system does not confirm it ({errno}); try again")]
+    Unconfirmed {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        errno: Errno,
+    },
     /// The system refused a step.
-    #[error("cannot {step} {path}: {errno}; the old file is unchanged")]
+    #[error("cannot {step} {path}: {errno}; the keys are unchanged")]
     System {
         /// What was tried.
         step: &'static str,
@@ -224,18 +233,7 @@ impl KeyFolder {
         let path = home.join(FOLDER);
         mkdirat(&home_handle, FOLDER, Mode::S_IRWXU)
             .map_err(|errno| KeysOnDiskError::system("make", &path, errno))?;
-        let made = open_beneath(&home_handle, FOLDER, OFlag::O_DIRECTORY)
-            .map_err(|errno| KeysOnDiskError::system("open", &path, errno))?;
-        let stat = stat_of(&made, &path)?;
-        // Fresh from our mkdir it is root's and empty; anything else was put there meanwhile.
-        if Uid::from_raw(stat.st_uid) != Uid::effective() {
-            return Err(KeysOnDiskError::Swapped { path });
-        }
-        fchown(&made, Some(owner.uid), Some(owner.gid))
-            .map_err(|errno| KeysOnDiskError::system("give away", &path, errno))?;
-        let folder = Self { folder: made, owner, path };
-        folder.set_mode(0o700)?;
-        Ok(folder)
+        Self::open_in(&home_handle, home, owner)?.ok_or(KeysOnDiskError::Swapped { path })
     }
 
     fn open_in(
@@ -249,8 +247,22 @@ impl KeyFolder {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(explain(home_handle, FOLDER, &path, "a folder", errno)),
         };
-        check_owner(&stat_of(&folder, &path)?, owner, &path)?;
-        Ok(Some(Self { folder, owner, path }))
+        let stat = stat_of(&folder, &path)?;
+        let folder = Self { folder, owner, path };
+        if Uid::from_raw(stat.st_uid) == Uid::effective() && handles::is_empty(&folder.folder) {
+            folder.take_over()?;
+        } else {
+            check_owner(&stat, owner, &folder.path)?;
+        }
+        Ok(Some(folder))
+    }
+
+    /// Gives an empty folder of ours to the account: we made it, now or just before a crash. (A
+    /// folder of root's gets into a home by root alone, so there is nothing to gain by it.)
+    fn take_over(&self) -> Result<(), KeysOnDiskError> {
+        fchown(&self.folder, Some(self.owner.uid), Some(self.owner.gid))
+            .map_err(|errno| KeysOnDiskError::system("give away", &self.path, errno))?;
+        self.set_mode(0o700)
     }
 
     /// Reads, edits and writes a file back if the edit changed it. A missing file is an empty one.
@@ -307,21 +319,18 @@ impl KeyFolder {
             let _ = unlinkat(&self.folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
         }
         replaced?;
-        self.check_in_place(name, &file)?;
-        fsync(&self.folder).map_err(|errno| KeysOnDiskError::system("sync", &self.path, errno))
+        match self.is_in_place(name, &file).and_then(|ours| fsync(&self.folder).map(|()| ours)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(KeysOnDiskError::Swapped { path }),
+            Err(errno) => Err(KeysOnDiskError::Unconfirmed { path, errno }),
+        }
     }
 
     /// Whether the name stands for the file we wrote.
-    fn check_in_place(&self, name: &str, file: &File) -> Result<(), KeysOnDiskError> {
-        let path = self.path_of(name);
-        let written = stat_of(file, &path)?;
-        let found = fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|errno| KeysOnDiskError::system("look at", &path, errno))?;
-        if (found.st_dev, found.st_ino) == (written.st_dev, written.st_ino) {
-            Ok(())
-        } else {
-            Err(KeysOnDiskError::Swapped { path })
-        }
+    fn is_in_place(&self, name: &str, file: &File) -> Result<bool, Errno> {
+        let found = fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let written = fstat(file)?;
+        Ok((found.st_dev, found.st_ino) == (written.st_dev, written.st_ino))
     }
 
     fn forbid_writing_by_others(&self) -> Result<(), KeysOnDiskError> {

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag};
@@ -52,6 +53,16 @@ pub(super) fn walk(path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         }
     }
     Ok(handle)
+}
+
+/// Whether a folder holds nothing. One that cannot be listed counts as holding something.
+pub(super) fn is_empty(folder: &OwnedFd) -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Dir::openat(folder, ".", flags, Mode::empty()).is_ok_and(|mut listing| {
+        listing.iter().all(|entry| {
+            entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))
+        })
+    })
 }
 
 /// The kind of a file.

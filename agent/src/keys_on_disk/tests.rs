@@ -332,7 +332,7 @@ fn a_folder_that_cannot_be_written_keeps_the_old_file() {
     // A name that cannot be renamed over stands for every failure of the last step.
     fs::create_dir(place.ssh().join("in the way")).unwrap();
     let error = folder.replace("in the way", b"new", 0o600).unwrap_err().to_string();
-    assert!(error.contains("the old file is unchanged"), "{error}");
+    assert!(error.contains("the keys are unchanged"), "{error}");
     assert_eq!(names(&place.ssh()), ["authorized_keys", "in the way"]);
     assert_eq!(fs::read(place.file()).unwrap(), b"old\n");
 }
@@ -374,6 +374,23 @@ fn inner_things_of_another_are_refused() {
         }
         place.refuses_all("belongs to uid 0, not to the account (uid 54321)");
     }
+}
+
+#[test]
+fn an_empty_folder_that_a_crash_left_to_root_is_given_to_the_account() {
+    if !is_root() {
+        return;
+    }
+    let mut place = Place::new();
+    place.owner = Owner { uid: Uid::from_raw(54321), gid: Gid::from_raw(54322) };
+    std::os::unix::fs::chown(&place.home, Some(54321), Some(54322)).unwrap();
+    fs::create_dir(place.ssh()).unwrap();
+    fs::write(place.ssh().join("note"), "").unwrap();
+    assert!(place.insert().unwrap_err().to_string().contains("belongs to uid 0"));
+    fs::remove_file(place.ssh().join("note")).unwrap();
+    place.insert().unwrap();
+    let metadata = place.ssh().symlink_metadata().unwrap();
+    assert_eq!((metadata.uid(), metadata.gid(), mode(&place.ssh())), (54321, 54322, 0o700));
 }
 
 #[test]

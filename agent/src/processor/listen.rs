@@ -43,6 +43,9 @@ pub enum ListenError {
     /// Something that is no socket stands at the path.
     #[error("{0} is no socket, and is left alone; remove it or listen elsewhere")]
     InTheWay(PathBuf),
+    /// Another processor listens there.
+    #[error("another processor listens at {0}; stop it first")]
+    InUse(PathBuf),
     /// The other end is neither root nor the connector's account.
     #[error("uid {found} may not connect; only root and the connector's account may")]
     ForeignPeer {
@@ -129,6 +132,9 @@ impl Listener {
         if let Ok(metadata) = path.symlink_metadata() {
             if !metadata.file_type().is_socket() {
                 return Err(ListenError::InTheWay(path.to_owned()));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(ListenError::InUse(path.to_owned()));
             }
             std::fs::remove_file(path).map_err(at("remove the old socket at"))?;
         }

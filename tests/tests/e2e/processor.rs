@@ -12,6 +12,7 @@ use std::time::Duration;
 use bastio_tests::{Host, Running, SshClient, SshKey, World, binary, require_root};
 use nix::sys::signal::Signal;
 
+mod crash;
 mod hostile;
 mod removal;
 
@@ -55,12 +56,15 @@ impl Connector {
         let mut len = 0;
         loop {
             let mut byte = [0];
-            match self.socket.read(&mut byte) {
-                Ok(0) => return None,
-                Ok(_) if byte == *b":" => break,
-                Ok(_) => len = len * 10 + usize::from(byte[0] - b'0'),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("no answer: {error}"),
+            let read = match self.socket.read(&mut byte) {
+                // A socket closed with something unread in it ends with a reset.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+                read => read.unwrap(),
+            };
+            match byte {
+                _ if read == 0 => return None,
+                [b':'] => break,
+                [digit] => len = len * 10 + usize::from(digit - b'0'),
             }
         }
         let mut body = vec![0; len + 1];

@@ -181,6 +181,19 @@ fn what_is_no_socket_is_left_alone() {
 }
 
 #[test]
+fn a_path_where_another_processor_listens_is_not_taken_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("processor.sock");
+    let first = Running::start(SocketSource::Listen(path.clone()), folder);
+    first.wait_ready();
+    let second = Running::start(SocketSource::Listen(path.clone()), tempfile::tempdir().unwrap());
+    let error = second.thread.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("another processor listens at"), "{error}");
+    let mut connector = Connector::new(UnixStream::connect(&path).unwrap());
+    assert_eq!(connector.ask(ADD), Status::Done);
+}
+
+#[test]
 fn a_missing_connector_account_is_told() {
     let error = Peers::with(Some("no-such-account")).unwrap_err().to_string();
     assert!(error.contains("make it: useradd --system no-such-account"), "{error}");
