@@ -79,7 +79,13 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, CommandError> {
     if matches!(cli.command, Command::Check) {
         return Ok(check::check(cli));
     }
-    let settings = load(cli)?;
+    let settings = match (load(cli), &cli.command) {
+        // The state may be read by everyone, the configuration by root alone.
+        (Err(ConfigError::Unreadable { .. }), Command::Status(_)) => {
+            Settings::load(Path::new("/dev/null"), Layer::default())?
+        }
+        (loaded, _) => loaded?,
+    };
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
         Command::Enroll(args) => keys::enroll(args, &settings).map(done),
@@ -127,15 +133,30 @@ fn processor(args: &ProcessorArgs, settings: &Settings) -> Result<(), CommandErr
 
 fn connector(args: &ConnectorArgs, settings: &Settings) -> Result<(), CommandError> {
     let backend = settings.backend()?;
-    let key = PrivateKey::read(&settings.agent_key)?;
+    let key = read_key(&settings.agent_key)?;
     let identity = lockdown::is_root().then(|| Identity::find(&settings.user)).transpose()?;
     logging::init(settings.log);
+    // `start` runs this program by another path, which the process would be named after. A name
+    // is for people only.
+    let _ = capctl::prctl::set_name(start::PROGRAM);
     lockdown::lock_down(identity.as_ref())?;
     let pipe = match &args.connect {
         Some(path) => dial_processor(path)?,
         None => inherited_pipe()?,
     };
     Ok(connector::run(backend, key, pipe)?)
+}
+
+/// Reads the agent's key. A service manager's credential (systemd.exec(5), LoadCredential=) may show
+/// group bits for what is an access list of one user, so only there the mode says nothing.
+fn read_key(path: &Path) -> Result<PrivateKey, KeyError> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    if !credentials.is_some_and(|folder| path.starts_with(folder)) {
+        return PrivateKey::read(path);
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
+    PrivateKey::from_openssh(&text)
 }
 
 /// Starts the log, and says in it what a person should know about the configuration.

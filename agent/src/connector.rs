@@ -9,6 +9,7 @@ mod outbox;
 mod pipe_end;
 mod report;
 mod session;
+mod ticker;
 
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
@@ -29,11 +30,17 @@ pub use self::pipe_end::PipeEndError;
 use self::pipe_end::{FromProcessor, ToProcessorEnd, ends};
 use self::report::Reporter;
 use self::session::{Session, Step};
+use self::ticker::{EVERY, Ticker};
 use crate::config::BackendSettings;
 use crate::link::{Effect, Event, Link, Trouble};
 use crate::pipe::{ToConnector, ToProcessor};
 use crate::{chance, notify};
 
+/// How long the backend may take for a sign of life. With the time to the next tick, a dead one is
+/// noticed within 45 s.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(29);
+/// Long enough that the transport's own keepalives never run.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The subsystem that agents open.
 const SUBSYSTEM: &str = "bastio-agent";
 /// Actions in the processor's hands and feedbacks not confirmed, together: at this many, no
@@ -113,7 +120,7 @@ enum Wake {
     Step(Step),
     WaitOver,
     Deadline,
-    Watchdog,
+    Tick,
 }
 
 impl BackendConnector {
@@ -129,15 +136,8 @@ impl BackendConnector {
     ) -> Result<Self, ConnectorError> {
         pipe.set_nonblocking(true)?;
         let (from_processor, to_processor) = ends(tokio::net::UnixStream::from_std(pipe)?);
-        let config = ClientConfig::new(
-            backend.host.as_str(),
-            backend.port.get(),
-            backend.login(),
-            env!("CARGO_PKG_VERSION"),
-            backend.host_keys.clone(),
-        );
         Ok(Self {
-            dialer: Arc::new((config, key)),
+            dialer: Arc::new((client_config(backend), key)),
             link: Link::default(),
             jitter,
             reporter: Reporter::new(backend.address()),
@@ -162,7 +162,8 @@ impl BackendConnector {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), ConnectorError> {
         notify::ready();
         let mut stop = pin!(stop);
-        let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+        let watched = notify::watchdog_interval().is_some();
+        let mut ticker = Ticker::start(EVERY)?;
         self.to_processor.tell(self.reporter.begin());
         self.happen(Event::Start).await;
         while !self.exit {
@@ -185,7 +186,13 @@ impl BackendConnector {
                 step = step(self.session.as_mut(), read) => Wake::Step(step),
                 () = maybe(self.timer.as_mut()) => Wake::WaitOver,
                 () = maybe(self.deadline.as_mut()) => Wake::Deadline,
-                () = tick(watchdog.as_mut()) => Wake::Watchdog,
+                ticked = ticker.tick() => {
+                    ticked?;
+                    if watched {
+                        notify::alive();
+                    }
+                    Wake::Tick
+                }
             };
             self.woke(wake).await?;
         }
@@ -222,7 +229,11 @@ impl BackendConnector {
                 );
                 self.happen(Event::Drained).await;
             }
-            Wake::Watchdog => notify::alive(),
+            Wake::Tick => {
+                if let Some(session) = self.session.as_mut() {
+                    session.keep_alive();
+                }
+            }
         }
         Ok(())
     }
@@ -344,6 +355,20 @@ impl BackendConnector {
     }
 }
 
+fn client_config(backend: &BackendSettings) -> ClientConfig {
+    let mut config = ClientConfig::new(
+        backend.host.as_str(),
+        backend.port.get(),
+        backend.login(),
+        env!("CARGO_PKG_VERSION"),
+        backend.host_keys.clone(),
+    );
+    // Our own tick asks for the sign of life, so that the process wakes up once and not thrice.
+    config.keepalive_interval = NEVER;
+    config.stall_limit = SIGN_OF_LIFE;
+    config
+}
+
 fn dial(
     dialer: Arc<(ClientConfig, PrivateKey)>,
 ) -> BoxFuture<'static, Result<Subsystem, ConnectError>> {
@@ -383,15 +408,6 @@ async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
 async fn step(session: Option<&mut Session>, read: bool) -> Step {
     match session {
         Some(session) => session.step(read).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(interval: Option<&mut tokio::time::Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
         None => std::future::pending().await,
     }
 }

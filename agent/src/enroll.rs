@@ -42,7 +42,7 @@ pub struct Enrolled {
     pub address: String,
     /// Fingerprint of the host key that is now pinned.
     pub pinned: String,
-    /// Whether that fingerprint was given, and so checked.
+    /// Whether that fingerprint was given, or pinned before: nobody has to compare it now.
     pub checked: bool,
     /// Whether the agent's key was made.
     pub key_made: bool,
@@ -65,7 +65,7 @@ pub enum EnrollError {
     /// The backend's host key is another than the one asked for.
     #[error(
         "the backend shows the host key {seen}, not {expected}: nothing was uploaded\n\
-         hint: compare with `host_key` in what `bastio api-key add` printed; someone may be in between"
+         hint: compare with the --host-key that `bastio api-key add` printed; someone may be in between"
     )]
     WrongHostKey {
         /// The fingerprint given.
@@ -114,7 +114,7 @@ pub fn enroll(
     let answer = api.host_key()?;
     let host = Host::parse(asked.host.as_deref().unwrap_or(api.host()))?;
     let port = asked.port.or(answer.port).unwrap_or(DEFAULT_PORT);
-    check_pin(asked, &answer, config_file, present)?;
+    let checked = check_pin(asked, &answer, config_file, present)?;
     let (key, key_made) = read_or_make(key_file, asked.key_kind)?;
     let upload = Upload {
         api_key: asked.api_key.expose(),
@@ -130,13 +130,14 @@ pub fn enroll(
         // Our backend knows the server by its key. A version-1 backend wants the API key at
         // every login.
         api_key: uploaded.is_version_1().then_some(&asked.api_key),
+        agent_key: key_file,
     };
     config::write(config_file, &backend)?;
     Ok(Enrolled {
         server: uploaded.server_name(),
         address: format!("{}:{port}", host.bracketed()),
         pinned: answer.pin.fingerprint(),
-        checked: asked.expected.is_some(),
+        checked,
         key_made,
         agent_key: key.fingerprint(),
     })
@@ -201,24 +202,25 @@ pub fn replace_key(
     Ok(new)
 }
 
-/// The key must be the one that was given, else the one that was pinned before, else any.
+/// The key must be the one that was given, else the one that was pinned before, else any; `false`
+/// when it is any.
 fn check_pin(
     asked: &Enrolment,
     answer: &HostKeyAnswer,
     config_file: &Path,
     present: Option<&BackendSettings>,
-) -> Result<(), EnrollError> {
+) -> Result<bool, EnrollError> {
     let seen = answer.pin.fingerprint();
     if let Some(expected) = &asked.expected {
         return if expected.trim_end_matches('=') == seen {
-            Ok(())
+            Ok(true)
         } else {
             Err(EnrollError::WrongHostKey { expected: expected.clone(), seen })
         };
     }
-    let Some(present) = present else { return Ok(()) };
+    let Some(present) = present else { return Ok(false) };
     if present.host_keys.iter().any(|pin| pin.fingerprint() == seen) {
-        return Ok(());
+        return Ok(true);
     }
     let pinned: Vec<String> = present.host_keys.iter().map(|pin| pin.fingerprint()).collect();
     let file = config_file.to_owned();

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::link::{Backoff, PROVEN};
 use crate::notify;
 use crate::processor::{self, Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource};
 
+/// The name that both processes show.
+pub const PROGRAM: &str = "bastio-agent";
 /// How long a new connector may take to give up its rights and say so.
 const COME_UP_LIMIT: Duration = Duration::from_secs(10);
 /// How long the connector may take, at a stop, to deliver the last feedbacks.
@@ -96,6 +99,7 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
 fn spawn_connector(cli: &Cli) -> std::io::Result<(UnixStream, Child)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
+    command.arg0(PROGRAM);
     command.arg("--config").arg(&cli.config);
     if let Some(key) = &cli.agent_key {
         command.arg("--agent-key").arg(key);

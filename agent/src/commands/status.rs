@@ -51,7 +51,7 @@ fn table(report: &StatusReport, now: u64) -> String {
     let ago = |then: u64| format!("{} ago", duration(now.saturating_sub(then)));
     let link = match &report.link {
         Some(LinkState::Connected { backend, since }) => {
-            format!("connected to {backend}, since {}", duration(now.saturating_sub(*since)))
+            format!("connected to {backend} for {}", duration(now.saturating_sub(*since)))
         }
         Some(LinkState::Disconnected { reason, .. }) => {
             let since =
@@ -123,7 +123,7 @@ mod tests {
         let connected = LinkState::Connected { backend: "b:2357".to_owned(), since: 1090 };
         assert_eq!(
             table(&report(Some(connected)), 1100),
-            "backend  connected to b:2357, since 10 s\n\
+            "backend  connected to b:2357 for 10 s\n\
              actions  3 done, 2 unchanged, 1 failed, last 5 s ago\n\
              agent    1.2.3, process 7, started 1 min 40 s ago"
         );

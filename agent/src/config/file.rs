@@ -11,9 +11,9 @@ use std::path::Path;
 use config::{File, FileFormat};
 use serde::Deserialize;
 
-use super::ConfigError;
 use super::layer::{self, Layer};
 use super::value::{Host, Lines, Secret};
+use super::{ConfigError, DEFAULT_AGENT_KEY};
 use crate::files::replace_secret;
 
 /// What an enrolment found out about the backend.
@@ -27,6 +27,8 @@ pub struct Backend<'a> {
     pub host_key: &'a str,
     /// Only for version-1 backends.
     pub api_key: Option<&'a Secret>,
+    /// Path of the private key that was uploaded; written when it is not the default.
+    pub agent_key: &'a Path,
 }
 
 /// The original's file.
@@ -141,7 +143,8 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("port", Some(backend.port.to_string()));
     line("host_key", Some(format!("[{}]", quote(backend.host_key))));
     line("api_key", backend.api_key.map(|key| quote(key.expose())));
-    line("agent_key", kept.agent_key.as_deref().map(path));
+    let key = backend.agent_key;
+    line("agent_key", (key != Path::new(DEFAULT_AGENT_KEY)).then(|| path(key)));
     line("user", kept.user.as_deref().map(quote));
     line("min_rsa_bits", kept.min_rsa_bits.map(|bits| bits.to_string()));
     line("status_file", kept.status_file.as_deref().map(path));

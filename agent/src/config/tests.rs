@@ -178,12 +178,19 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
     let secret = Secret::new(" key\"with\\odd#signs \n");
     let host = Host::parse("backend.example").unwrap();
     for api_key in [Some(&secret), None] {
-        let found = Backend { host: &host, port: DEFAULT_PORT, host_key: HOST_KEY, api_key };
+        let found = Backend {
+            host: &host,
+            port: DEFAULT_PORT,
+            host_key: HOST_KEY,
+            api_key,
+            agent_key: Path::new("/elsewhere/agent.key"),
+        };
         write(&file, &found).unwrap();
         let settings = load(&file).unwrap();
         let backend = settings.backend().unwrap();
         assert_eq!(backend.api_key.as_ref(), api_key);
         assert_eq!(backend.host, host);
+        assert_eq!(settings.agent_key, Path::new("/elsewhere/agent.key"));
         assert_eq!((settings.user.as_str(), settings.key_policy.min_rsa_bits), ("other", 4096));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -194,7 +201,13 @@ fn an_enrolment_does_not_overwrite_the_originals_file() {
     let sandbox = Sandbox::new();
     let file = sandbox.file("agent.conf", 0o600, "[agent]\n");
     let host = Host::parse("x").unwrap();
-    let found = Backend { host: &host, port: DEFAULT_PORT, host_key: HOST_KEY, api_key: None };
+    let found = Backend {
+        host: &host,
+        port: DEFAULT_PORT,
+        host_key: HOST_KEY,
+        api_key: None,
+        agent_key: Path::new("x"),
+    };
     assert!(write(&file, &found).is_err());
     assert_eq!(fs::read_to_string(&file).unwrap(), "[agent]\n");
 }

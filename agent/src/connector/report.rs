@@ -42,13 +42,13 @@ impl Reporter {
     pub(super) fn down(&mut self, trouble: &Trouble, retry_in: Duration) -> LinkState {
         let reason = reason(trouble);
         let backend = &self.backend;
-        let retry = retry_in.as_secs_f64().ceil();
+        let retry_in_s = retry_in.as_secs();
         if self.said.as_ref() == Some(trouble) {
-            debug!(backend, reason, retry, "still not connected");
+            debug!(backend, reason, retry_in_s, "still not connected");
         } else if matches!(trouble, Trouble::WrongHostKey { .. }) {
-            error!(backend, retry, "not connecting: {reason}");
+            error!(backend, retry_in_s, "not connecting: {reason}");
         } else {
-            warn!(backend, reason, retry, "not connected");
+            warn!(backend, reason, retry_in_s, "not connected");
         }
         self.said = Some(trouble.clone());
         LinkState::Disconnected {

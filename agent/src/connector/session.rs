@@ -62,6 +62,13 @@ impl Session {
         }));
     }
 
+    /// Asks for a sign of life, unless one is awaited already.
+    pub(super) fn keep_alive(&mut self) {
+        if !self.is_sending() {
+            self.send(Vec::new());
+        }
+    }
+
     /// Waits for the next thing to happen. Takes bytes from the channel only when `read` is set:
     /// else they wait in the transport's budget, then in the SSH window, then at the backend.
     /// Cancel safe.

@@ -170,6 +170,7 @@ fn enrolling_twice_uses_the_same_key() {
     let second = server.enroll(&backend.url, None).unwrap();
     assert_eq!(first.agent_key, second.agent_key);
     assert_eq!((first.key_made, second.key_made), (true, false));
+    assert_eq!((first.checked, second.checked), (false, true), "pinned is checked");
     let uploads = backend.uploads();
     assert_eq!(uploads[0], uploads[1]);
 }
