@@ -6,4 +6,5 @@
 )]
 
 mod lab;
+mod main_job;
 mod processor;
