@@ -224,9 +224,13 @@ impl KeyFolder {
         Self::open_in(&home_handle, home, owner)
     }
 
-    /// Opens `.ssh`, and makes it first when there is none.
+    /// Opens `.ssh` of a home in which sshd will heed keys, and makes it first when there is none.
     fn open_or_make(home: &Path, owner: Owner) -> Result<Self, KeysOnDiskError> {
         let home_handle = open_home(home, owner)?;
+        // Here alone: what others may write must not keep a key from being taken out.
+        if stat_of(&home_handle, home)?.st_mode & WRITABLE_BY_OTHERS != 0 {
+            return Err(KeysOnDiskError::WritableByOthers { path: home.to_owned() });
+        }
         if let Some(folder) = Self::open_in(&home_handle, home, owner)? {
             return Ok(folder);
         }
@@ -359,11 +363,7 @@ fn open_home(home: &Path, owner: Owner) -> Result<OwnedFd, KeysOnDiskError> {
         },
         errno => KeysOnDiskError::system("open", home, errno),
     })?;
-    let stat = stat_of(&handle, home)?;
-    check_owner(&stat, owner, home)?;
-    if stat.st_mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(KeysOnDiskError::WritableByOthers { path: home.to_owned() });
-    }
+    check_owner(&stat_of(&handle, home)?, owner, home)?;
     Ok(handle)
 }
 

@@ -32,3 +32,38 @@ fn timeout(left: Option<Duration>) -> PollTimeout {
     let up = left.as_nanos().div_ceil(1_000_000);
     PollTimeout::from(u16::try_from(up).unwrap_or(u16::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::PollFlags;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn says_whether_something_came_or_the_time_is_over() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(wait_ready(&mut fds, Some(Instant::now())), Ok(false));
+        let begun = Instant::now();
+        let limit = Duration::from_millis(30);
+        assert_eq!(wait_ready(&mut fds, Some(begun + limit)), Ok(false));
+        assert!(begun.elapsed() >= limit);
+        writer.write_all(b"x").unwrap();
+        assert_eq!(wait_ready(&mut fds, None), Ok(true));
+        assert_eq!(wait_ready(&mut fds, Some(Instant::now())), Ok(true));
+    }
+
+    #[test]
+    fn times_are_rounded_up_and_cut_into_what_poll_takes() {
+        for (left, expected) in [
+            (None, PollTimeout::NONE),
+            (Some(Duration::ZERO), PollTimeout::ZERO),
+            (Some(Duration::from_nanos(1)), PollTimeout::from(1_u8)),
+            (Some(Duration::from_millis(7)), PollTimeout::from(7_u8)),
+            (Some(Duration::from_secs(100_000)), PollTimeout::from(u16::MAX)),
+        ] {
+            assert_eq!(timeout(left), expected, "{left:?}");
+        }
+    }
+}

@@ -266,11 +266,17 @@ impl Place {
 }
 
 #[test]
-fn a_home_that_others_may_write_is_refused() {
+fn a_home_that_others_may_write_gets_no_key_but_gives_them_up() {
     for bits in [0o775, 0o757, 0o777] {
-        let place = Place::with_keys(b"");
+        let place = Place::with_keys(format!("{ED25519}\n").as_bytes());
         fs::set_permissions(&place.home, fs::Permissions::from_mode(bits)).unwrap();
-        place.refuses_all("can be written by others, so sshd ignores its keys; run: chmod go-w");
+        let expected = "can be written by others, so sshd ignores its keys; run: chmod go-w";
+        for result in [place.insert().map(drop), place.repair()] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(place.remove().unwrap(), Change::Changed);
+        assert_eq!(fs::read(place.file()).unwrap(), b"");
     }
 }
 

@@ -359,6 +359,28 @@ fn a_failing_tool_leaves_no_half_made_account() {
     expect(connector.add_user("alice", false), 200, "alice was created successfully");
 }
 
+/// Takes as long as a tool may: half a minute.
+#[test]
+fn a_tool_that_never_ends_is_killed_and_the_next_action_works() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    host.exec(&["mv", "/usr/sbin/usermod", "/usr/sbin/usermod.real"]).unwrap();
+    host.write_file("/usr/sbin/usermod", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n").unwrap();
+    host.exec(&["chmod", "755", "/usr/sbin/usermod"]).unwrap();
+    let text = "usermod: did not end within 30 s and was killed; is the account database locked?";
+    expect(connector.update_user("alice", true), 500, text);
+    assert!(!host.exec(&["ps", "-eo", "comm="]).unwrap().stdout.contains("sleep"));
+    host.exec(&["mv", "/usr/sbin/usermod.real", "/usr/sbin/usermod"]).unwrap();
+    expect(
+        connector.update_user("alice", true),
+        200,
+        "alice was added to the sudo group successfully",
+    );
+}
+
 #[test]
 fn a_full_disk_tears_nothing() {
     require_root!();

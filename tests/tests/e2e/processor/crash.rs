@@ -7,8 +7,17 @@ const SSH: &str = "/home/alice/.ssh";
 const FILE: &str = "/home/alice/.ssh/authorized_keys";
 
 /// The steps in which a key file is written.
-const CALLS: [&str; 9] =
-    ["mkdirat", "openat2", "write", "fchown", "fchmod", "fsync", "renameat", "unlinkat", "newfstatat"];
+const CALLS: [&str; 9] = [
+    "mkdirat",
+    "openat2",
+    "write",
+    "fchown",
+    "fchmod",
+    "fsync",
+    "renameat",
+    "unlinkat",
+    "newfstatat",
+];
 /// More calls of one kind than a processor makes for one action.
 const MOST_CALLS: usize = 40;
 
@@ -25,7 +34,9 @@ fn add_key_with(host: &Host, call: &str, fault: &str, nth: usize) -> (Option<(u6
         .spawn()
         .unwrap();
     let mut connector = Connector { socket: ours, processor };
-    let body = format!(r#"{{"type":"action","mid":"m","action":"add-key","username":"alice","public_key":"{KEY}"}}"#);
+    let body = format!(
+        r#"{{"type":"action","mid":"m","action":"add-key","username":"alice","public_key":"{KEY}"}}"#
+    );
     // It may be dead already.
     let _ = connector.socket.write_all(format!("{}:{body},", body.len()).as_bytes());
     let answer = connector.receive().map(|message| {
@@ -53,7 +64,8 @@ fn try_every_step(fault: &str) {
             for with_file in [true, false] {
                 host.exec(&["rm", "-rf", SSH]).unwrap();
                 if with_file {
-                    host.exec(&["install", "-d", "-o", "alice", "-g", "alice", "-m", "700", SSH]).unwrap();
+                    host.exec(&["install", "-d", "-o", "alice", "-g", "alice", "-m", "700", SSH])
+                        .unwrap();
                     host.write_file(FILE, &old).unwrap();
                     host.exec(&["chown", "alice:alice", FILE]).unwrap();
                 }
@@ -61,7 +73,10 @@ fn try_every_step(fault: &str) {
                 let step = format!("{call} {nth} {fault}, file: {with_file}, answer: {answer:?}");
                 let found = host.exists(FILE).unwrap().then(|| host.read_file(FILE).unwrap());
                 let (before, after) = if with_file { (Some(&old), &new) } else { (None, &fresh) };
-                assert!(found.as_ref() == before || found.as_ref() == Some(after), "{step}: {found:?}");
+                assert!(
+                    found.as_ref() == before || found.as_ref() == Some(after),
+                    "{step}: {found:?}"
+                );
                 if matches!(answer, Some((200, _))) {
                     assert_eq!(found.as_ref(), Some(after), "{step}");
                 }
@@ -71,7 +86,11 @@ fn try_every_step(fault: &str) {
                 assert!(status == 200 || status == 300, "{step}: {text}");
                 assert_eq!(&host.read_file(FILE).unwrap(), after, "{step}");
                 if status == 200 {
-                    assert_eq!(host.exec(&["ls", "-A", SSH]).unwrap().stdout, "authorized_keys\n", "{step}");
+                    assert_eq!(
+                        host.exec(&["ls", "-A", SSH]).unwrap().stdout,
+                        "authorized_keys\n",
+                        "{step}"
+                    );
                 }
                 hit |= was_hit;
                 faults += usize::from(was_hit);

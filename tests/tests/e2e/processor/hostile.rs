@@ -6,7 +6,7 @@ const SSH: &str = "/home/mallory/.ssh";
 const FILE: &str = "/home/mallory/.ssh/authorized_keys";
 
 /// A shape that the owner of a home can make there, as a shell command, and what the refusal says.
-const SHAPES: [(&str, &str); 10] = [
+const SHAPES: [(&str, &str); 9] = [
     ("ln -s /etc/shadow $F", "authorized_keys is a symbolic link, not a plain file"),
     ("ln -s /root/.ssh/authorized_keys $F", "authorized_keys is a symbolic link, not a plain file"),
     ("mkfifo $F", "authorized_keys is a FIFO, not a plain file"),
@@ -19,10 +19,6 @@ const SHAPES: [(&str, &str); 10] = [
     ("rmdir $S; ln -s /etc $S", ".ssh is a symbolic link, not a folder"),
     ("rmdir $S; ln -s /root/.ssh $S", ".ssh is a symbolic link, not a folder"),
     ("rmdir $S; mkfifo $S", ".ssh is a FIFO, not a folder"),
-    (
-        "chmod go+w /home/mallory",
-        "/home/mallory can be written by others, so sshd ignores its keys",
-    ),
 ];
 
 /// All that must not change: content, owner and mode of what the links point at.
@@ -98,6 +94,25 @@ fn things_of_another_owner_are_refused() {
         host.exec(&["chown", "mallory", path]).unwrap();
     }
     assert_eq!(host.read_file(FILE).unwrap(), text);
+    expect(
+        connector.remove_key("mallory", KEY),
+        200,
+        "removed public key from mallory successfully",
+    );
+}
+
+#[test]
+fn a_home_that_others_may_write_gets_no_key_but_gives_them_up() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("mallory", false);
+    connector.add_key("mallory", KEY);
+    host.exec(&["chmod", "g+w", "/home/mallory"]).unwrap();
+    let text = "/home/mallory can be written by others, so sshd ignores its keys; run: chmod go-w /home/mallory";
+    expect(connector.add_key("mallory", KEY), 500, text);
+    expect(connector.add_user("mallory", false), 500, text);
     expect(
         connector.remove_key("mallory", KEY),
         200,
