@@ -74,6 +74,24 @@ pub(super) enum Garbage {
     Action,
 }
 
+/// What an owner waits for.
+enum Event {
+    /// The backend stops.
+    Stop,
+    /// Dispatch has work or wants an end.
+    Signal(Signal),
+    /// The agent has sent something.
+    Received(Bytes),
+    /// The agent will send nothing more.
+    Ended,
+    /// The writer can take a frame again.
+    WriterHasRoom,
+    /// The writer takes nothing more: the connection is lost.
+    WriterGone,
+    /// The agent owes an answer for too long.
+    AnswerOverdue,
+}
+
 /// The state of one session.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -121,49 +139,73 @@ impl Owner {
 
     async fn step(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Result<(), End> {
         self.send_what_fits().await?;
-        let deadline = self.window.deadline();
-        tokio::select! {
-            () = stop.cancelled() => Err(End::Stopped),
-            signal = self.session.signal() => match signal {
-                Signal::Work => {
-                    self.more = true;
-                    Ok(())
-                }
-                Signal::End(reason) => Err(End::Dispatch(reason)),
-            },
-            chunk = reader.recv() => match chunk {
-                Some(bytes) => self.take(&bytes).await,
-                None => Err(self.reader_ended()),
-            },
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+        match self.next_event(reader, stop).await {
+            Event::Stop => Err(End::Stopped),
+            Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
+            Event::Signal(Signal::Work) => {
+                self.more = true;
+                Ok(())
+            }
+            Event::Received(bytes) => self.take(&bytes).await,
+            Event::Ended => Err(self.reader_ended()),
+            Event::WriterHasRoom => Ok(()),
+            Event::WriterGone => {
+                self.more = false;
+                Ok(())
+            }
+            Event::AnswerOverdue => {
                 let unanswered = self.window.unanswered();
                 Err(End::Silent { limit: self.answer_within, unanswered })
             }
         }
     }
 
-    async fn send_what_fits(&mut self) -> Result<(), End> {
-        while self.more && self.window.room() > 0 {
-            let actions = self.session.next(self.window.room()).await?;
-            self.more = !actions.is_empty();
-            for action in &actions {
-                self.send(action)?;
+    async fn next_event(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Event {
+        let deadline = self.window.deadline();
+        let waits_for_writer = self.more && self.window.room() > 0;
+        let writer = async { self.frames.reserve().await.is_ok() };
+        tokio::select! {
+            () = stop.cancelled() => Event::Stop,
+            signal = self.session.signal() => Event::Signal(signal),
+            received = reader.recv() => received.map_or(Event::Ended, Event::Received),
+            alive = writer, if waits_for_writer => match alive {
+                true => Event::WriterHasRoom,
+                false => Event::WriterGone,
+            },
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                Event::AnswerOverdue
             }
         }
-        Ok(())
     }
 
-    fn send(&mut self, action: &ActionMessage) -> Result<(), End> {
+    async fn send_what_fits(&mut self) -> Result<(), End> {
+        loop {
+            // An agent may answer from its memory before the action is written, so that there is
+            // more room in the window than in the writer's queue.
+            let room = self.window.room().min(self.frames.capacity());
+            if !self.more || room == 0 {
+                return Ok(());
+            }
+            let actions = self.session.next(room).await?;
+            self.more = !actions.is_empty();
+            for action in &actions {
+                self.send(action);
+            }
+        }
+    }
+
+    fn send(&mut self, action: &ActionMessage) {
         let frame = Netstring::compose(&action.to_json());
-        // No room means that an answer came before its action was written: not a sane agent, nor
-        // a connection worth keeping. Closed means that the connection is lost.
-        self.frames.try_send(frame.into()).map_err(|_| End::Gone)?;
+        if self.frames.try_send(frame.into()).is_err() {
+            // The connection is lost: what came before is still read, then the reader ends.
+            self.more = false;
+            return;
+        }
         self.window.sent(action.mid.clone(), Instant::now());
         debug!(
             server = %self.session.server().name, mid = %action.mid.text(),
             action = action.action.name(), user = %action.username, "sent"
         );
-        Ok(())
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -180,12 +222,13 @@ impl Owner {
     async fn answered(&mut self, feedback: &FeedbackMessage) -> Result<(), End> {
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
-        let outcome = self.session.feedback(feedback).await?;
-        self.window.answered(&feedback.mid, Instant::now());
-        match outcome {
-            FeedbackOutcome::Matched | FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => {}
+        match self.session.feedback(feedback).await? {
+            // Dispatch has logged what was not expected; it is no reason to part.
+            FeedbackOutcome::Matched | FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => {
+                self.window.answered(&feedback.mid, Instant::now());
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn reader_ended(&self) -> End {

@@ -235,6 +235,30 @@ async fn unanswered_actions_are_sent_again_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_kept_from_the_last_session_are_taken() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    backend.queue(server, 1..=60).await;
+    let mut agent = backend.agent(&key).await;
+    assert_eq!(agent.mids(16).await.last().unwrap(), "16");
+    drop(agent);
+    let mut agent = backend.agent(&key).await;
+    // Before it has looked at what the backend sends.
+    let kept: Vec<u8> = (1..=16).flat_map(feedback).collect();
+    agent.writer.send(kept).await.unwrap();
+    let answering = async {
+        loop {
+            let mid = agent.next().await.mid.text().parse().unwrap();
+            agent.answer(mid).await;
+        }
+    };
+    tokio::select! {
+        () = backend.wait_until_pending(server, &[]) => {}
+        () = answering => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answer_cut_in_the_middle_counts_for_nothing() {
     let backend = Backend::start(PortKind::Main).await;
     let (server, key) = backend.enrol("web-1").await;
