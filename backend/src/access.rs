@@ -167,13 +167,21 @@ impl ApiKeys {
         let key = store::api_keys::find_by_hash(&mut db, &hash).await?;
         drop(db);
         let key = key.ok_or(AccessError::Unknown)?;
+        if let Err(error) = self.note_use(&key).await {
+            // A full disk must not keep anybody from looking.
+            tracing::warn!(%error, key = key.name, "the use of an API key was not noted");
+        }
+        Ok(key)
+    }
+
+    async fn note_use(&self, key: &ApiKey) -> Result<(), StoreError> {
         let now = self.store.now();
         if key.last_used.is_none_or(|last| now - last >= USE_NOTED_EVERY) {
             let mut tx = self.store.write().await?;
             store::api_keys::used(&mut tx, &key.name, now).await?;
-            tx.commit().await.map_err(StoreError::from)?;
+            tx.commit().await?;
         }
-        Ok(key)
+        Ok(())
     }
 }
 

@@ -89,4 +89,6 @@ impl Fleet {
 }
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;

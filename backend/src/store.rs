@@ -96,17 +96,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options.clone())
-            .await?;
+        let writer = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options)
-            .await?;
+        let readers = pool(READERS).connect_with(options).await?;
         Ok(Self { writer, readers, clock })
     }
 
@@ -137,6 +129,17 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// A pool that never hands out a connection stuck in a transaction: on a full disk or an I/O error
+/// SQLite rolls back by itself, sqlx believes that the transaction goes on, and no other can
+/// begin. Such a connection is replaced.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).before_acquire(
+        |connection, _| {
+            Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
+        },
+    )
 }
 
 /// Makes the file with mode 0600; SQLite gives its side files the mode of the main one.

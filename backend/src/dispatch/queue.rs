@@ -55,13 +55,10 @@ pub(crate) async fn replan(
     let mut present = Present::load(db, scope).await?;
     let mut queue = Vec::new();
     let mut under_way = Vec::new();
-    for (server, (name, labels)) in store::servers::names_and_labels(db).await? {
-        if scope.server().is_some_and(|only| only != server) {
-            continue;
-        }
+    for (server, host) in hosts(db, scope).await? {
         let (accounts, pending) = present.take(server);
         let steps: Vec<Step> = pending.iter().map(|queued| step(queued.message.clone())).collect();
-        let wanted = plan::desired(&model, &Host { name, labels });
+        let wanted = plan::desired(&model, &host);
         let todo = plan::difference(&wanted, &plan::projected(accounts, &steps));
         under_way.extend(pending.iter().map(|queued| queued.id));
         queue.extend(todo.into_iter().map(|step| (server, message(step))));
@@ -72,36 +69,62 @@ pub(crate) async fn replan(
     Ok(servers.into_iter().collect())
 }
 
-/// Brings one account in line once nothing is under way for it any more, without trying again
-/// what has failed: after a failure, what was queued behind it may have been worked out from a
-/// state that never came. Whether something was queued.
+/// An action that has ended.
+pub(crate) struct Ended<'a> {
+    /// Its number.
+    pub(crate) id: ActionId,
+    /// Its server.
+    pub(crate) server: ServerId,
+    /// Its account.
+    pub(crate) login: &'a Username,
+    /// Whether the answer left open how the account is now.
+    pub(crate) doubtful: bool,
+}
+
+/// Brings an account in line once nothing is under way for it any more, without trying again what
+/// has failed: after a failure, what was queued behind it was worked out from a state that never
+/// came. Failures whose wish is gone by now are forgotten. Whether something was queued.
 pub(crate) async fn settle(
     db: &mut Connection,
-    server: ServerId,
-    login: &Username,
-    answered: ActionId,
+    ended: &Ended<'_>,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let only = BTreeSet::from([login.clone()]);
-    let scope = Scope::Server(server, Some(only));
-    let (accounts, pending) = Present::load(db, &scope).await?.take(server);
-    let mut hosts = store::servers::names_and_labels(db).await?;
-    let Some((name, labels)) = hosts.remove(&server).filter(|_| pending.is_empty()) else {
+    if store::actions::is_pending(db, ended.server, ended.login).await? {
         return Ok(false);
-    };
+    }
+    let failed = store::actions::standing(db, ended.server, ended.login).await?;
+    if failed.is_empty() && !ended.doubtful {
+        return Ok(false);
+    }
+    let scope = Scope::Server(ended.server, Some(BTreeSet::from([ended.login.clone()])));
+    let Some((server, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
+    let (accounts, _) = Present::load(db, &scope).await?.take(server);
     let model = store::grants::entitlements(db, scope.logins()).await?;
-    let wanted = plan::desired(&model, &Host { name, labels });
-    let failed = store::actions::standing(db, server).await?;
-    let todo: Vec<(ServerId, ActionMessage)> = plan::difference(&wanted, &accounts)
-        .into_iter()
-        .filter(|step| !failed.contains(step))
-        .map(|step| (server, message(step)))
-        .collect();
-    let ids = store::actions::enqueue(db, &todo, now).await?;
-    for revision in store::actions::revisions_of(db, answered).await? {
+    let todo = plan::difference(&plan::desired(&model, &host), &accounts);
+    for (id, _) in failed.iter().filter(|(_, step)| !todo.contains(step)) {
+        store::actions::forget_failure(db, *id).await?;
+    }
+    let fresh = todo.into_iter().filter(|step| failed.iter().all(|(_, failed)| failed != step));
+    let queue: Vec<(ServerId, ActionMessage)> = fresh.map(|step| (server, message(step))).collect();
+    let ids = store::actions::enqueue(db, &queue, now).await?;
+    for revision in store::actions::revisions_of(db, ended.id).await? {
         store::actions::link(db, revision, &ids).await?;
     }
     Ok(!ids.is_empty())
+}
+
+/// The servers that a scope may be about.
+async fn hosts(db: &mut Connection, scope: &Scope) -> Result<Vec<(ServerId, Host)>, StoreError> {
+    let Some(server) = scope.server() else {
+        let all = store::servers::names_and_labels(db).await?;
+        return Ok(all
+            .into_iter()
+            .map(|(id, (name, labels))| (id, Host { name, labels }))
+            .collect());
+    };
+    let Some(name) = store::servers::name(db, server).await? else { return Ok(Vec::new()) };
+    let labels = store::servers::labels(db, server).await?;
+    Ok(vec![(server, Host { name, labels })])
 }
 
 /// Foreign text made fit for terminals and tables: one line, no control or direction characters,

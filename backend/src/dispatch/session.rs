@@ -8,7 +8,8 @@ use bastio_protocol::{
 };
 
 use super::presence::{Generation, Inbox};
-use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
+use super::queue::{self, Ended};
+use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal};
 use crate::audit::{self, Actor, Event};
 use crate::plan::Step;
 use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
@@ -164,7 +165,7 @@ impl Session {
             Err(reason) => {
                 let feedback = reason.to_owned();
                 let ending = Ending { state: ActionState::Failed, status: None, feedback };
-                self.end(db, &action, &ending).await?;
+                self.end(db, &action, &ending, false).await?;
                 Ok(None)
             }
         }
@@ -182,8 +183,9 @@ impl Session {
             return Ok(true);
         }
         let success = feedback.status.is_success();
+        let asked = step(known.action.message.clone());
+        let done = self.believed(asked.clone(), feedback.status);
         if success {
-            let done = self.believed(&known.action.message, feedback.status);
             store::accounts::confirm(db, self.server.id, &done).await?;
         }
         let ending = Ending {
@@ -191,31 +193,46 @@ impl Session {
             status: Some(feedback.status),
             feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
         };
-        self.end(db, &known.action, &ending).await
+        self.end(db, &known.action, &ending, done != asked).await
     }
 
+    /// Ends an action; whether that queued something more.
     async fn end(
         &self,
         db: &mut Connection,
         action: &QueuedAction,
         ending: &Ending,
+        doubtful: bool,
     ) -> Result<bool, StoreError> {
         let now = self.dispatch.store.now();
         store::actions::finish(db, action.id, ending, now).await?;
         let message = &action.message;
+        self.note(db, message, ending).await?;
+        let status = ending.status.map(Status::code);
+        tracing::info!(server = %self.server.name, mid = %message.mid.text(),
+            action = message.action.name(), user = %message.username, status, "action ended");
+        let (server, login) = (self.server.id, &message.username);
+        let ended = Ended { id: action.id, server, login, doubtful };
+        queue::settle(db, &ended, now).await
+    }
+
+    async fn note(
+        &self,
+        db: &mut Connection,
+        message: &ActionMessage,
+        ending: &Ending,
+    ) -> Result<(), StoreError> {
+        let status = ending.status.map(|status| format!(" {status}")).unwrap_or_default();
+        let detail = format!("{}:{status} {}", message.action.name(), ending.feedback);
         let done = ending.state == ActionState::Done;
-        let status = ending.status.map_or_else(|| "not sent".to_owned(), |s| s.to_string());
-        let detail = format!("{}: {} {}", message.action.name(), status, ending.feedback);
         let event = Event {
             action: if done { "action.done" } else { "action.failed" },
             user: Some(&message.username),
             server: Some(&self.server.name),
             detail: detail.trim_end(),
         };
-        audit::append(db, now, &Actor::agent(&self.server.name, self.info.address), event).await?;
-        tracing::info!(server = %self.server.name, mid = %message.mid.text(),
-            action = message.action.name(), user = %message.username, status, "action ended");
-        queue::settle(db, self.server.id, &message.username, action.id, now).await
+        let actor = Actor::agent(&self.server.name, self.info.address);
+        audit::append(db, self.dispatch.store.now(), &actor, event).await
     }
 
     /// The original's remove-user answers 500 for a missing mail spool although the account is
@@ -227,15 +244,12 @@ impl Session {
 
     /// What an answer proves. The original's add-user answers 300 for an account that exists
     /// without bringing its sudo rights in line: they are then asked for once more.
-    fn believed(&self, message: &ActionMessage, status: Status) -> Step {
-        let mut done = step(message.clone());
-        if self.info.legacy
-            && status == Status::Unchanged
-            && matches!(done.action, Action::AddUser { .. })
-        {
-            done.action = Action::AddUser { sudo: false };
+    fn believed(&self, mut asked: Step, status: Status) -> Step {
+        let exists = self.info.legacy && status == Status::Unchanged;
+        if let Action::AddUser { sudo } = &mut asked.action {
+            *sudo &= !exists;
         }
-        done
+        asked
     }
 }
 

@@ -335,3 +335,38 @@ async fn a_key_is_replaced_once_and_by_its_own_server() {
     let servers = fleet.servers(&backend.admin).await.expect("listed");
     assert_eq!(servers.len(), 2);
 }
+
+#[tokio::test]
+async fn a_full_disk_changes_nothing_and_passes() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let mut tx = backend.store.write().await.expect("a writer");
+    let pages: i64 =
+        sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx).await.expect("counted");
+    let full = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+    sqlx::query(full).execute(&mut *tx).await.expect("set");
+    drop(tx);
+    let many: Vec<_> = (10..200).map(key).collect();
+    let new = new_user("alice", &many, "web-1", false);
+    let full = backend.fleet.add_user(&backend.admin, &new).await;
+    assert!(matches!(full, Err(FleetError::Store(_))), "{full:?}");
+    assert!(backend.fleet.users(&backend.admin).await.expect("listed").is_empty());
+    assert_eq!(backend.fleet.status(&backend.admin).await.expect("read").revision, 1);
+    let mut tx = backend.store.write().await.expect("a writer");
+    sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *tx).await.expect("set");
+    drop(tx);
+    let change = backend.fleet.add_user(&backend.admin, &new).await.expect("added");
+    assert_eq!(todo(&change).len(), 191);
+}
+
+#[tokio::test]
+async fn a_value_that_nobody_stored_is_an_error() {
+    let backend = TestBackend::new().await;
+    backend.add_user("alice", &[key(10)], "", false).await;
+    let mut tx = backend.store.write().await.expect("a writer");
+    sqlx::query("UPDATE user_keys SET public_key = 'x'").execute(&mut *tx).await.expect("set");
+    tx.commit().await.expect("committed");
+    let read = backend.fleet.users(&backend.admin).await;
+    let corrupt = crate::store::StoreError::Corrupt { what: "a public key" };
+    assert_eq!(read.expect_err("not a key").to_string(), corrupt.to_string());
+}

@@ -17,18 +17,34 @@ use tower::ServiceExt as _;
 
 use super::extract::Peer;
 
-/// Connections served at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 512;
-/// Longest time for the head of a request, and for an idle connection.
-const HEAD_LIMIT: Duration = Duration::from_secs(15);
-/// How long requests under way may take once the server stops.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// What the server grants to all clients together, and to a slow one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections served at once; more wait in the kernel's queue.
+    pub(super) connections: usize,
+    /// Longest time for the head of a request, and for an idle connection.
+    pub(super) head: Duration,
+    /// How long requests under way may take once the server stops.
+    pub(super) stop: Duration,
+}
+
+const LIMITS: Limits =
+    Limits { connections: 512, head: Duration::from_secs(15), stop: Duration::from_secs(2) };
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stop`; then requests under way have 2 s left.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    serve_within(LIMITS, listener, router, stop).await;
+}
+
+pub(super) async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -37,7 +53,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             accepted = accept(&listener, &places) => accepted,
         };
         if let Some((stream, peer, place)) = accepted {
-            let connection = connection(stream, peer, router.clone(), stop.clone());
+            let connection = connection(stream, peer, router.clone(), limits.head, stop.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
@@ -46,7 +62,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+    if tokio::time::timeout(limits.stop, all).await.is_err() {
         connections.shutdown().await;
     }
 }
@@ -66,14 +82,20 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    head: Duration,
+    stop: CancellationToken,
+) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
         router.clone().oneshot(request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(head)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {

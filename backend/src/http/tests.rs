@@ -493,3 +493,57 @@ async fn served_over_tcp_until_stopped() {
     let (_, log) = site.get("/api/v1/log?limit=1").await;
     assert_eq!((&log[0]["action"], &log[0]["from"]), (&json!("server.add"), &json!("127.0.0.1")));
 }
+
+/// A served site with short limits: its address, its stop, and its end.
+async fn serve_shortly(
+    site: &TestSite,
+    limits: serve::Limits,
+) -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let stop = CancellationToken::new();
+    let served = serve::serve_within(limits, listener, site.router.clone(), stop.clone());
+    (address, stop, tokio::spawn(served))
+}
+
+const SHORT: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_slow_head_and_an_idle_connection_are_cut() {
+    let site = TestSite::new().await;
+    let limits = serve::Limits { connections: 1, head: SHORT, stop: LONG };
+    let (address, stop, server) = serve_shortly(&site, limits).await;
+    let mut nothing = Vec::new();
+    for text in ["", "GET /api/v1/status HTTP/1.1\r\nHos"] {
+        let mut slow = TcpStream::connect(address).await.expect("connected");
+        slow.write_all(text.as_bytes()).await.expect("sent");
+        // One place only: the second is served because the first was cut.
+        slow.read_to_end(&mut nothing).await.expect("cut");
+    }
+    stop.cancel();
+    server.await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_long_poll_does_not_hold_the_stop_up() {
+    let site = TestSite::new().await;
+    site.backend.enroll("web-1", 1).await;
+    let edit = site.backend.add_user("alice", &[], "web-1", false).await;
+    let limits = serve::Limits { connections: 9, head: LONG, stop: SHORT };
+    let (address, stop, server) = serve_shortly(&site, limits).await;
+    let mut waiting = TcpStream::connect(address).await.expect("connected");
+    let head = format!(
+        "GET /api/v1/changes/{}?after={}&wait=30 HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        edit.revision, edit.progress, site.backend.token
+    );
+    waiting.write_all(head.as_bytes()).await.expect("sent");
+    let begun = Instant::now();
+    stop.cancel();
+    server.await.expect("stopped");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let mut rest = Vec::new();
+    let _ = waiting.read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "it was cut, not answered");
+}

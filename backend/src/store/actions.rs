@@ -237,16 +237,48 @@ pub async fn abandon(
     Ok(())
 }
 
-/// The failures of a server that stand, with their steps.
-pub async fn standing(db: &mut Connection, server: ServerId) -> Result<Vec<Step>, StoreError> {
-    let rows: Vec<(ActionId, String)> = sqlx::query_as(
-        "SELECT id, message FROM actions WHERE server_id = $1 AND standing = TRUE ORDER BY id",
+/// Whether anything is queued or sent for an account of a server.
+pub async fn is_pending(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM actions WHERE server_id = $1 AND login = $2 \
+         AND state IN ('queued', 'sent') LIMIT 1",
     )
     .bind(server)
+    .bind(login.as_str())
+    .fetch_optional(db)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// The failures that stand for an account of a server.
+pub async fn standing(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+) -> Result<Vec<(ActionId, Step)>, StoreError> {
+    let rows: Vec<(ActionId, String)> = sqlx::query_as(
+        "SELECT id, message FROM actions WHERE server_id = $1 AND login = $2 \
+         AND standing = TRUE ORDER BY id",
+    )
+    .bind(server)
+    .bind(login.as_str())
     .fetch_all(db)
     .await?;
-    let steps = rows.into_iter().map(|row| Ok(step(queued_action(row)?.message)));
+    let steps = rows.into_iter().map(|row| {
+        let QueuedAction { id, message } = queued_action(row)?;
+        Ok((id, step(message)))
+    });
     steps.collect()
+}
+
+/// Lets a failure stand no more.
+pub async fn forget_failure(db: &mut Connection, id: ActionId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE actions SET standing = FALSE WHERE id = $1").bind(id).execute(db).await?;
+    Ok(())
 }
 
 /// The failures of a server that stand, for people.

@@ -93,6 +93,16 @@ pub async fn find_by_key(
     row.map(|(id, name)| Ok((id, parse_name(&name)?))).transpose()
 }
 
+/// The name of a server that was not removed.
+pub async fn name(db: &mut Connection, server: ServerId) -> Result<Option<ServerName>, StoreError> {
+    let name: Option<String> =
+        sqlx::query_scalar("SELECT name FROM servers WHERE id = $1 AND removed IS NULL")
+            .bind(server)
+            .fetch_optional(db)
+            .await?;
+    name.map(|name| parse_name(&name)).transpose()
+}
+
 /// Names and labels of all servers.
 pub async fn names_and_labels(
     db: &mut Connection,

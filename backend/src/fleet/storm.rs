@@ -1,0 +1,215 @@
+//! Random edits, random answers, lost connections and kills: whatever happens, a server differs
+//! from the model only where a failure says so, and a sync ends that.
+
+use bastio_protocol::Status;
+use bastio_protocol::api::{NewGrant, NewKeys, UpdateServer, UpdateUser};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_oneof, proptest};
+use proptest::test_runner::Config;
+
+use crate::dispatch::Session;
+use crate::plan::{self, Host};
+use crate::store;
+use crate::testing::{TestBackend, host, key, login, new_user};
+
+const USERS: [&str; 3] = ["alice", "bob", "carol"];
+const SERVERS: [&str; 2] = ["web-1", "web-2"];
+const TARGETS: [&str; 5] = ["*", "web-1", "web-1,web-2", "role=web", "role!=web"];
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+enum Event {
+    Add { user: usize, key: u8, target: usize, sudo: bool },
+    Share { user: usize, target: usize, sudo: bool },
+    Remove { user: usize },
+    Key { user: usize, key: u8 },
+    Unkey { user: usize, key: u8 },
+    Sudo { user: usize, sudo: bool },
+    Ungrant { which: usize },
+    Label { server: usize, on: bool },
+    Answer { server: usize, count: usize, statuses: Vec<bool> },
+    Lose { server: usize, sent: usize },
+    Kill,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let (user, server, target) = (0..USERS.len(), 0..SERVERS.len(), 0..TARGETS.len());
+    let keys = 10_u8..14;
+    prop_oneof![
+        (user.clone(), keys.clone(), target.clone(), any::<bool>())
+            .prop_map(|(user, key, target, sudo)| Event::Add { user, key, target, sudo }),
+        (user.clone(), target, any::<bool>()).prop_map(|(user, target, sudo)| Event::Share {
+            user,
+            target,
+            sudo
+        }),
+        user.clone().prop_map(|user| Event::Remove { user }),
+        (user.clone(), keys.clone()).prop_map(|(user, key)| Event::Key { user, key }),
+        (user.clone(), keys).prop_map(|(user, key)| Event::Unkey { user, key }),
+        (user, any::<bool>()).prop_map(|(user, sudo)| Event::Sudo { user, sudo }),
+        (0_usize..4).prop_map(|which| Event::Ungrant { which }),
+        (server.clone(), any::<bool>()).prop_map(|(server, on)| Event::Label { server, on }),
+        (server.clone(), 1_usize..4, vec(any::<bool>(), 4))
+            .prop_map(|(server, count, statuses)| Event::Answer { server, count, statuses }),
+        (server, 1_usize..4).prop_map(|(server, sent)| Event::Lose { server, sent }),
+        proptest::prelude::Just(Event::Kill),
+    ]
+}
+
+/// The backend and its agents' sessions, one a server.
+struct Storm {
+    backend: TestBackend,
+    sessions: Vec<Session>,
+}
+
+impl Storm {
+    async fn begin() -> Self {
+        let backend = TestBackend::new().await;
+        let mut sessions = Vec::new();
+        for (number, name) in (1..).zip(SERVERS) {
+            backend.enroll(name, number).await;
+            sessions.push(backend.connect(number).await);
+        }
+        Self { backend, sessions }
+    }
+
+    async fn reconnect(&mut self) {
+        let numbers = 1..=u8::try_from(SERVERS.len()).expect("few");
+        self.sessions.clear();
+        for number in numbers {
+            self.sessions.push(self.backend.connect(number).await);
+        }
+    }
+
+    /// Lets something happen. Edits of what is not there are refused, which is well.
+    async fn happen(mut self, event: &Event) -> Self {
+        let (fleet, admin) = (&self.backend.fleet, &self.backend.admin);
+        match event {
+            Event::Add { user, key: number, target, sudo } => {
+                let new = new_user(USERS[*user], &[key(*number)], TARGETS[*target], *sudo);
+                fleet.add_user(admin, &new).await.expect("added");
+            }
+            Event::Share { user, target, sudo } => {
+                let on = TARGETS[*target].parse().expect("a target");
+                let login_name = Some(login("deploy"));
+                let (user, sudo, reason) = (login(USERS[*user]), *sudo, String::new());
+                let new = NewGrant { user, on, login: login_name, sudo, reason };
+                let _ = fleet.add_grant(admin, &new).await;
+            }
+            Event::Remove { user } => {
+                let _ = fleet.remove_user(admin, &login(USERS[*user])).await;
+            }
+            Event::Key { user, key: number } => {
+                let keys = NewKeys { keys: vec![key(*number).to_string()] };
+                let _ = fleet.add_keys(admin, &login(USERS[*user]), &keys).await;
+            }
+            Event::Unkey { user, key: number } => {
+                let print = key(*number).fingerprint();
+                let _ = fleet.remove_key(admin, &login(USERS[*user]), &print).await;
+            }
+            Event::Sudo { user, sudo } => {
+                let update = UpdateUser { sudo: Some(*sudo), ..UpdateUser::default() };
+                let _ = fleet.update_user(admin, &login(USERS[*user]), &update).await;
+            }
+            Event::Ungrant { which } => {
+                let grants = fleet.grants(admin, None).await.expect("listed");
+                if let Some(grant) = grants.get(*which) {
+                    fleet.remove_grant(admin, grant.id).await.expect("removed");
+                }
+            }
+            Event::Label { server, on } => {
+                let mut update = UpdateServer::default();
+                if *on {
+                    update.set_labels.insert("role".into(), "web".into());
+                } else {
+                    update.unset_labels.push("role".into());
+                }
+                fleet.update_server(admin, &host(SERVERS[*server]), &update).await.expect("done");
+            }
+            Event::Answer { server, count, statuses } => {
+                self.answer(*server, *count, statuses).await;
+            }
+            Event::Lose { server, sent } => {
+                self.sessions[*server].next(*sent).await.expect("a queue");
+                self.reconnect().await;
+            }
+            Event::Kill => {
+                self.sessions.clear();
+                self.backend = self.backend.after_kill().await;
+                self.reconnect().await;
+            }
+        }
+        self
+    }
+
+    async fn answer(&self, server: usize, count: usize, statuses: &[bool]) -> usize {
+        let session = &self.sessions[server];
+        let actions = session.next(count).await.expect("a queue");
+        for (action, good) in actions.iter().zip(statuses.iter().cycle()) {
+            let status = if *good { Status::Done } else { Status::Failed };
+            session.feedback(&action.reply(status, "")).await.expect("taken");
+        }
+        actions.len()
+    }
+
+    /// For every server: the accounts that differ from the model without a failure, and how many
+    /// failures stand without a difference.
+    async fn silent_differences(&self) -> Vec<String> {
+        let mut db = self.backend.store.read().await.expect("a reader");
+        let model = store::grants::entitlements(&mut db, None).await.expect("read");
+        let mut found = Vec::new();
+        for (id, (name, labels)) in store::servers::names_and_labels(&mut db).await.expect("read") {
+            let confirmed = store::accounts::of_server(&mut db, id).await.expect("read");
+            let wanted = plan::desired(&model, &Host { name: name.clone(), labels });
+            let steps = plan::difference(&wanted, &confirmed);
+            for account in USERS.iter().chain(&["deploy"]).map(|name| login(name)) {
+                let failed = store::actions::standing(&mut db, id, &account).await.expect("read");
+                let failed: Vec<_> = failed.into_iter().map(|(_, step)| step).collect();
+                let differs: Vec<_> = steps.iter().filter(|step| step.login == account).collect();
+                let silent = differs.iter().any(|step| !failed.contains(step));
+                let stale = failed.iter().any(|step| !differs.contains(&step));
+                if silent || stale {
+                    found.push(format!("{name} {account}: differs {differs:?}, failed {failed:?}"));
+                }
+            }
+        }
+        found
+    }
+
+    async fn answer_everything(&self, statuses: &[bool]) {
+        for server in 0..SERVERS.len() {
+            while self.answer(server, 7, statuses).await > 0 {}
+        }
+    }
+}
+
+async fn weather(events: Vec<Event>, last: Vec<bool>) {
+    let mut storm = Storm::begin().await;
+    for event in &events {
+        storm = storm.happen(event).await;
+    }
+    storm.answer_everything(&last).await;
+    let differences = storm.silent_differences().await;
+    assert!(differences.is_empty(), "after the storm: {differences:#?}");
+    for name in SERVERS {
+        let (fleet, admin) = (&storm.backend.fleet, &storm.backend.admin);
+        fleet.sync_server(admin, &host(name)).await.expect("planned");
+    }
+    storm.answer_everything(&[true]).await;
+    let differences = storm.silent_differences().await;
+    assert!(differences.is_empty(), "after the sync: {differences:#?}");
+    let status = storm.backend.fleet.status(&storm.backend.admin).await.expect("read");
+    assert_eq!((status.queued, status.sent, status.failed), (0, 0, 0));
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 40, max_shrink_iters: 400, ..Config::default() })]
+
+    #[test]
+    fn a_server_differs_from_the_model_only_where_a_failure_says_so(
+        events in vec(event(), 1..40), last in vec(any::<bool>(), 5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(weather(events, last));
+    }
+}
