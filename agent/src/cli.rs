@@ -124,13 +124,13 @@ pub struct GenerateKeyArgs {
 #[command(after_help = "\
 Replacing the key:
   bastio-agent --agent-key new.key generate-key
-  bastio-agent upload-key --new-agent-key new.key --backend URL --api-key-file FILE
+  bastio-agent upload-key --new-agent-key new.key --api-key-file FILE
   systemctl restart bastio-agent
 Once the backend has accepted it, the new key takes the place of the old one, which is not kept.")]
 pub struct UploadKeyArgs {
-    /// The backend's HTTP side, or the full base URL of a version-1 API
+    /// The backend's HTTP side [default: where this server was enrolled]
     #[arg(long, value_name = "URL")]
-    pub backend: String,
+    pub backend: Option<String>,
     /// Where the API key comes from.
     #[command(flatten)]
     pub api_key: ApiKeyArgs,

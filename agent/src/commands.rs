@@ -82,7 +82,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, CommandError> {
     let settings = match (load(cli), &cli.command) {
         // The state may be read by everyone, the configuration by root alone.
         (Err(ConfigError::Unreadable { .. }), Command::Status(_)) => {
-            Settings::load(Path::new("/dev/null"), Layer::default())?
+            Settings::without_file(&cli.config, Layer::default())?
         }
         (loaded, _) => loaded?,
     };

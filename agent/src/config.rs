@@ -37,6 +37,8 @@ pub struct Settings {
     pub file: PathBuf,
     /// The backend; `None` before the server is enrolled.
     pub backend: Option<BackendSettings>,
+    /// URL of the backend's HTTP side, for `upload-key`.
+    pub api_url: Option<String>,
     /// Path of the agent's private key.
     pub agent_key: PathBuf,
     /// The account that the connector runs as.
@@ -132,16 +134,29 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] when a source is there and not usable.
     pub fn load(file: &Path, flags: Layer) -> Result<Self, ConfigError> {
-        Self::merge(file, flags, layer::environment(None)?)
+        Self::merge(file, flags, layer::environment(None)?, file::read(file)?)
     }
 
-    fn merge(file: &Path, flags: Layer, environment: Layer) -> Result<Self, ConfigError> {
-        let in_file = file::read(file)?;
+    /// The settings without the file, for who may not read it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the environment is not usable.
+    pub fn without_file(file: &Path, flags: Layer) -> Result<Self, ConfigError> {
+        Self::merge(file, flags, layer::environment(None)?, Layer::default())
+    }
+
+    fn merge(
+        file: &Path,
+        flags: Layer,
+        environment: Layer,
+        in_file: Layer,
+    ) -> Result<Self, ConfigError> {
         let notes = in_file.notes.clone();
         let merged = flags.or(environment).or(in_file);
         Ok(Self {
             file: file.to_owned(),
             backend: backend(&merged)?,
+            api_url: merged.api_url,
             agent_key: merged.agent_key.unwrap_or_else(|| DEFAULT_AGENT_KEY.into()),
             user: merged.user.unwrap_or_else(|| DEFAULT_USER.to_owned()),
             key_policy: merged

@@ -328,6 +328,10 @@ impl BackendConnector {
         let trouble = match (fault, reason) {
             (Some(fault), _) => Trouble::Malformed(fault),
             (None, CloseReason::RetryAfter(pause)) => Trouble::Paced(pause),
+            // The sign of life did not come in time.
+            (None, CloseReason::PeerStalled | CloseReason::DeadPeer) => {
+                Trouble::Network("the backend no longer answers".to_owned())
+            }
             (None, reason) => Trouble::Network(reason.to_string()),
         };
         self.happen(Event::Down(trouble)).await;

@@ -130,6 +130,7 @@ pub fn enroll(
         // Our backend knows the server by its key. A version-1 backend wants the API key at
         // every login.
         api_key: uploaded.is_version_1().then_some(&asked.api_key),
+        api_url: &asked.backend,
         agent_key: key_file,
     };
     config::write(config_file, &backend)?;

@@ -7,6 +7,7 @@ use bastio_transport::PrivateKey;
 use nix::unistd::Group;
 
 use super::{complain, load, say};
+use crate::accounts::MANAGED_GROUP;
 use crate::cli::Cli;
 use crate::config::{BackendSettings, Settings};
 use crate::connector::lockdown::Identity;
@@ -57,6 +58,7 @@ fn findings(settings: &Settings) -> Vec<Finding> {
         Finding { what: "agent key", text: agent_key(&settings.agent_key) },
         Finding { what: "user", text: user(&settings.user) },
         Finding { what: "sudo group", text: sudo_group() },
+        Finding { what: "group", text: managed_group() },
     ];
     findings.extend(TOOLS.map(|tool| Finding { what: tool, text: find(tool) }));
     findings
@@ -87,6 +89,14 @@ fn sudo_group() -> Result<String, String> {
         "neither sudo nor wheel: users with sudo rights will be refused\nhint: install sudo"
             .to_owned()
     })
+}
+
+fn managed_group() -> Result<String, String> {
+    match Group::from_name(MANAGED_GROUP) {
+        Ok(Some(group)) => Ok(format!("{MANAGED_GROUP}, {} members", group.mem.len())),
+        Ok(None) => Ok(format!("{MANAGED_GROUP} is made when it is first needed")),
+        Err(error) => Err(format!("{MANAGED_GROUP}: {error}")),
+    }
 }
 
 fn find(tool: &str) -> Result<String, String> {

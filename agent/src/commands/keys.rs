@@ -28,7 +28,8 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
         name: args.name.clone(),
         key_kind: kind(args.kind, None),
     };
-    if asked.backend.starts_with("http://") && args.host_key.is_none() {
+    let trusted = args.host_key.is_some() || settings.backend.is_some();
+    if asked.backend.starts_with("http://") && !trusted {
         say("warning: plain http without --host-key: whoever is in between can take the API key \
              and the backend's place");
     }
@@ -46,8 +47,10 @@ fn tell(done: &Enrolled, settings: &Settings) {
     say(&format!("  host key       {} (pinned)", done.pinned));
     say(&format!("  configuration  {}", settings.file.display()));
     if !done.checked {
-        say("The host key was not checked. Compare it with what `bastio status` shows for the \
-             backend, or enrol with --host-key.");
+        say(
+            "The host key was not checked. Compare it with the --host-key that `bastio api-key add` \
+             prints, or with the backend's first words.",
+        );
     }
     say("Next: bastio-agent start");
 }
@@ -83,7 +86,11 @@ pub(super) fn upload(args: &UploadKeyArgs, settings: &Settings) -> Result<(), Co
         }
         given => given?,
     };
-    let api = Api::new(&args.backend).map_err(EnrollError::from)?;
+    let url = args.backend.as_ref().or(settings.api_url.as_ref()).ok_or_else(|| {
+        let text = "the backend's URL is not known\nhint: --backend http://HOST:2358";
+        CommandError::Usage(text.to_owned())
+    })?;
+    let api = Api::new(url).map_err(EnrollError::from)?;
     let Some(new) = &args.new_agent_key else {
         let key = PrivateKey::read(&settings.agent_key)?;
         enroll::upload(&api, &api_key, &key)?;

@@ -27,6 +27,8 @@ pub struct Backend<'a> {
     pub host_key: &'a str,
     /// Only for version-1 backends.
     pub api_key: Option<&'a Secret>,
+    /// URL of its HTTP side.
+    pub api_url: &'a str,
     /// Path of the private key that was uploaded; written when it is not the default.
     pub agent_key: &'a Path,
 }
@@ -143,6 +145,7 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("port", Some(backend.port.to_string()));
     line("host_key", Some(format!("[{}]", quote(backend.host_key))));
     line("api_key", backend.api_key.map(|key| quote(key.expose())));
+    line("api_url", Some(quote(backend.api_url)));
     let key = backend.agent_key;
     line("agent_key", (key != Path::new(DEFAULT_AGENT_KEY)).then(|| path(key)));
     line("user", kept.user.as_deref().map(quote));

@@ -27,6 +27,8 @@ pub struct Layer {
     pub host_key: Option<Lines>,
     /// API key; only for backends that speak version 1.
     pub api_key: Option<Secret>,
+    /// URL of the backend's HTTP side, for `upload-key`.
+    pub api_url: Option<String>,
     /// Path of the agent's private key. Default `/etc/bastio/agent.key`.
     pub agent_key: Option<PathBuf>,
     /// The account that the connector runs as. Default `bastio`.
@@ -51,6 +53,7 @@ impl Layer {
             port: self.port.or(below.port),
             host_key: self.host_key.or(below.host_key),
             api_key: self.api_key.or(below.api_key),
+            api_url: self.api_url.or(below.api_url),
             agent_key: self.agent_key.or(below.agent_key),
             user: self.user.or(below.user),
             min_rsa_bits: self.min_rsa_bits.or(below.min_rsa_bits),

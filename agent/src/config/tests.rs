@@ -34,7 +34,7 @@ fn variables(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 }
 
 fn load(file: &Path) -> Result<Settings, ConfigError> {
-    Settings::merge(file, Layer::default(), Layer::default())
+    Settings::merge(file, Layer::default(), Layer::default(), super::file::read(file)?)
 }
 
 #[test]
@@ -50,7 +50,8 @@ fn flags_beat_the_environment_beats_the_file_beats_defaults() {
         (flags, environment, "flag", 2),
     ];
     for (flags, environment, host, port) in table {
-        let settings = Settings::merge(&file, flags, environment).unwrap();
+        let settings =
+            Settings::merge(&file, flags, environment, super::file::read(&file).unwrap()).unwrap();
         let backend = settings.backend().unwrap();
         assert_eq!((backend.host.as_str(), backend.port.get()), (host, port));
         assert_eq!(settings.log, tracing::level_filters::LevelFilter::ERROR);
@@ -166,7 +167,7 @@ fn several_host_keys_may_be_pinned() {
         Lines::Many(vec![HOST_KEY.to_owned(), HOST_KEY.to_owned()]),
     ] {
         let flags = Layer { host: Some("x".to_owned()), host_key: Some(lines), ..Layer::default() };
-        let settings = Settings::merge(&file, flags, Layer::default()).unwrap();
+        let settings = Settings::merge(&file, flags, Layer::default(), Layer::default()).unwrap();
         assert_eq!(settings.backend().unwrap().host_keys.len(), 2);
     }
 }
@@ -183,6 +184,7 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
             port: DEFAULT_PORT,
             host_key: HOST_KEY,
             api_key,
+            api_url: "http://b:1",
             agent_key: Path::new("/elsewhere/agent.key"),
         };
         write(&file, &found).unwrap();
@@ -190,6 +192,7 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
         let backend = settings.backend().unwrap();
         assert_eq!(backend.api_key.as_ref(), api_key);
         assert_eq!(backend.host, host);
+        assert_eq!(settings.api_url.as_deref(), Some("http://b:1"));
         assert_eq!(settings.agent_key, Path::new("/elsewhere/agent.key"));
         assert_eq!((settings.user.as_str(), settings.key_policy.min_rsa_bits), ("other", 4096));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -206,6 +209,7 @@ fn an_enrolment_does_not_overwrite_the_originals_file() {
         port: DEFAULT_PORT,
         host_key: HOST_KEY,
         api_key: None,
+        api_url: "u",
         agent_key: Path::new("x"),
     };
     assert!(write(&file, &found).is_err());
