@@ -112,7 +112,9 @@ pub(super) fn run<A: Accounts>(
 ) -> Result<Ended, ProcessorError> {
     let peers = Peers::with(settings.connector_user.as_deref())?;
     let mut ready = settings.ready;
+    let pause = settings.heartbeat.as_ref().map(|it| it.every.max(SHORTEST_HEARTBEAT));
     let mut service = Service {
+        pause,
         processor: Processor::new(accounts, settings.key_policy),
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,
@@ -135,6 +137,8 @@ pub(super) fn run<A: Accounts>(
 }
 
 struct Service<A> {
+    /// Time between heartbeats when idle.
+    pause: Option<Duration>,
     processor: Processor<A>,
     status: StatusFile,
     heartbeat: Option<Heartbeat>,
@@ -144,7 +148,7 @@ struct Service<A> {
 impl<A: Accounts> Service<A> {
     fn serve_all(&mut self, listener: &Listener, peers: Peers) -> Result<Ended, ProcessorError> {
         loop {
-            let deadline = self.next_beat().map(|pause| Instant::now() + pause);
+            let deadline = self.pause.map(|pause| Instant::now() + pause);
             match listener.accept(peers, &self.stop, deadline)? {
                 Accepted::TimeOver => {}
                 Accepted::Stopped => return Ok(Ended::Stopped),
@@ -178,7 +182,7 @@ impl<A: Accounts> Service<A> {
             if self.stop.is_over() {
                 return Ended::Stopped;
             }
-            let idle = self.next_beat().map_or_else(never, crossbeam_channel::after);
+            let idle = self.pause.map_or_else(never, crossbeam_channel::after);
             let message = select! {
                 recv(end_point.ingress) -> message => match message {
                     Ok(message) => Some(message),
@@ -210,10 +214,6 @@ impl<A: Accounts> Service<A> {
                 end_point.egress.send_timeout(answer, LAST_ANSWER_LIMIT).is_ok()
             }
         }
-    }
-
-    fn next_beat(&self) -> Option<Duration> {
-        self.heartbeat.as_ref().map(|heartbeat| heartbeat.every.max(SHORTEST_HEARTBEAT))
     }
 
     fn beat(&mut self) {

@@ -228,3 +228,41 @@ fn the_heartbeat_follows_progress() {
     // Asked for every millisecond, but an idle processor keeps to 15 s.
     assert_eq!(beats.try_iter().count(), 0);
 }
+
+/// A service whose heart beats as often as a test likes, and its beats.
+fn beating(stop: Stop, folder: &TempDir) -> (Service<Fake>, mpsc::Receiver<()>) {
+    let (beat, beats) = mpsc::channel();
+    let beat = Box::new(move || beat.send(()).unwrap());
+    let service = Service {
+        pause: Some(Duration::from_millis(5)),
+        processor: Processor::new(Fake::default(), KeyPolicy::default()),
+        status: StatusFile::new(folder.path().join("status.json")),
+        heartbeat: Some(Heartbeat { every: Duration::from_secs(60), beat }),
+        stop,
+    };
+    (service, beats)
+}
+
+fn three_beats(beats: &mpsc::Receiver<()>) {
+    for _ in 0..3 {
+        beats.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+}
+
+#[test]
+fn an_idle_processor_beats_with_a_connector_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("processor.sock");
+    let (handle, stop) = Stop::new().unwrap();
+    let (mut service, beats) = beating(stop, &folder);
+    let peers = Peers::with(None).unwrap();
+    let listener = Listener::bind(&path, peers).unwrap();
+    let thread = std::thread::spawn(move || service.serve_all(&listener, peers).unwrap());
+    three_beats(&beats);
+    let mut connector = Connector::new(UnixStream::connect(&path).unwrap());
+    assert_eq!(connector.ask(ADD), Status::Done);
+    beats.try_iter().for_each(drop);
+    three_beats(&beats);
+    drop(handle);
+    assert_eq!(thread.join().unwrap(), Ended::Stopped);
+}
