@@ -99,7 +99,6 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// Whether shapes that only root can make can be tried; says so if not.
-#[expect(clippy::print_stderr, reason = "a test that is not run must be seen")]
 fn is_root() -> bool {
     let is_root = Uid::effective().is_root();
     if !is_root {
