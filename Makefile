@@ -38,5 +38,9 @@ test: ## format check, lints, all tests (the end-to-end ones need root)
 fmt: ## format the code
 	cargo fmt --all
 
-bench: ## run the benchmarks
-	cargo run --release -p bastio-bench
+bench: ## measure the release programs against floors and limits (needs root)
+	@tests/install-tools test
+	cargo build --release -p bastio-agent
+	cargo build --release -p bastio-backend -p bastio -p bastio-bench -p bastio-tests
+	@$(AS_ROOT) $(dir $(BUILT))release/bastio-lab prepare
+	$(AS_ROOT) $(dir $(BUILT))release/bastio-bench

@@ -1,1 +1,0 @@
-//! Benchmarks against floors; prints tables. Not part of the tests.
