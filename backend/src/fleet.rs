@@ -44,7 +44,7 @@ impl Fleet {
     /// [`FleetError::Store`].
     pub async fn status(&self, _proof: &Admin) -> Result<StatusReport, FleetError> {
         let mut db = self.store.read().await?;
-        let (queued, sent, failed) = store::actions::counts(&mut db).await?;
+        let (queued, sent, failed) = store::outcomes::counts(&mut db).await?;
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: store::revisions::current(&mut db).await?,

@@ -1,7 +1,8 @@
 //! From the model to what each server must look like, and from there to actions.
 //!
 //! Pure: values in, values out. This room must not know the database, sessions, clocks or who
-//! asked. [`difference`] is the only place that decides what a server is told.
+//! asked. [`difference`] is the only place that decides what a server is told; [`revise`] fits it
+//! to what is queued already.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,6 +118,76 @@ pub fn difference(desired: &Accounts, projected: &Accounts) -> Vec<Step> {
         steps.extend(actions.into_iter().map(|action| Step { login: login.clone(), action }));
     }
     steps
+}
+
+/// How a queue changes: what is dropped from its unsent end and what is added behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revised {
+    /// Places in `unsent`.
+    pub drop: Vec<usize>,
+    /// What is added.
+    pub add: Vec<Step>,
+}
+
+/// Leads to `desired` from `projected`, the accounts as they will be after everything that was
+/// ever sent, and from the steps still `unsent`. Unsent steps that are not needed any more are
+/// dropped: nobody comes to a server, were it for a moment, after the right to it has ended.
+#[must_use]
+pub fn revise(desired: &Accounts, projected: &Accounts, unsent: &[Step]) -> Revised {
+    let logins: BTreeSet<&Username> = desired
+        .keys()
+        .chain(projected.keys())
+        .chain(unsent.iter().map(|step| &step.login))
+        .collect();
+    let mut revised = Revised::default();
+    for login in logins {
+        let own = unsent.iter().enumerate().filter(|(_, step)| step.login == *login).collect();
+        let Revised { drop, add } =
+            revise_account(&only(desired, login), &only(projected, login), own);
+        revised.drop.extend(drop);
+        revised.add.extend(add);
+    }
+    revised.drop.sort_unstable();
+    revised.add.sort_by_key(|step| step.action != Action::RemoveUser);
+    revised
+}
+
+/// [`revise`] for one account.
+fn revise_account(wanted: &Accounts, present: &Accounts, unsent: Vec<(usize, &Step)>) -> Revised {
+    let steps = |queue: &[(usize, &Step)]| queue.iter().map(|(_, step)| *step).cloned().collect();
+    let reaches = |queue: &Vec<Step>| projected(present.clone(), queue) == *wanted;
+    if reaches(&steps(&unsent)) {
+        return Revised::default();
+    }
+    let todo = difference(wanted, present);
+    let lacks = |kept: &[(usize, &Step)], step: &Step| kept.iter().all(|(_, kept)| *kept != step);
+    let mut kept = Vec::new();
+    for (place, step) in unsent.iter().copied().filter(|(_, step)| todo.contains(step)) {
+        if lacks(&kept, step) {
+            kept.push((place, step));
+        }
+    }
+    if todo.iter().any(|step| gives(step) && lacks(&kept, step)) {
+        kept.retain(|(_, step)| gives(step));
+    }
+    let mut add: Vec<Step> = todo.iter().filter(|step| lacks(&kept, step)).cloned().collect();
+    let mut queue: Vec<Step> = steps(&kept);
+    queue.extend(add.iter().cloned());
+    if !reaches(&queue) {
+        kept.clear();
+        add = todo;
+    }
+    let dropped = unsent.iter().map(|(place, _)| *place);
+    let stays = |place: &usize| kept.iter().any(|(kept, _)| kept == place);
+    Revised { drop: dropped.filter(|place| !stays(place)).collect(), add }
+}
+
+fn only(accounts: &Accounts, login: &Username) -> Accounts {
+    accounts.get(login).map(|account| (login.clone(), account.clone())).into_iter().collect()
+}
+
+fn gives(step: &Step) -> bool {
+    matches!(step.action, Action::AddUser { .. } | Action::AddKey { .. })
 }
 
 fn create(wanted: &Account) -> Vec<Action> {

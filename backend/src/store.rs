@@ -9,6 +9,7 @@ pub mod actions;
 pub mod api_keys;
 pub mod audit;
 pub mod grants;
+pub mod outcomes;
 pub mod revisions;
 pub mod servers;
 pub mod users;

@@ -39,8 +39,8 @@ impl Scope {
 }
 
 /// Queues what leads from what the servers have, and have been told, to what the model wants,
-/// and lets `revision` wait for it and for what is still under way for the same accounts. The
-/// servers that got something to do.
+/// takes back what was never sent and is not wanted any more, and lets `revision` wait for all
+/// that is under way for the same accounts. The servers that got something to do.
 pub(crate) async fn replan(
     db: &mut Connection,
     revision: i64,
@@ -53,61 +53,64 @@ pub(crate) async fn replan(
     store::actions::supersede(db, scope.server(), scope.logins()).await?;
     let model = store::grants::entitlements(db, scope.logins()).await?;
     let mut present = Present::load(db, scope).await?;
-    let mut queue = Vec::new();
-    let mut under_way = Vec::new();
+    let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
     for (server, host) in hosts(db, scope).await? {
         let (accounts, pending) = present.take(server);
-        let steps: Vec<Step> = pending.iter().map(|queued| step(queued.message.clone())).collect();
         let wanted = plan::desired(&model, &host);
-        let todo = plan::difference(&wanted, &plan::projected(accounts, &steps));
-        under_way.extend(pending.iter().map(|queued| queued.id));
-        queue.extend(todo.into_iter().map(|step| (server, message(step))));
+        let (sent, unsent): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|queued| queued.tries > 0);
+        let after_sent = plan::projected(accounts, &steps(&sent));
+        let revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
+        under_way.extend(sent.iter().map(|queued| queued.id));
+        for (place, queued) in unsent.iter().enumerate() {
+            let dropped = revised.drop.contains(&place);
+            if dropped { unneeded.push(queued.id) } else { under_way.push(queued.id) }
+        }
+        queue.extend(revised.add.into_iter().map(|step| (server, message(step))));
     }
+    let reason = format!("not sent: revision {revision} took its place");
+    store::actions::cancel(db, &unneeded, &reason, now).await?;
     under_way.extend(store::actions::enqueue(db, &queue, now).await?);
     store::actions::link(db, revision, &under_way).await?;
     let servers: BTreeSet<ServerId> = queue.into_iter().map(|(server, _)| server).collect();
     Ok(servers.into_iter().collect())
 }
 
-/// An action that has ended.
-pub(crate) struct Ended<'a> {
-    /// Its number.
-    pub(crate) id: ActionId,
-    /// Its server.
-    pub(crate) server: ServerId,
-    /// Its account.
-    pub(crate) login: &'a Username,
-    /// Whether the answer left open how the account is now.
-    pub(crate) doubtful: bool,
+fn steps(queue: &[QueuedAction]) -> Vec<Step> {
+    queue.iter().map(|queued| step(queued.message.clone())).collect()
 }
 
 /// Brings an account in line once nothing is under way for it any more, without trying again what
 /// has failed: after a failure, what was queued behind it was worked out from a state that never
-/// came. Failures whose wish is gone by now are forgotten. Whether something was queued.
+/// came. Failures whose wish is gone by now are forgotten. Edits that waited for the action
+/// `ended` wait for what this queues. Whether something was queued.
 pub(crate) async fn settle(
     db: &mut Connection,
-    ended: &Ended<'_>,
+    server: ServerId,
+    login: &Username,
+    ended: ActionId,
     now: i64,
 ) -> Result<bool, StoreError> {
-    if store::actions::is_pending(db, ended.server, ended.login).await? {
+    if store::actions::is_pending(db, server, login).await? {
         return Ok(false);
     }
-    let failed = store::actions::standing(db, ended.server, ended.login).await?;
-    if failed.is_empty() && !ended.doubtful {
+    let failed = store::actions::standing(db, server, login).await?;
+    if failed.is_empty() && !store::accounts::is_doubtful(db, server, login).await? {
         return Ok(false);
     }
-    let scope = Scope::Server(ended.server, Some(BTreeSet::from([ended.login.clone()])));
-    let Some((server, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
+    let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
+    let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
     let (accounts, _) = Present::load(db, &scope).await?.take(server);
     let model = store::grants::entitlements(db, scope.logins()).await?;
     let todo = plan::difference(&plan::desired(&model, &host), &accounts);
     for (id, _) in failed.iter().filter(|(_, step)| !todo.contains(step)) {
         store::actions::forget_failure(db, *id).await?;
     }
+    store::accounts::set_doubtful(db, server, login, false).await?;
     let fresh = todo.into_iter().filter(|step| failed.iter().all(|(_, failed)| failed != step));
     let queue: Vec<(ServerId, ActionMessage)> = fresh.map(|step| (server, message(step))).collect();
     let ids = store::actions::enqueue(db, &queue, now).await?;
-    for revision in store::actions::revisions_of(db, ended.id).await? {
+    for revision in store::actions::revisions_of(db, ended).await? {
         store::actions::link(db, revision, &ids).await?;
     }
     Ok(!ids.is_empty())

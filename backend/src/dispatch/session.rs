@@ -8,8 +8,7 @@ use bastio_protocol::{
 };
 
 use super::presence::{Generation, Inbox};
-use super::queue::{self, Ended};
-use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal};
+use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::audit::{self, Actor, Event};
 use crate::plan::Step;
 use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
@@ -165,7 +164,7 @@ impl Session {
             Err(reason) => {
                 let feedback = reason.to_owned();
                 let ending = Ending { state: ActionState::Failed, status: None, feedback };
-                self.end(db, &action, &ending, false).await?;
+                self.end(db, &action, &ending).await?;
                 Ok(None)
             }
         }
@@ -183,17 +182,17 @@ impl Session {
             return Ok(true);
         }
         let success = feedback.status.is_success();
-        let asked = step(known.action.message.clone());
-        let done = self.believed(asked.clone(), feedback.status);
         if success {
-            store::accounts::confirm(db, self.server.id, &done).await?;
+            let asked = step(known.action.message.clone());
+            store::accounts::confirm(db, self.server.id, &asked).await?;
+            self.doubt(db, asked, feedback.status).await?;
         }
         let ending = Ending {
             state: if success { ActionState::Done } else { ActionState::Failed },
             status: Some(feedback.status),
             feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
         };
-        self.end(db, &known.action, &ending, done != asked).await
+        self.end(db, &known.action, &ending).await
     }
 
     /// Ends an action; whether that queued something more.
@@ -202,7 +201,6 @@ impl Session {
         db: &mut Connection,
         action: &QueuedAction,
         ending: &Ending,
-        doubtful: bool,
     ) -> Result<bool, StoreError> {
         let now = self.dispatch.store.now();
         store::actions::finish(db, action.id, ending, now).await?;
@@ -211,9 +209,7 @@ impl Session {
         let status = ending.status.map(Status::code);
         tracing::info!(server = %self.server.name, mid = %message.mid.text(),
             action = message.action.name(), user = %message.username, status, "action ended");
-        let (server, login) = (self.server.id, &message.username);
-        let ended = Ended { id: action.id, server, login, doubtful };
-        queue::settle(db, &ended, now).await
+        queue::settle(db, self.server.id, &message.username, action.id, now).await
     }
 
     async fn note(
@@ -239,17 +235,24 @@ impl Session {
     /// gone; asked again, it says 300 when it is and 500 when it is not.
     fn wants_second_try(&self, known: &KnownAction, status: Status) -> bool {
         let removes = known.action.message.action == Action::RemoveUser;
-        self.info.legacy && removes && !status.is_success() && known.tries < 2
+        self.info.legacy && removes && !status.is_success() && known.action.tries < 2
     }
 
-    /// What an answer proves. The original's add-user answers 300 for an account that exists
-    /// without bringing its sudo rights in line: they are then asked for once more.
-    fn believed(&self, mut asked: Step, status: Status) -> Step {
-        let exists = self.info.legacy && status == Status::Unchanged;
-        if let Action::AddUser { sudo } = &mut asked.action {
-            *sudo &= !exists;
+    /// The original's add-user answers 300 for an account that exists without bringing its sudo
+    /// rights in line: they do not count as given, and are asked for once more.
+    async fn doubt(
+        &self,
+        db: &mut Connection,
+        mut done: Step,
+        status: Status,
+    ) -> Result<(), StoreError> {
+        let Action::AddUser { sudo } = &mut done.action else { return Ok(()) };
+        if self.info.legacy && status == Status::Unchanged && *sudo {
+            *sudo = false;
+            store::accounts::confirm(db, self.server.id, &done).await?;
+            store::accounts::set_doubtful(db, self.server.id, &done.login, true).await?;
         }
-        asked
+        Ok(())
     }
 }
 

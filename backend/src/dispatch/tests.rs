@@ -251,8 +251,9 @@ async fn a_failed_removal_does_not_leave_an_old_key_behind_a_new_account() {
     backend.add_user("alice", &[key(10)], "web-1", false).await;
     backend.answer_all(&session, Status::Done).await;
     backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    let mut sent = session.next(10).await.expect("a queue");
     let change = backend.add_user("alice", &[key(11)], "web-1", false).await;
-    let sent = session.next(10).await.expect("a queue");
+    sent.extend(session.next(10).await.expect("a queue"));
     assert_eq!(names(&sent), ["remove-user", "add-user", "add-key"]);
     session.feedback(&sent[0].reply(Status::Failed, "busy")).await.expect("taken");
     session.feedback(&sent[1].reply(Status::Unchanged, "")).await.expect("taken");
@@ -356,4 +357,46 @@ async fn times_of_sessions_are_on_record() {
     assert_eq!(row.address, Some(ADDRESS.to_string()));
     assert_eq!(row.agent.as_deref(), Some("SSH-2.0-test"));
     assert_eq!(backend.keys.list(&backend.admin).await.expect("listed")[0].role, Role::Admin);
+}
+
+#[tokio::test]
+async fn nobody_comes_to_a_server_after_the_right_to_it_has_ended() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let added = backend.add_user("alice", &[key(10)], "web-1", true).await;
+    let removed = backend.fleet.remove_user(&backend.admin, &login("alice")).await;
+    let removed = removed.expect("removed");
+    assert!(removed.complete && removed.servers.is_empty());
+    let session = backend.connect(1).await;
+    assert!(session.next(10).await.expect("a queue").is_empty());
+    let wait = std::time::Duration::ZERO;
+    let added = backend.fleet.change(&backend.admin, added.revision, None, wait).await;
+    let added = added.expect("there");
+    assert!(added.complete);
+    for action in &added.servers[0].actions {
+        let text = action.feedback.as_deref();
+        assert_eq!((action.state, action.tries), (ActionState::Failed, 0));
+        assert_eq!(text, Some("not sent: revision 3 took its place"));
+    }
+    let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
+    assert_eq!((detail.server.pending, detail.server.failed), (0, 0));
+}
+
+#[tokio::test]
+async fn a_key_given_to_an_account_thought_absent_is_taken_back() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let sent = session.next(10).await.expect("a queue");
+    session.feedback(&sent[0].reply(Status::Failed, "half made")).await.expect("taken");
+    let print = key(10).fingerprint();
+    let removed = backend.fleet.remove_key(&backend.admin, &login("alice"), &print).await;
+    assert!(!removed.expect("removed").complete);
+    session.feedback(&sent[1].reply(Status::Done, "")).await.expect("taken");
+    assert_eq!(
+        backend.answer_all(&session, Status::Done).await,
+        ["add-user alice", "remove-key alice"]
+    );
+    assert!(confirmed(&backend, web.id).await[&login("alice")].keys.is_empty());
 }

@@ -47,10 +47,10 @@ impl Fleet {
         let mut db = self.store.read().await?;
         let summary = store::revisions::summary(&mut db, revision).await?;
         let summary = summary.ok_or(FleetError::NoSuchRevision(revision))?;
-        let progress = store::actions::progress(&mut db, revision).await?;
+        let progress = store::outcomes::progress(&mut db, revision).await?;
         let mut servers = Vec::<ServerOutcome>::new();
         let mut last = None;
-        for row in store::actions::outcomes(&mut db, revision).await? {
+        for row in store::outcomes::outcomes(&mut db, revision).await? {
             if last.replace(row.server) != Some(row.server) {
                 let presence = self.presence(row.server, row.last_seen);
                 servers.push(ServerOutcome { server: row.name, presence, actions: Vec::new() });
@@ -66,6 +66,6 @@ impl Fleet {
 
     async fn progress(&self, revision: i64) -> Result<u64, FleetError> {
         let mut db = self.store.read().await?;
-        Ok(store::actions::progress(&mut db, revision).await?)
+        Ok(store::outcomes::progress(&mut db, revision).await?)
     }
 }

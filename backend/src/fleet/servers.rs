@@ -44,7 +44,7 @@ impl Fleet {
         let row = row.ok_or_else(|| FleetError::NoSuchServer(name.clone()))?;
         let labels = store::servers::labels(&mut db, row.id).await?;
         let confirmed = store::accounts::of_server(&mut db, row.id).await?;
-        let failures = store::actions::standing_reports(&mut db, row.id).await?;
+        let failures = store::outcomes::standing_reports(&mut db, row.id).await?;
         let accounts = confirmed.into_iter().map(|(username, account)| Account {
             username,
             sudo: account.sudo,

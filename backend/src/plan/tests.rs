@@ -194,4 +194,48 @@ proptest! {
             prop_assert!(!account.keys.is_empty(), "an account without anybody stays");
         }
     }
+
+    #[test]
+    fn a_revised_queue_leads_to_what_is_wanted(
+        present in accounts(), first in accounts(), second in accounts(), third in accounts(),
+    ) {
+        let mut queue = Vec::new();
+        for wanted in [first, second, third] {
+            queue = revised(&wanted, &present, &queue);
+            prop_assert_eq!(&projected(present.clone(), &queue), &wanted);
+            prop_assert_eq!(revise(&wanted, &present, &queue), Revised::default());
+            let mut now = present.clone();
+            for step in &queue {
+                let known = wanted.contains_key(&step.login) || present.contains_key(&step.login);
+                prop_assert!(known, "{step:?} for nobody");
+                confirm(&mut now, step);
+                let stays = |a: &Accounts| a.get(&step.login).is_some_and(|a| !a.keys.is_empty());
+                prop_assert!(!stays(&wanted) || !stays(&present) || stays(&now), "no key left");
+                if let Action::AddKey { public_key } = &step.action {
+                    prop_assert!(wanted[&step.login].keys.contains(public_key), "a key not wanted");
+                }
+            }
+        }
+    }
+}
+
+/// The queue after an edit.
+fn revised(wanted: &Accounts, present: &Accounts, queue: &[Step]) -> Vec<Step> {
+    let Revised { drop, add } = revise(wanted, present, queue);
+    let kept = queue.iter().enumerate().filter(|(place, _)| !drop.contains(place));
+    kept.map(|(_, step)| step.clone()).chain(add).collect()
+}
+
+#[test]
+fn what_is_still_needed_keeps_its_place() {
+    let nobody = Accounts::new();
+    let first = Accounts::from([(login("alice"), account(true, &[2]))]);
+    let queue = revised(&first, &nobody, &[]);
+    assert_eq!(words(&queue), ["add-user alice true", "add-key alice key2@test"]);
+    let more = Accounts::from([(login("alice"), account(true, &[1, 2]))]);
+    let change = revise(&more, &nobody, &queue);
+    assert_eq!(change.drop, [0_usize; 0]);
+    assert_eq!(words(&change.add), ["add-key alice key1@test"]);
+    let gone = revise(&nobody, &nobody, &queue);
+    assert_eq!(gone, Revised { drop: vec![0, 1], add: vec![] });
 }

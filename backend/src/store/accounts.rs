@@ -57,16 +57,47 @@ pub async fn of_login(
     Ok(servers)
 }
 
-/// Takes over what an agent says it has done, as [`crate::plan::confirm`] does in memory.
+/// Takes over what an agent says it has done, as [`crate::plan::confirm`] does in memory. An
+/// account that becomes known by anything but add-user is doubtful: no plan counted on it.
 pub async fn confirm(db: &mut Connection, server: ServerId, step: &Step) -> Result<(), StoreError> {
     match &step.action {
-        Action::AddUser { sudo } | Action::UpdateUser { sudo } => {
-            set_sudo(db, server, &step.login, *sudo).await
-        }
+        Action::AddUser { sudo } => set_sudo(db, server, &step.login, *sudo, false).await,
+        Action::UpdateUser { sudo } => set_sudo(db, server, &step.login, *sudo, true).await,
         Action::RemoveUser => remove(db, server, &step.login).await,
         Action::AddKey { public_key } => add_key(db, server, &step.login, public_key).await,
         Action::RemoveKey { public_key } => remove_key(db, server, &step.login, public_key).await,
     }
+}
+
+/// Whether an account is doubtful.
+pub async fn is_doubtful(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+) -> Result<bool, StoreError> {
+    let doubtful: Option<bool> =
+        sqlx::query_scalar("SELECT doubtful FROM accounts WHERE server_id = $1 AND login = $2")
+            .bind(server)
+            .bind(login.as_str())
+            .fetch_optional(db)
+            .await?;
+    Ok(doubtful.unwrap_or(false))
+}
+
+/// Lets an account be doubtful, or trusted again.
+pub async fn set_doubtful(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+    doubtful: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE accounts SET doubtful = $1 WHERE server_id = $2 AND login = $3")
+        .bind(doubtful)
+        .bind(server)
+        .bind(login.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn set_sudo(
@@ -74,14 +105,16 @@ async fn set_sudo(
     server: ServerId,
     login: &Username,
     sudo: bool,
+    doubtful: bool,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO accounts (server_id, login, sudo) VALUES ($1, $2, $3) \
+        "INSERT INTO accounts (server_id, login, sudo, doubtful) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (server_id, login) DO UPDATE SET sudo = excluded.sudo",
     )
     .bind(server)
     .bind(login.as_str())
     .bind(sudo)
+    .bind(doubtful)
     .execute(db)
     .await?;
     Ok(())
@@ -103,7 +136,7 @@ async fn add_key(
     key: &PublicKey,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO accounts (server_id, login, sudo) VALUES ($1, $2, FALSE) \
+        "INSERT INTO accounts (server_id, login, sudo, doubtful) VALUES ($1, $2, FALSE, TRUE) \
          ON CONFLICT (server_id, login) DO NOTHING",
     )
     .bind(server)

@@ -8,12 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::api::{ActionReport, ActionState};
-use bastio_protocol::{ActionMessage, KeyPolicy, Message, MessageId, ServerName, Status, Username};
+use bastio_protocol::api::ActionState;
+use bastio_protocol::{ActionMessage, KeyPolicy, Message, MessageId, Status, Username};
 use sqlx::QueryBuilder;
 
-use super::accounts::parse_login;
-use super::{Connection, ServerId, StoreError, corrupt};
+use super::{Connection, ServerId, StoreError};
 use crate::plan::Step;
 
 /// Rows of one INSERT; eight values each stay far below the engine's limit of 32766.
@@ -31,6 +30,8 @@ pub struct QueuedAction {
     pub id: ActionId,
     /// What goes over the wire.
     pub message: ActionMessage,
+    /// How often it was sent.
+    pub tries: u32,
 }
 
 /// An action that a feedback may answer.
@@ -40,8 +41,6 @@ pub struct KnownAction {
     pub action: QueuedAction,
     /// How far it is.
     pub state: ActionState,
-    /// How often it was sent.
-    pub tries: u32,
 }
 
 /// How an action ended.
@@ -56,6 +55,7 @@ pub struct Ending {
 }
 
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
+type QueuedColumns = (ActionId, String, i64);
 
 /// Puts actions at the end of their servers' queues; their numbers, in the same order.
 pub async fn enqueue(
@@ -91,8 +91,8 @@ pub async fn queued(
     server: ServerId,
     limit: i64,
 ) -> Result<Vec<QueuedAction>, StoreError> {
-    let rows: Vec<(ActionId, String)> = sqlx::query_as(
-        "SELECT id, message FROM actions WHERE server_id = $1 AND state = 'queued' \
+    let rows: Vec<QueuedColumns> = sqlx::query_as(
+        "SELECT id, message, tries FROM actions WHERE server_id = $1 AND state = 'queued' \
          AND state IN ('queued', 'sent') ORDER BY id LIMIT $2",
     )
     .bind(server)
@@ -107,8 +107,8 @@ pub async fn pending_of_server(
     db: &mut Connection,
     server: ServerId,
 ) -> Result<Vec<QueuedAction>, StoreError> {
-    let rows: Vec<(ActionId, String)> = sqlx::query_as(
-        "SELECT id, message FROM actions WHERE server_id = $1 \
+    let rows: Vec<QueuedColumns> = sqlx::query_as(
+        "SELECT id, message, tries FROM actions WHERE server_id = $1 \
          AND state IN ('queued', 'sent') ORDER BY id",
     )
     .bind(server)
@@ -122,16 +122,16 @@ pub async fn pending_of_login(
     db: &mut Connection,
     login: &Username,
 ) -> Result<Pending, StoreError> {
-    let rows: Vec<(ServerId, ActionId, String)> = sqlx::query_as(
-        "SELECT server_id, id, message FROM actions WHERE login = $1 \
+    let rows: Vec<(ServerId, ActionId, String, i64)> = sqlx::query_as(
+        "SELECT server_id, id, message, tries FROM actions WHERE login = $1 \
          AND state IN ('queued', 'sent') ORDER BY id",
     )
     .bind(login.as_str())
     .fetch_all(db)
     .await?;
     let mut servers = Pending::new();
-    for (server, id, message) in rows {
-        servers.entry(server).or_default().push(queued_action((id, message))?);
+    for (server, id, message, tries) in rows {
+        servers.entry(server).or_default().push(queued_action((id, message, tries))?);
     }
     Ok(servers)
 }
@@ -185,11 +185,11 @@ pub async fn find_sent(
     .fetch_optional(db)
     .await?;
     let Some((id, message, state, tries)) = row else { return Ok(None) };
-    let action = queued_action((id, message))?;
+    let action = queued_action((id, message, tries))?;
     if action.message.mid != *mid {
         return Ok(None);
     }
-    Ok(Some(KnownAction { action, state: parse_state(&state)?, tries: count(tries) }))
+    Ok(Some(KnownAction { action, state: parse_state(&state)? }))
 }
 
 /// Ends an action.
@@ -211,6 +211,28 @@ pub async fn finish(
     .bind(id)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Ends actions that were never sent and are not needed any more.
+pub async fn cancel(
+    db: &mut Connection,
+    actions: &[ActionId],
+    reason: &str,
+    now: i64,
+) -> Result<(), StoreError> {
+    for chunk in actions.chunks(ROWS_AT_ONCE) {
+        let mut update =
+            QueryBuilder::<sqlx::Sqlite>::new("UPDATE actions SET state = 'failed', feedback = ");
+        update.push_bind(reason).push(", finished_at = ").push_bind(now);
+        update.push(", steps = steps + 1 WHERE id IN (");
+        let mut list = update.separated(", ");
+        for id in chunk {
+            list.push_bind(*id);
+        }
+        update.push(")");
+        update.build().execute(&mut *db).await?;
+    }
     Ok(())
 }
 
@@ -260,8 +282,8 @@ pub async fn standing(
     server: ServerId,
     login: &Username,
 ) -> Result<Vec<(ActionId, Step)>, StoreError> {
-    let rows: Vec<(ActionId, String)> = sqlx::query_as(
-        "SELECT id, message FROM actions WHERE server_id = $1 AND login = $2 \
+    let rows: Vec<QueuedColumns> = sqlx::query_as(
+        "SELECT id, message, tries FROM actions WHERE server_id = $1 AND login = $2 \
          AND standing = TRUE ORDER BY id",
     )
     .bind(server)
@@ -269,7 +291,7 @@ pub async fn standing(
     .fetch_all(db)
     .await?;
     let steps = rows.into_iter().map(|row| {
-        let QueuedAction { id, message } = queued_action(row)?;
+        let QueuedAction { id, message, .. } = queued_action(row)?;
         Ok((id, step(message)))
     });
     steps.collect()
@@ -279,21 +301,6 @@ pub async fn standing(
 pub async fn forget_failure(db: &mut Connection, id: ActionId) -> Result<(), StoreError> {
     sqlx::query("UPDATE actions SET standing = FALSE WHERE id = $1").bind(id).execute(db).await?;
     Ok(())
-}
-
-/// The failures of a server that stand, for people.
-pub async fn standing_reports(
-    db: &mut Connection,
-    server: ServerId,
-) -> Result<Vec<ActionReport>, StoreError> {
-    let rows: Vec<ReportColumns> = sqlx::query_as(
-        "SELECT action, login, state, tries, status, feedback, mid FROM actions \
-         WHERE server_id = $1 AND standing = TRUE ORDER BY id",
-    )
-    .bind(server)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(report).collect()
 }
 
 /// Takes note that failures are taken up again: those of one server or of all, of these accounts
@@ -349,109 +356,15 @@ pub async fn revisions_of(db: &mut Connection, id: ActionId) -> Result<Vec<i64>,
     Ok(rows)
 }
 
-/// How many steps the actions of a revision have made.
-pub async fn progress(db: &mut Connection, revision: i64) -> Result<u64, StoreError> {
-    let steps: i64 = sqlx::query_scalar(
-        "SELECT COALESCE(SUM(a.steps), 0) FROM revision_actions r \
-         JOIN actions a ON a.id = r.action_id WHERE r.revision = $1",
-    )
-    .bind(revision)
-    .fetch_one(db)
-    .await?;
-    Ok(u64::try_from(steps).unwrap_or(0))
-}
-
-/// A server of a revision: its number, name and last session, and one of its actions.
-pub struct OutcomeRow {
-    /// The server.
-    pub server: ServerId,
-    /// Its name.
-    pub name: ServerName,
-    /// Last time a session began or ended.
-    pub last_seen: Option<i64>,
-    /// One of its actions.
-    pub report: ActionReport,
-}
-
-/// What became of the actions of a revision, by server name, each server's in order.
-pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
-    let rows: Vec<OutcomeColumns> = sqlx::query_as(
-        "SELECT s.id, s.name, s.last_seen, \
-         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.mid \
-         FROM revision_actions r JOIN actions a ON a.id = r.action_id \
-         JOIN servers s ON s.id = a.server_id WHERE r.revision = $1 ORDER BY s.name, s.id, a.id",
-    )
-    .bind(revision)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(outcome).collect()
-}
-
-/// How many actions are queued, are sent, and have failed and stand.
-pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> {
-    let (queued, sent, failed): (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT COUNT(*) FROM actions WHERE state = 'queued' \
-                 AND state IN ('queued', 'sent')), \
-                (SELECT COUNT(*) FROM actions WHERE state = 'sent' \
-                 AND state IN ('queued', 'sent')), \
-                (SELECT COUNT(*) FROM actions WHERE standing = TRUE)",
-    )
-    .fetch_one(db)
-    .await?;
-    Ok((count(queued), count(sent), count(failed)))
-}
-
 /// What a message does to which account.
 #[must_use]
 pub fn step(message: ActionMessage) -> Step {
     Step { login: message.username, action: message.action }
 }
 
-type ReportColumns = (String, String, String, i64, Option<i64>, Option<String>, String);
-type OutcomeColumns = (
-    ServerId,
-    String,
-    Option<i64>,
-    String,
-    String,
-    String,
-    i64,
-    Option<i64>,
-    Option<String>,
-    String,
-);
-
-fn outcome(row: OutcomeColumns) -> Result<OutcomeRow, StoreError> {
-    let (server, name, last_seen, action, login, state, tries, status, feedback, mid) = row;
-    Ok(OutcomeRow {
-        server,
-        name: super::servers::parse_name(&name)?,
-        last_seen,
-        report: report((action, login, state, tries, status, feedback, mid))?,
-    })
-}
-
-fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
-    let (action, login, state, tries, status, feedback, mid) = row;
-    let status = status
-        .map(|code| u16::try_from(code).map_err(corrupt("a status")))
-        .transpose()?
-        .map(|code| Status::try_from(code).map_err(corrupt("a status")))
-        .transpose()?;
-    Ok(ActionReport {
-        action,
-        username: parse_login(&login)?,
-        state: parse_state(&state)?,
-        tries: count(tries),
-        status,
-        feedback,
-        mid,
-    })
-}
-
-fn queued_action((id, message): (ActionId, String)) -> Result<QueuedAction, StoreError> {
+fn queued_action((id, message, tries): QueuedColumns) -> Result<QueuedAction, StoreError> {
     match Message::parse(message.as_bytes(), &KeyPolicy::ANY) {
-        Ok(Message::Action(message)) => Ok(QueuedAction { id, message }),
+        Ok(Message::Action(message)) => Ok(QueuedAction { id, message, tries: count(tries) }),
         Ok(Message::Feedback(_)) | Err(_) => Err(StoreError::Corrupt { what: "a queued action" }),
     }
 }
@@ -465,7 +378,7 @@ fn state_name(state: ActionState) -> &'static str {
     }
 }
 
-fn parse_state(text: &str) -> Result<ActionState, StoreError> {
+pub(super) fn parse_state(text: &str) -> Result<ActionState, StoreError> {
     match text {
         "queued" => Ok(ActionState::Queued),
         "sent" => Ok(ActionState::Sent),
@@ -475,6 +388,6 @@ fn parse_state(text: &str) -> Result<ActionState, StoreError> {
     }
 }
 
-fn count(number: i64) -> u32 {
+pub(super) fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

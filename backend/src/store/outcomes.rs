@@ -1,0 +1,117 @@
+//! What became of actions, for people: by revision, by server, and in numbers.
+
+use bastio_protocol::api::ActionReport;
+use bastio_protocol::{ServerName, Status};
+
+use super::accounts::parse_login;
+use super::actions::{count, parse_state};
+use super::{Connection, ServerId, StoreError, corrupt};
+
+/// The failures of a server that stand, for people.
+pub async fn standing_reports(
+    db: &mut Connection,
+    server: ServerId,
+) -> Result<Vec<ActionReport>, StoreError> {
+    let rows: Vec<ReportColumns> = sqlx::query_as(
+        "SELECT action, login, state, tries, status, feedback, mid FROM actions \
+         WHERE server_id = $1 AND standing = TRUE ORDER BY id",
+    )
+    .bind(server)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(report).collect()
+}
+
+/// How many steps the actions of a revision have made.
+pub async fn progress(db: &mut Connection, revision: i64) -> Result<u64, StoreError> {
+    let steps: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(SUM(a.steps), 0) FROM revision_actions r \
+         JOIN actions a ON a.id = r.action_id WHERE r.revision = $1",
+    )
+    .bind(revision)
+    .fetch_one(db)
+    .await?;
+    Ok(u64::try_from(steps).unwrap_or(0))
+}
+
+/// A server of a revision: its number, name and last session, and one of its actions.
+pub struct OutcomeRow {
+    /// The server.
+    pub server: ServerId,
+    /// Its name.
+    pub name: ServerName,
+    /// Last time a session began or ended.
+    pub last_seen: Option<i64>,
+    /// One of its actions.
+    pub report: ActionReport,
+}
+
+/// What became of the actions of a revision, by server name, each server's in order.
+pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
+    let rows: Vec<OutcomeColumns> = sqlx::query_as(
+        "SELECT s.id, s.name, s.last_seen, \
+         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.mid \
+         FROM revision_actions r JOIN actions a ON a.id = r.action_id \
+         JOIN servers s ON s.id = a.server_id WHERE r.revision = $1 ORDER BY s.name, s.id, a.id",
+    )
+    .bind(revision)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(outcome).collect()
+}
+
+/// How many actions are queued, are sent, and have failed and stand.
+pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> {
+    let (queued, sent, failed): (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM actions WHERE state = 'queued' \
+                 AND state IN ('queued', 'sent')), \
+                (SELECT COUNT(*) FROM actions WHERE state = 'sent' \
+                 AND state IN ('queued', 'sent')), \
+                (SELECT COUNT(*) FROM actions WHERE standing = TRUE)",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((count(queued), count(sent), count(failed)))
+}
+
+type ReportColumns = (String, String, String, i64, Option<i64>, Option<String>, String);
+type OutcomeColumns = (
+    ServerId,
+    String,
+    Option<i64>,
+    String,
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<String>,
+    String,
+);
+
+fn outcome(row: OutcomeColumns) -> Result<OutcomeRow, StoreError> {
+    let (server, name, last_seen, action, login, state, tries, status, feedback, mid) = row;
+    Ok(OutcomeRow {
+        server,
+        name: super::servers::parse_name(&name)?,
+        last_seen,
+        report: report((action, login, state, tries, status, feedback, mid))?,
+    })
+}
+
+fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
+    let (action, login, state, tries, status, feedback, mid) = row;
+    let status = status
+        .map(|code| u16::try_from(code).map_err(corrupt("a status")))
+        .transpose()?
+        .map(|code| Status::try_from(code).map_err(corrupt("a status")))
+        .transpose()?;
+    Ok(ActionReport {
+        action,
+        username: parse_login(&login)?,
+        state: parse_state(&state)?,
+        tries: count(tries),
+        status,
+        feedback,
+        mid,
+    })
+}
