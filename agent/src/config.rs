@@ -70,7 +70,7 @@ pub struct BackendSettings {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file is there and cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {source}{hint}", file.display(), hint = read_hint(source))]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -126,6 +126,13 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fn read_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "\nhint: run it as root",
+        _ => "",
+    }
 }
 
 impl Settings {

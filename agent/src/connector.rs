@@ -6,6 +6,7 @@
 mod intake;
 pub mod lockdown;
 mod outbox;
+mod owed;
 mod pipe_end;
 mod report;
 mod session;
@@ -22,10 +23,11 @@ use bastio_transport::{
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Sleep, sleep, sleep_until};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::intake::Heard;
 use self::outbox::Outbox;
+use self::owed::Owed;
 pub use self::pipe_end::PipeEndError;
 use self::pipe_end::{FromProcessor, ToProcessorEnd, ends};
 use self::report::Reporter;
@@ -100,6 +102,7 @@ pub struct BackendConnector {
     to_processor: ToProcessorEnd,
     /// Actions handed to the processor and not answered yet.
     in_hand: usize,
+    owed: Owed,
     processor_gone: bool,
     stop_heard: bool,
     outbox: Outbox,
@@ -144,6 +147,7 @@ impl BackendConnector {
             from_processor,
             to_processor,
             in_hand: 0,
+            owed: Owed::default(),
             processor_gone: false,
             stop_heard: false,
             outbox: Outbox::default(),
@@ -215,7 +219,7 @@ impl BackendConnector {
                 self.dialed(dialed).await;
             }
             Wake::Step(Step::Arrived) => {}
-            Wake::Step(Step::Confirmed(count)) => self.outbox.confirm(count),
+            Wake::Step(Step::Confirmed(count)) => self.confirmed(count),
             Wake::Step(Step::Ended) => self.hang_up(None).await,
             Wake::WaitOver => {
                 self.timer = None;
@@ -252,13 +256,17 @@ impl BackendConnector {
         while self.may_take() {
             let Some(session) = self.session.as_mut() else { return };
             match session.next() {
+                Ok(Some(Heard::Action(action))) if !self.owed.take(&action) => {
+                    debug!(mid = %action.mid.text(), "sent again; its answer is on its way");
+                }
                 Ok(Some(Heard::Action(action))) => {
                     self.in_hand += 1;
                     self.to_processor.push(&ToProcessor::Action(action).to_frame());
                 }
                 Ok(Some(Heard::Refused(answer))) => {
                     warn!(mid = %answer.mid, reason = answer.feedback, "a message was refused");
-                    self.outbox.push(ToConnector::Feedback(answer).to_frame());
+                    let mid = answer.mid.clone();
+                    self.outbox.push(mid, ToConnector::Feedback(answer).to_frame());
                 }
                 Ok(Some(Heard::Feedback)) => warn!("the backend sent a feedback: ignored"),
                 Ok(None) => return,
@@ -276,11 +284,19 @@ impl BackendConnector {
         }
     }
 
+    /// The oldest feedbacks have arrived.
+    fn confirmed(&mut self, count: usize) {
+        for mid in self.outbox.confirm(count) {
+            self.owed.confirmed(&mid);
+        }
+    }
+
     async fn heard_processor(&mut self, message: Option<ToConnector>) {
         match message {
             Some(ToConnector::Feedback(feedback)) => {
                 self.in_hand = self.in_hand.saturating_sub(1);
-                self.outbox.push(ToConnector::Feedback(feedback).to_frame());
+                let mid = feedback.mid.clone();
+                self.outbox.push(mid, ToConnector::Feedback(feedback).to_frame());
             }
             Some(ToConnector::Stopping) | None => self.processor_ended().await,
         }
@@ -324,6 +340,7 @@ impl BackendConnector {
     /// Closes the connection; `fault` when what arrived cannot be read on.
     async fn hang_up(&mut self, fault: Option<String>) {
         let Some(session) = self.session.take() else { return };
+        self.owed.line_lost();
         let reason = session.close().await;
         let trouble = match (fault, reason) {
             (Some(fault), _) => Trouble::Malformed(fault),

@@ -283,6 +283,30 @@ async fn feedback_survives_a_lost_connection() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_while_its_answer_is_on_its_way_is_not_done_again() {
+    let (mut backend, mut agent) = world().await;
+    let mut session = backend.session().await;
+    for mid in 1..=2 {
+        session.send(frame(mid)).await;
+    }
+    let taken = [agent.processor.action().await, agent.processor.action().await];
+    drop(session);
+    assert!(matches!(agent.processor.link().await, LinkState::Disconnected { .. }));
+    // One is answered meanwhile, one is still in hand.
+    agent.processor.answer(&taken[0]).await;
+    let mut session = backend.session().await;
+    for mid in 1..=3 {
+        session.send(frame(mid)).await;
+    }
+    assert_eq!(agent.processor.action().await, action(3), "nothing but the new one");
+    agent.processor.answer(&taken[1]).await;
+    agent.processor.answer(&action(3)).await;
+    for mid in 1..=3 {
+        assert_eq!(session.feedback().await.mid, action(mid).mid);
+    }
+}
+
+#[tokio::test]
 async fn what_was_cut_in_the_middle_is_not_half_done() {
     let (mut backend, mut agent) = world().await;
     let mut session = backend.session().await;
