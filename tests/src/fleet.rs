@@ -1,9 +1,11 @@
 //! The product as its operators run it: a backend in a world, its console, and an agent on a server. Knows the command
 //! lines and files of the three programs, none of their code.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::{Host, LabError, PlacedCommand, Running, World, binary};
@@ -54,7 +56,7 @@ impl<'world> Backend<'world> {
     /// # Errors
     /// [`LabError`] when it does not start.
     pub fn start_with(world: &'world World, configuration: &str) -> Result<Self, LabError> {
-        let state = world.folder().join("backend");
+        let state = state_folder(world);
         let text = format!(
             "state = \"{}\"\n[http]\npublic_url = \"http://backend:2358\"\n{configuration}",
             state.display()
@@ -165,17 +167,42 @@ impl<'world> Backend<'world> {
     /// # Errors
     /// [`LabError::TimedOut`] after `limit`.
     pub fn wait_connected(&self, servers: u64, limit: Duration) -> Result<(), LabError> {
+        let doing = format!("wait for {servers} agents");
+        self.wait_status(&doing, limit, |number| number("connected") == servers)
+    }
+
+    /// Waits until `bastio status` shows what is wanted: `done` gets a function from a field to its number.
+    ///
+    /// # Errors
+    /// [`LabError::TimedOut`] after `limit`.
+    pub fn wait_status(
+        &self,
+        doing: &str,
+        limit: Duration,
+        done: impl Fn(&dyn Fn(&str) -> u64) -> bool,
+    ) -> Result<(), LabError> {
         let start = Instant::now();
-        while self.ask(&["status"])?.get("connected").and_then(Value::as_u64) != Some(servers) {
+        loop {
+            let status = self.ask(&["status"])?;
+            let number =
+                |field: &str| status.get(field).and_then(Value::as_u64).unwrap_or(u64::MAX);
+            if done(&number) {
+                return Ok(());
+            }
             if start.elapsed() > limit {
                 return Err(LabError::TimedOut {
-                    doing: format!("wait for {servers} agents"),
+                    doing: format!("{doing}; it is: {status}"),
                     limit,
                 });
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        Ok(())
+    }
+
+    /// Where it keeps its state, in the world.
+    #[must_use]
+    pub fn state_folder(&self) -> PathBuf {
+        state_folder(self.world)
     }
 
     /// Lets it run on after this process has ended.
@@ -208,6 +235,17 @@ pub fn enroll_command<'host>(host: &'host Host, key: &EnrollKey) -> PlacedComman
     command.args(["--api-key-file", "-"]).input(key.secret.as_bytes())
 }
 
+/// The same for an agent that will reach the backend's agents' port at another address, e.g. through a proxy.
+#[must_use]
+pub fn enroll_through<'host>(
+    host: &'host Host,
+    key: &EnrollKey,
+    address: SocketAddr,
+) -> PlacedCommand<'host> {
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    enroll_command(host, key).args(["--host", &ip, "--port", &port])
+}
+
 /// The command that starts a server's agent.
 #[must_use]
 pub fn agent_command(host: &Host) -> PlacedCommand<'_> {
@@ -230,6 +268,22 @@ pub fn enroll_and_start(host: &Host, key: &EnrollKey) -> Result<Running, LabErro
 /// [`LabError::System`] when there is no log.
 pub fn agent_log(host: &Host) -> Result<String, LabError> {
     host.read_file(AGENT_LOG).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The agent's unprivileged half, a child of the program that [`agent_command`] starts; none while there is none.
+#[must_use]
+pub fn connector(agent: &Running) -> Option<Pid> {
+    let agent = agent.pid();
+    let children = std::fs::read_to_string(format!("/proc/{agent}/task/{agent}/children")).ok()?;
+    children.split_whitespace().find_map(|child| {
+        let words = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+        let is_connector = words.split(|byte| *byte == 0).any(|word| word == b"connector");
+        is_connector.then(|| child.parse().ok().map(Pid::from_raw)).flatten()
+    })
+}
+
+fn state_folder(world: &World) -> PathBuf {
+    world.folder().join("backend")
 }
 
 fn config_file(world: &World) -> PathBuf {

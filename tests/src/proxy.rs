@@ -41,7 +41,8 @@ struct Shared {
 struct State {
     stopping: bool,
     refusing: bool,
-    held: bool,
+    /// Ways that carry nothing: to the server, to the client.
+    held: (bool, bool),
     one_byte: bool,
     delay: Duration,
     /// Bytes still let through in a direction before everything is cut.
@@ -88,7 +89,15 @@ impl Proxy {
 
     /// Carries nothing from now on, without closing anything: a dead line.
     pub fn black_hole(&self) {
-        self.change(|state| state.held = true);
+        self.change(|state| state.held = (true, true));
+    }
+
+    /// Carries nothing in this direction from now on, without closing anything.
+    pub fn hold(&self, direction: Direction) {
+        self.change(|state| match direction {
+            Direction::ToServer => state.held.0 = true,
+            Direction::ToClient => state.held.1 = true,
+        });
     }
 
     /// Closes new connections at once.
@@ -109,7 +118,7 @@ impl Proxy {
     /// Behaves again: carries what was held back too.
     pub fn resume(&self) {
         self.change(|state| {
-            (state.held, state.refusing, state.one_byte) = (false, false, false);
+            (state.held, state.refusing, state.one_byte) = ((false, false), false, false);
             (state.delay, state.cut_after) = (Duration::ZERO, None);
         });
     }
@@ -179,6 +188,13 @@ impl Drop for Proxy {
 }
 
 impl State {
+    fn holds(&self, way: Direction) -> bool {
+        match way {
+            Direction::ToServer => self.held.0,
+            Direction::ToClient => self.held.1,
+        }
+    }
+
     fn cut(&mut self) {
         for stream in self.open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -199,7 +215,7 @@ struct Order {
 impl Shared {
     /// Decides, when the line is not held any more, what to do with `count` bytes, and counts them.
     fn order(&self, count: usize, way: Direction) -> Order {
-        let held = |state: &mut State| state.held && !state.stopping;
+        let held = |state: &mut State| state.holds(way) && !state.stopping;
         let mut state =
             self.changed.wait_while(self.lock(), held).unwrap_or_else(PoisonError::into_inner);
         let mut allowed = count;

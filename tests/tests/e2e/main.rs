@@ -5,6 +5,8 @@
     reason = "these are tests; require_root! speaks to people"
 )]
 
+mod faults;
 mod lab;
 mod main_job;
+mod privileges;
 mod processor;
