@@ -3,6 +3,8 @@
 //! Works on bytes, because foreign lines need not be UTF-8. Every line that is not touched stays
 //! byte for byte as it was, line endings included. This file must not know paths or owners.
 
+mod lenient;
+
 use crate::{KeyPolicy, PublicKey};
 
 /// The last word of the lines that bastio wrote.
@@ -63,11 +65,12 @@ impl KeyFile {
         Change::Changed
     }
 
-    /// Removes every line that gives access to `key`, whoever wrote it and whatever comment or
-    /// options it has: the order to revoke a key is about the key. Comment lines stay.
+    /// Removes every line that gives access to `key`, whoever wrote it, whatever comment or
+    /// options it has, and however it is spelled: the order to revoke a key is about the key.
+    /// Comment lines stay.
     pub fn remove(&mut self, key: &PublicKey) -> Change {
         let before = self.lines.len();
-        self.lines.retain(|line| parse_line(line).is_none_or(|found| found.key != *key));
+        self.lines.retain(|line| lenient::key_of(line).is_none_or(|found| found != *key));
         if self.lines.len() == before { Change::Unchanged } else { Change::Changed }
     }
 
@@ -82,8 +85,8 @@ impl KeyFile {
     }
 }
 
-/// Reads a line as sshd does: blank lines and comments aside, a key stands first or behind one
-/// word of options. `None` when the line gives no access.
+/// Reads a line as OpenSSH's own tools write it: blank lines and comments aside, a key stands
+/// first or behind one word of options. `None` when the line gives no access for sure.
 fn parse_line(line: &[u8]) -> Option<KeyLine> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
@@ -92,7 +95,9 @@ fn parse_line(line: &[u8]) -> Option<KeyLine> {
     }
     let parsed = match parse_key(text) {
         Some(key) => Some((key, false)),
-        None => parse_key(text.get(options_len(text)..)?.trim_start()).map(|key| (key, true)),
+        None => {
+            parse_key(text.get(options_len(text.as_bytes())..)?.trim_start()).map(|key| (key, true))
+        }
     };
     parsed.map(|(key, has_options)| KeyLine { ours: is_marked(&key), key, has_options })
 }
@@ -111,20 +116,19 @@ fn is_marked(key: &PublicKey) -> bool {
 }
 
 /// Length in bytes of the options at the front: up to the first blank outside double quotes, in
-/// which `\"` stands for a quote (sshd(8)).
-fn options_len(text: &str) -> usize {
-    let bytes = text.as_bytes();
+/// which `\"` stands for a quote (sshd(8)), even behind another backslash.
+fn options_len(text: &[u8]) -> usize {
     let mut quoted = false;
-    let mut escaped = false;
-    for (index, byte) in bytes.iter().enumerate() {
+    let mut before = 0;
+    for (index, byte) in text.iter().enumerate() {
         match byte {
             b' ' | b'\t' if !quoted => return index,
-            b'"' if !escaped => quoted = !quoted,
+            b'"' if before != b'\\' => quoted = !quoted,
             _ => {}
         }
-        escaped = *byte == b'\\' && !escaped;
+        before = *byte;
     }
-    bytes.len()
+    text.len()
 }
 
 #[cfg(test)]

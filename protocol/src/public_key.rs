@@ -247,7 +247,7 @@ impl PublicKey {
 
 fn parse_type(name: &str) -> Result<Algorithm, PublicKeyError> {
     if name.contains("-cert-v0") {
-        return Err(PublicKeyError::Certificate(name.to_owned()));
+        return Err(PublicKeyError::Certificate(shorten(name)));
     }
     Algorithm::from_name(name).ok_or_else(|| PublicKeyError::UnknownType(shorten(name)))
 }

@@ -1,4 +1,4 @@
-//! Reads the fields of an SSH public key blob (RFC 4251, section 5).
+//! Reads and writes the fields of an SSH public key blob (RFC 4251, section 5).
 //!
 //! This file must not know which fields a key of some type has.
 
@@ -33,6 +33,13 @@ impl<'a> BlobReader<'a> {
     pub(crate) fn is_empty(self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Appends a `string`.
+pub(crate) fn write_string(blob: &mut Vec<u8>, field: &[u8]) {
+    // A field that was read from a blob has a length of 32 bits.
+    blob.extend(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+    blob.extend(field);
 }
 
 /// Bits of a magnitude without leading zero bytes.

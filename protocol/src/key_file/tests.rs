@@ -55,6 +55,15 @@ fn lists_our_lines_apart_from_foreign_ones() {
 }
 
 #[test]
+fn a_key_is_removed_however_it_is_spelled() {
+    let key = some_key();
+    let odd = key.without_comment().replacen("AAAA", "AA\u{c}AA", 1);
+    let mut file = KeyFile::parse(format!("# mine\n{odd}\0\n").as_bytes());
+    assert_eq!(file.remove(&key), Change::Changed);
+    assert_eq!(file.to_bytes(), b"# mine\n");
+}
+
+#[test]
 fn bytes_that_are_no_utf_8_survive() {
     let foreign = b"# caf\xe9\r\nssh-rsa \xff\xfe\x00 x\n\xc3".to_vec();
     let mut file = KeyFile::parse(&foreign);
