@@ -215,7 +215,7 @@ pub struct NewGrant {
 
 /// What an edit of the model set in motion: the answer to every edit, and `GET
 /// /changes/{revision}?after=PROGRESS&wait=SECONDS`, which answers as soon as `progress` is
-/// larger than `after`.
+/// larger than `after` or a server concerned came or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The model's revision that this edit made.

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::{Fleet, FleetError};
 use crate::access::Admin;
-use crate::store;
+use crate::store::{self, ServerId};
 
 /// Longest wait for an edit to get on.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 
 impl Fleet {
-    /// What became of an edit: as soon as its progress is larger than `after` or nothing is left
-    /// to happen, after `wait` (at most 30 s) in any case.
+    /// What became of an edit: as soon as its progress is larger than `after`, a server concerned
+    /// came or went, or nothing is left to happen; after `wait` (at most 30 s) in any case.
     ///
     /// # Errors
     /// [`FleetError::NoSuchRevision`], [`FleetError::Store`].
@@ -27,14 +27,18 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let deadline = Instant::now() + wait.min(MAX_WAIT);
         let mut steps = self.dispatch.steps();
+        let mut known = None;
         loop {
             steps.mark_unchanged();
-            let change = self.read_change(revision).await?;
+            let (change, servers) = self.read(revision).await?;
+            let connected = *known.get_or_insert_with(|| self.connected(&servers));
             let news = after.is_none_or(|after| change.progress > after);
-            if news || change.complete {
+            if news || change.complete || self.connected(&servers) != connected {
                 return Ok(change);
             }
-            while self.progress(revision).await? == change.progress {
+            while self.progress(revision).await? == change.progress
+                && self.connected(&servers) == connected
+            {
                 let Ok(Ok(())) = tokio::time::timeout_at(deadline, steps.changed()).await else {
                     return self.read_change(revision).await;
                 };
@@ -44,14 +48,20 @@ impl Fleet {
 
     /// What has become of an edit so far.
     pub(super) async fn read_change(&self, revision: i64) -> Result<Change, FleetError> {
+        Ok(self.read(revision).await?.0)
+    }
+
+    /// An edit so far, and the servers concerned.
+    async fn read(&self, revision: i64) -> Result<(Change, Vec<ServerId>), FleetError> {
         let mut db = self.store.read().await?;
         let summary = store::revisions::summary(&mut db, revision).await?;
         let summary = summary.ok_or(FleetError::NoSuchRevision(revision))?;
         let progress = store::outcomes::progress(&mut db, revision).await?;
         let mut servers = Vec::<ServerOutcome>::new();
-        let mut last = None;
+        let mut ids = Vec::new();
         for row in store::outcomes::outcomes(&mut db, revision).await? {
-            if last.replace(row.server) != Some(row.server) {
+            if ids.last() != Some(&row.server) {
+                ids.push(row.server);
                 let presence = self.presence(row.server, row.last_seen);
                 servers.push(ServerOutcome { server: row.name, presence, actions: Vec::new() });
             }
@@ -61,7 +71,12 @@ impl Fleet {
         }
         let ended = |state| matches!(state, ActionState::Done | ActionState::Failed);
         let complete = servers.iter().flat_map(|server| &server.actions).all(|a| ended(a.state));
-        Ok(Change { revision, summary, progress, complete, servers })
+        Ok((Change { revision, summary, progress, complete, servers }, ids))
+    }
+
+    /// How many of these servers are connected.
+    fn connected(&self, servers: &[ServerId]) -> usize {
+        servers.iter().filter(|server| self.dispatch.is_connected(**server)).count()
     }
 
     async fn progress(&self, revision: i64) -> Result<u64, FleetError> {

@@ -274,6 +274,11 @@ async fn every_edit_is_on_record_in_an_unbroken_chain() {
     assert_eq!(verify(&chain), Verdict::Intact);
 }
 
+/// Whether a task is still waiting after everything else that can run has run.
+async fn still_waits<T>(task: &mut tokio::task::JoinHandle<T>) -> bool {
+    tokio::time::timeout(std::time::Duration::from_millis(50), task).await.is_err()
+}
+
 #[tokio::test]
 async fn waiting_for_an_edit_ends_with_news_or_the_end_or_the_time() {
     let backend = TestBackend::new().await;
@@ -285,10 +290,19 @@ async fn waiting_for_an_edit_ends_with_news_or_the_end_or_the_time() {
     let none = fleet.change(&admin, edit.revision, Some(edit.progress), short).await;
     assert_eq!(none.expect("there"), edit);
     let revision = edit.revision;
-    let waiter = tokio::spawn(async move {
-        fleet.change(&admin, revision, Some(edit.progress), long).await.expect("there")
-    });
+    let wait = || {
+        let (fleet, admin) = (fleet.clone(), admin.clone());
+        tokio::spawn(async move {
+            fleet.change(&admin, revision, Some(edit.progress), long).await.expect("there")
+        })
+    };
+    let mut waiter = wait();
+    assert!(still_waits(&mut waiter).await, "nothing has happened yet");
     let session = backend.connect(1).await;
+    let came = waiter.await.expect("not panicked");
+    assert_eq!(came.servers.first().map(|server| server.presence), Some(Presence::Connected));
+    assert_eq!(came.progress, edit.progress);
+    let waiter = wait();
     session.next(1).await.expect("a queue");
     let news = waiter.await.expect("not panicked");
     assert!(news.progress > edit.progress);
