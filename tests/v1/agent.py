@@ -48,7 +48,8 @@ class Drop(Exception):
 
 
 def say(event, **details):
-    print(json.dumps({"event": event, **details}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **details}) + "\n")
+    sys.stdout.flush()
 
 
 # --- accounts, in memory -------------------------------------------------------------------------

@@ -8,16 +8,17 @@ Written from docs/protocol.md.
 
 The host key is made when the file is missing. On stdout, one JSON event a line; the first is
 
-    {"event": "listening", "ssh": PORT, "http": PORT, "host_key": "ssh-rsa ..."}
+    {"event": "listening", "at": SECONDS, "ssh": PORT, "http": PORT, "host_key": "ssh-rsa ..."}
 
 On stdin come steps, one JSON value a line: an object, or a list of objects for several at once.
+Each line is answered by events, the last of which is "done" or "failed".
 
     {"action": "add-user", "username": "alice", "sudo": false}
-                        one action; "type" and "mid" are added when absent; its feedback is awaited.
-                        A list of actions is sent before the first feedback is awaited.
+                        one action; "type" and "mid" are added when absent; the feedback with its
+                        mid is awaited. A list of actions is sent before that.
     {"body": "{...}", "cut": 1, "pause": 0.01, "answers": 1}
                         any text as one netstring; with "cut" in packets of so many bytes, "pause"
-                        seconds apart; so many feedbacks are awaited
+                        seconds apart; so many other feedbacks are awaited
     {"raw": "12:{...},", "answers": 1}
                         the same for bytes as they are (latin-1), without a frame of ours
     {"quiet": 1.5}      nothing may come for so many seconds
@@ -46,7 +47,10 @@ PINNED_KEX = ("diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1
 
 
 def say(event, **details):
-    print(json.dumps({"event": event, **details}), flush=True)
+    at = round(time.monotonic(), 3)
+    # In one piece: several threads speak.
+    sys.stdout.write(json.dumps({"event": event, "at": at, **details}) + "\n")
+    sys.stdout.flush()
 
 
 def netstring(body):
@@ -128,7 +132,8 @@ class Session:
                 if stream.read(1) != b",":
                     say("malformed", length=length.decode(errors="replace"))
                     return
-                self.messages.put(json.loads(body.decode()))
+                text = body.decode()
+                self.messages.put((text, json.loads(text)))
         except (OSError, ValueError, EOFError) as error:
             say("malformed", why=str(error))
         finally:
@@ -193,7 +198,7 @@ class Backend:
             return 403
         new, old = lines
         if old and old not in self.keys:
-            return 403
+            return 400
         self.keys.discard(old)
         self.keys.add(new)
         return 200
@@ -210,22 +215,34 @@ class Backend:
 
     def message(self, step):
         self.mid += 1
-        return netstring(json.dumps({"type": "action", "mid": str(self.mid), **step}).encode())
+        return {"type": "action", "mid": str(self.mid), **step}
 
     def feedback(self):
+        """The next feedback's message."""
         try:
-            message = self.current().messages.get(timeout=self.options.timeout)
+            received = self.current().messages.get(timeout=self.options.timeout)
         except queue.Empty:
             raise Failed("no feedback in time") from None
-        if message is None:
+        if received is None:
             self.session = None
             raise Failed("the agent has closed the connection instead of answering")
-        say("feedback", message=message)
+        text, message = received
+        say("feedback", message=message, text=text)
+        return message
+
+    def feedbacks(self, mids, others):
+        """Waits for the answers to these actions and for so many answers more."""
+        while mids or others > 0:
+            mid = self.feedback().get("mid")
+            if mid in mids:
+                mids.remove(mid)
+            else:
+                others -= 1
 
     def closed(self):
         try:
-            while (message := self.current().messages.get(timeout=self.options.timeout)):
-                say("feedback", message=message)
+            while received := self.current().messages.get(timeout=self.options.timeout):
+                say("feedback", message=received[1], text=received[0])
         except queue.Empty:
             raise Failed("the agent keeps the connection") from None
         self.session.close()
@@ -242,10 +259,11 @@ class Backend:
         raise Failed(f"something came: {message}")
 
     def step(self, step):
-        """Carries out one step and returns how many feedbacks it is owed."""
+        """Carries out one step: the mids whose feedbacks it is owed, and how many without one."""
         if "action" in step or "username" in step:
-            self.current().channel.sendall(self.message(step))
-            return 1
+            message = self.message(step)
+            self.current().channel.sendall(netstring(json.dumps(message).encode()))
+            return [message["mid"]], 0
         if "body" in step or "raw" in step:
             data = netstring(step["body"].encode()) if "body" in step else (
                 step["raw"].encode("latin-1"))
@@ -258,7 +276,7 @@ class Backend:
                 # It may hang up at bad bytes before it has all of them; the steps that follow say
                 # whether it may.
                 say("cut-off", why=str(error))
-            return step.get("answers", 0)
+            return [], step.get("answers", 0)
         if "quiet" in step:
             self.quiet(step["quiet"])
         elif "drop" in step:
@@ -270,7 +288,7 @@ class Backend:
             self.closed()
         else:
             raise Failed(f"unknown step {step}")
-        return 0
+        return [], 0
 
     def run(self):
         good = True
@@ -280,8 +298,8 @@ class Backend:
             steps = json.loads(line)
             try:
                 owed = [self.step(step) for step in (steps if isinstance(steps, list) else [steps])]
-                for _ in range(sum(owed)):
-                    self.feedback()
+                mids = [mid for mids, _ in owed for mid in mids]
+                self.feedbacks(mids, sum(others for _, others in owed))
                 say("done")
             except (Failed, OSError) as error:
                 say("failed", why=str(error))

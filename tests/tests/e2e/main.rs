@@ -10,3 +10,4 @@ mod lab;
 mod main_job;
 mod privileges;
 mod processor;
+mod v1;
