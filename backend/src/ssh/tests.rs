@@ -20,6 +20,8 @@ use crate::config::{Limits, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::store::{self, ServerId, Store};
 
+mod vectors;
+
 /// Far more than anything here takes.
 const SOON: Duration = Duration::from_secs(20);
 /// Enough to see that nothing comes.
