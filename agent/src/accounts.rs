@@ -14,6 +14,7 @@ use crate::keys_on_disk::{KeysOnDiskError, Owner};
 mod databases;
 mod home;
 mod processes;
+mod spool;
 mod system;
 mod tool;
 
@@ -122,10 +123,10 @@ pub trait Accounts {
     /// [`AccountsError::StillRunning`] when some did not end.
     fn end_processes(&self, account: &Account) -> Result<(), AccountsError>;
 
-    /// Removes the account, with its home when that is safe.
+    /// Removes the account, with what would run later in its name, and its home when that is safe.
     ///
     /// # Errors
-    /// [`AccountsError::Tool`]; the account is still there.
+    /// [`AccountsError::Tool`], [`AccountsError::Spool`]; the account is still there.
     fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError>;
 
     /// Makes or repairs `.ssh` and `authorized_keys`.
@@ -171,6 +172,14 @@ pub enum AccountsError {
         count: usize,
         /// How long was waited for them.
         seconds: u64,
+    },
+    /// What runs later in the account's name (crontab, at jobs) is still there.
+    #[error("cannot remove {path}: {reason}; remove it by hand and try again", path = .path.display())]
+    Spool {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
     },
     /// Making an account failed, and so did taking back what was made.
     #[error("{cause}; the account that was half made could not be removed again: {undo}")]

@@ -1,12 +1,14 @@
 //! What is read from the system's own text files, because no library call tells it: login.defs(5),
-//! useradd's defaults, expiry in shadow(5), the homes in passwd(5), the mounts.
+//! useradd's defaults, expiry in shadow(5), the homes in passwd(5), subuid(5), the mounts.
 //!
 //! Parsing is pure and apart from reading. This file must not know accounts' rules.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::Uid;
 
 use super::AccountsError;
 
@@ -33,6 +35,12 @@ pub(super) fn home_base() -> Result<PathBuf, AccountsError> {
 pub(super) fn is_closed(name: &str) -> Result<bool, AccountsError> {
     let text = read_or_empty("/etc/shadow")?;
     Ok(fields_of(&text, name).and_then(|fields| fields.get(7).copied()) == Some(CLOSED_DAY))
+}
+
+/// The ids that the account may use in user namespaces (subuid(5)); never those of accounts.
+pub(super) fn subordinate_uids(name: &str, uid: Uid) -> Result<Vec<Range<u32>>, AccountsError> {
+    let passwd = read_or_empty("/etc/passwd")?;
+    Ok(parse_subordinate(&read_or_empty("/etc/subuid")?, &passwd, name, uid))
 }
 
 /// Another account in passwd whose home is this folder or lies in it.
@@ -79,6 +87,21 @@ fn fields_of<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
     text.lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| fields.first() == Some(&name))
+}
+
+fn parse_subordinate(subuid: &str, passwd: &str, name: &str, uid: Uid) -> Vec<Range<u32>> {
+    let accounts: Vec<u32> =
+        passwd.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect();
+    let uid = uid.to_string();
+    let range = |line: &str| {
+        let mut fields = line.split(':');
+        fields.next().filter(|owner| *owner == name || *owner == uid)?;
+        let start: u32 = fields.next()?.trim().parse().ok()?;
+        let count: u32 = fields.next()?.trim().parse().ok()?;
+        Some(start..start.saturating_add(count))
+    };
+    let holds_accounts = |ids: &Range<u32>| accounts.iter().any(|uid| ids.contains(uid));
+    subuid.lines().filter_map(range).filter(|ids| !holds_accounts(ids)).collect()
 }
 
 fn find_other(passwd: &str, home: &Path, name: &str) -> Option<String> {
@@ -142,6 +165,14 @@ mod tests {
         assert_eq!(day("anna"), Some("20000"));
         assert_eq!(day("root"), Some(""));
         assert_eq!(day("nobody"), None);
+    }
+
+    #[test]
+    fn subordinate_ids_are_the_accounts_alone() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let subuid = "ann:100000:65536\nanna:165536:65536\n1000:300000:1\nann:0:2000\nann:x\n";
+        let found = parse_subordinate(subuid, passwd, "ann", Uid::from_raw(1000));
+        assert_eq!(found, [100_000..165_536, 300_000..300_001]);
     }
 
     #[test]

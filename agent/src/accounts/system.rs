@@ -9,9 +9,10 @@ use bastio_protocol::{Change, PublicKey, Username};
 use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
 
+use super::processes::UserIds;
 use super::{
     Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, SudoGroup, Tool,
-    ToolFault, databases, home, processes,
+    ToolFault, databases, home, processes, spool,
 };
 use crate::keys_on_disk::{self, KeysOnDiskError, Owner};
 
@@ -104,8 +105,11 @@ impl Accounts for SystemAccounts {
     }
 
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError> {
-        expire(account, databases::CLOSED_DAY)?;
-        match keys_on_disk::remove_all_keys(&account.home, account.owner) {
+        let expired = expire(account, databases::CLOSED_DAY);
+        // Also where the account database is locked or full: without keys nobody comes in.
+        let emptied = keys_on_disk::remove_all_keys(&account.home, account.owner);
+        expired?;
+        match emptied {
             Ok(()) | Err(KeysOnDiskError::HomeMissing(_)) => Ok(None),
             Err(error) => Ok(Some(error.to_string())),
         }
@@ -120,14 +124,16 @@ impl Accounts for SystemAccounts {
     }
 
     fn end_processes(&self, account: &Account) -> Result<(), AccountsError> {
-        processes::end_all(account.owner.uid)
+        let subordinate = databases::subordinate_uids(account.name.as_str(), account.owner.uid)?;
+        processes::end_all(&UserIds { uid: account.owner.uid, subordinate })
     }
 
     fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError> {
         let fate = home::judge(account)?;
+        spool::remove_all(&account.name, account.owner.uid)?;
         match run_userdel(account, &fate) {
             Err(error) if error.fault == ToolFault::LoggedIn => {
-                processes::end_all(account.owner.uid)?;
+                self.end_processes(account)?;
                 delete_outcome(run_userdel(account, &fate), fate)
             }
             result => delete_outcome(result, fate),

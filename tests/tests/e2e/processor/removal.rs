@@ -51,6 +51,80 @@ fn running_processes_and_sessions_end() {
 }
 
 #[test]
+fn more_processes_than_file_descriptors_end_too() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    let script = "i=0; while [ $i -lt 400 ]; do sleep 1000 & i=$((i+1)); done; \
+                  : > /tmp/all; wait";
+    let _many = spawn_as_alice(&host, script);
+    let until = "until [ -e /tmp/all ]; do sleep 0.05; done";
+    host.command("sh").args(["-c", until]).limit(Duration::from_secs(60)).check().unwrap();
+    let few = "prlimit --pid $(pidof bastio-agent) --nofile=256";
+    host.exec(&["sh", "-ec", few]).unwrap();
+    expect(connector.remove_user("alice"), 200, "alice was removed successfully");
+    let running = host.exec(&["ps", "-eo", "uid=,stat="]).unwrap().stdout;
+    let lives = |line: &str| line.trim().starts_with("1000 ") && !line.ends_with('Z');
+    assert!(!running.lines().any(lives), "{running}");
+}
+
+#[test]
+fn processes_under_other_ids_of_the_account_end_too() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    host.exec(&["sh", "-c", "echo alice:300000:10 > /etc/subuid"]).unwrap();
+    let sleep = |ids: &[&str]| {
+        host.command("setpriv").args(ids).args(["--clear-groups", "sleep", "1000"]).spawn().unwrap()
+    };
+    let mut of_user_namespace = sleep(&["--reuid=300007"]);
+    let mut with_her_rights = sleep(&["--ruid=2000", "--euid=1000"]);
+    let mut not_hers = sleep(&["--reuid=300010"]);
+    expect(connector.remove_user("alice"), 200, "alice was removed successfully");
+    assert!(of_user_namespace.wait(Duration::from_secs(1)).is_ok());
+    assert!(with_her_rights.wait(Duration::from_secs(1)).is_ok());
+    assert_eq!(not_hers.ended().unwrap(), None);
+}
+
+#[test]
+fn nothing_runs_later_in_the_name_of_a_removed_account() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    let plant = "mkdir -p /var/spool/cron/crontabs /var/spool/cron/atjobs /var/lib/systemd/linger; \
+                 cd /var/spool/cron; echo '* * * * * true' > crontabs/alice; echo x > crontabs/bob; \
+                 echo x > atjobs/a1; echo x > atjobs/b1; chown alice crontabs/alice atjobs/a1; \
+                 : > /var/lib/systemd/linger/alice";
+    host.exec(&["sh", "-ec", plant]).unwrap();
+    expect(connector.remove_user("alice"), 200, "alice was removed successfully");
+    let left = "cd /var/spool/cron; echo crontabs/* atjobs/* /var/lib/systemd/linger/*";
+    let left = host.exec(&["sh", "-c", left]).unwrap().stdout;
+    assert_eq!(left.trim(), "crontabs/bob atjobs/b1 /var/lib/systemd/linger/*");
+}
+
+#[test]
+fn keys_go_even_when_the_account_database_is_locked() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    let mut connector = Connector::start(&host);
+    connector.add_user("alice", false);
+    connector.add_key("alice", key.public());
+    host.exec(&["mv", "/usr/sbin/usermod", "/usr/sbin/usermod.real"]).unwrap();
+    host.write_file("/usr/sbin/usermod", "#!/bin/sh\nexit 1\n").unwrap();
+    host.exec(&["chmod", "755", "/usr/sbin/usermod"]).unwrap();
+    expect_like(&connector.remove_user("alice"), 500, "cannot update the account database");
+    assert_eq!(host.read_file("/home/alice/.ssh/authorized_keys").unwrap(), b"");
+}
+
+#[test]
 fn a_fork_bomb_is_ended_or_access_stays_closed() {
     require_root!();
     let world = World::new().unwrap();
