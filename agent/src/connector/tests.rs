@@ -307,6 +307,28 @@ async fn what_is_sent_again_while_its_answer_is_on_its_way_is_not_done_again() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_after_its_answer_has_arrived_is_not_done_again() {
+    let (mut backend, mut agent) = world().await;
+    let mut session = backend.session().await;
+    session.send(frame(1)).await;
+    let taken = agent.processor.action().await;
+    drop(session);
+    assert!(matches!(agent.processor.link().await, LinkState::Disconnected { .. }));
+    agent.processor.answer(&taken).await;
+    let mut session = backend.session().await;
+    assert_eq!(session.feedback().await.mid, taken.mid);
+    // Another answer goes out only when the first one is confirmed.
+    session.send(frame(2)).await;
+    assert_eq!(agent.processor.action().await, action(2));
+    agent.processor.answer(&action(2)).await;
+    assert_eq!(session.feedback().await.mid, action(2).mid);
+    // A backend queues what was not answered before it reads what arrives.
+    session.send(frame(1)).await;
+    session.send(frame(3)).await;
+    assert_eq!(agent.processor.action().await, action(3), "nothing but the new one");
+}
+
+#[tokio::test]
 async fn what_was_cut_in_the_middle_is_not_half_done() {
     let (mut backend, mut agent) = world().await;
     let mut session = backend.session().await;
