@@ -56,6 +56,9 @@ fn refusal(error: MessageError) -> FeedbackMessage {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use bastio_protocol::{Netstring, NetstringError, Status};
 
