@@ -11,6 +11,7 @@ mod grants;
 mod problem;
 mod serve;
 mod servers;
+mod sources;
 mod status;
 mod users;
 
@@ -35,6 +36,10 @@ pub use serve::serve;
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+/// Largest body that is read before it is known who sends it, in bytes: two keys and a secret.
+const MAX_EXTERNAL_BODY: usize = 64 * 1024;
+/// Most of a path that is logged, in bytes: anybody may send any.
+const LOGGED_PATH: usize = 200;
 /// Longest time from the head of a request to its answer; the longest long poll takes 30 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(45);
 
@@ -90,6 +95,7 @@ fn external_routes() -> Router<HttpState> {
         .route("/backend/host_key/", get(external::host_key))
         .route("/server/upload_key", post(external::upload_key))
         .route("/server/upload_key/", post(external::upload_key))
+        .layer(DefaultBodyLimit::max(MAX_EXTERNAL_BODY))
 }
 
 fn v1_routes() -> Router<HttpState> {
@@ -126,7 +132,9 @@ async fn limit_time(request: Request, next: Next) -> Response {
 async fn log_request(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // The path of a URI is ASCII, else it is not cut.
+    let path = request.uri().path();
+    let path = path.get(..LOGGED_PATH).unwrap_or(path).to_owned();
     let from = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
     let response = next.run(request).await;
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

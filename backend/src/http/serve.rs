@@ -1,4 +1,5 @@
-//! Accepts connections and serves them, with a limit on their number and on slow heads.
+//! Accepts connections and serves them, with limits on their number, in all and from one source, on
+//! slow heads, and on how long one may last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,21 +16,35 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::REQUEST_LIMIT;
 use super::extract::Peer;
+use super::sources::Sources;
 
 /// What the server grants to all clients together, and to a slow one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Connections served at once; more wait in the kernel's queue.
     pub(super) connections: usize,
+    /// Of these, connections of one source.
+    pub(super) each_source: usize,
     /// Longest time for the head of a request, and for an idle connection.
     pub(super) head: Duration,
+    /// How long a connection may last. Then the request under way has as long as any other; a
+    /// client that does not read its answers would else hold its place for ever.
+    pub(super) life: Duration,
     /// How long requests under way may take once the server stops.
     pub(super) stop: Duration,
 }
 
-const LIMITS: Limits =
-    Limits { connections: 512, head: Duration::from_secs(15), stop: Duration::from_secs(2) };
+const LIMITS: Limits = Limits {
+    connections: 512,
+    each_source: 128,
+    head: Duration::from_secs(15),
+    life: Duration::from_secs(300),
+    stop: Duration::from_secs(2),
+};
+/// For the request under way at the end of a connection's life, until its answer was read.
+const LAST_REQUEST: Duration = REQUEST_LIMIT.saturating_add(Duration::from_secs(15));
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +60,7 @@ pub(super) async fn serve_within(
     stop: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let sources = Sources::new(limits.each_source);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -52,13 +68,16 @@ pub(super) async fn serve_within(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        if let Some((stream, peer, place)) = accepted {
-            let connection = connection(stream, peer, router.clone(), limits.head, stop.clone());
-            connections.spawn(async move {
-                connection.await;
-                drop(place);
-            });
-        }
+        let Some((stream, peer, place)) = accepted else { continue };
+        let Some(counted) = sources.enter(peer.ip()) else {
+            tracing::debug!(%peer, "too many connections from one source");
+            continue;
+        };
+        let connection = connection(stream, peer, router.clone(), limits, stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop((place, counted));
+        });
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
@@ -86,7 +105,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    head: Duration,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -95,7 +114,7 @@ async fn connection(
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head)
+        .header_read_timeout(limits.head)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
@@ -103,6 +122,13 @@ async fn connection(
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
+        }
+        () = tokio::time::sleep(limits.life) => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LAST_REQUEST, served).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!(%peer, "a client that does not read was cut"),
+            }
         }
     };
     if let Err(error) = ended {

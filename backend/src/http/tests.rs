@@ -455,7 +455,9 @@ async fn a_body_beyond_the_limit_is_refused() {
     let site = TestSite::new().await;
     let big = json!({ "name": "alice", "reason": "x".repeat(MAX_BODY) });
     assert_eq!(site.call(Actor::Admin, "POST", "/api/v1/users", big.clone()).await.0, 413);
+    // Less is taken from whom nobody knows yet.
     let path = "/api/external/server/upload_key";
+    let big = json!({ "api_key": "x".repeat(MAX_EXTERNAL_BODY) });
     assert_eq!(site.call(Actor::Nobody, "POST", path, big).await.0, 413);
 }
 
@@ -508,11 +510,13 @@ async fn serve_shortly(
 
 const SHORT: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
+const LIMITS: serve::Limits =
+    serve::Limits { connections: 9, each_source: 9, head: LONG, life: LONG, stop: LONG };
 
 #[tokio::test]
 async fn a_slow_head_and_an_idle_connection_are_cut() {
     let site = TestSite::new().await;
-    let limits = serve::Limits { connections: 1, head: SHORT, stop: LONG };
+    let limits = serve::Limits { connections: 1, head: SHORT, ..LIMITS };
     let (address, stop, server) = serve_shortly(&site, limits).await;
     let mut nothing = Vec::new();
     for text in ["", "GET /api/v1/status HTTP/1.1\r\nHos"] {
@@ -526,11 +530,24 @@ async fn a_slow_head_and_an_idle_connection_are_cut() {
 }
 
 #[tokio::test]
+async fn a_connection_lasts_only_so_long() {
+    let site = TestSite::new().await;
+    let limits = serve::Limits { life: SHORT, ..LIMITS };
+    let (address, stop, server) = serve_shortly(&site, limits).await;
+    let mut idle = TcpStream::connect(address).await.expect("connected");
+    let mut rest = Vec::new();
+    // Long before the time for a head is over.
+    idle.read_to_end(&mut rest).await.expect("ended");
+    stop.cancel();
+    server.await.expect("stopped");
+}
+
+#[tokio::test]
 async fn a_long_poll_does_not_hold_the_stop_up() {
     let site = TestSite::new().await;
     site.backend.enroll("web-1", 1).await;
     let edit = site.backend.add_user("alice", &[], "web-1", false).await;
-    let limits = serve::Limits { connections: 9, head: LONG, stop: SHORT };
+    let limits = serve::Limits { stop: SHORT, ..LIMITS };
     let (address, stop, server) = serve_shortly(&site, limits).await;
     let mut waiting = TcpStream::connect(address).await.expect("connected");
     let head = format!(
