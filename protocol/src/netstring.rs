@@ -104,6 +104,11 @@ impl NetstringDecoder {
         Self { limit, buffer: Vec::new(), taken: 0, failed: None }
     }
 
+    /// From the next body on, refuses those of more than `limit` bytes.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Takes bytes as they arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {

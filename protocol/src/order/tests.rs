@@ -1,0 +1,136 @@
+//! Orders against docs/vectors/orders.json, which another implementation has signed.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Vectors {
+    signing_key_pkcs8: String,
+    verifying_key: VerifyingKey,
+    orders: Vec<Vector>,
+    malformed: Vec<Malformed>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    body: String,
+    signed_hex: Option<String>,
+    verified: bool,
+    mid: Option<String>,
+    action: Option<String>,
+    new_key: Option<VerifyingKey>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Malformed {
+    name: String,
+    body: String,
+}
+
+fn vectors() -> Vectors {
+    serde_json::from_str(include_str!("../../../docs/vectors/orders.json"))
+        .expect("the vectors are valid JSON")
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("ASCII"));
+    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex")).collect()
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_pkcs8(&unhex(&vectors().signing_key_pkcs8)).expect("a key")
+}
+
+fn read(vector: &Vector) -> Order {
+    Order::parse(vector.body.as_bytes()).expect("an order").expect(&vector.name)
+}
+
+#[test]
+fn signatures_are_believed_as_the_vectors_say() {
+    let Vectors { verifying_key, orders, .. } = vectors();
+    assert_eq!(key().verifying_key(), verifying_key);
+    for vector in &orders {
+        let order = read(vector);
+        assert_eq!(order.verify(&verifying_key), vector.verified, "{}", vector.name);
+        assert_eq!(order.to_json(), vector.body.as_bytes(), "{}", vector.name);
+        if let Some(signed) = &vector.signed_hex {
+            let Order { server, sequence, not_after, payload, .. } = &order;
+            let bytes = signed_bytes(server, *sequence, *not_after, payload);
+            assert_eq!(bytes, unhex(signed), "{}", vector.name);
+        }
+    }
+    assert!(orders.iter().filter(|vector| !vector.verified).count() >= 8);
+}
+
+#[test]
+fn payloads_are_understood_whole_or_not_at_all() {
+    for vector in vectors().orders.iter().filter(|vector| vector.verified) {
+        let order = read(vector);
+        let name = &vector.name;
+        assert_eq!(order.mid().map(|mid| mid.to_string()), vector.mid, "{name}");
+        let error = match order.payload() {
+            Ok(Payload::Action(action)) => {
+                assert_eq!(Some(action.action.name()), vector.action.as_deref(), "{name}");
+                None
+            }
+            Ok(Payload::RotateKey { key, .. }) => {
+                assert_eq!(Some(key), vector.new_key, "{name}");
+                None
+            }
+            Err(PayloadError::Message(_)) => Some("message"),
+            Err(PayloadError::NoAction) => Some("no-action"),
+            Err(PayloadError::Spelling) => Some("spelling"),
+        };
+        assert_eq!(error, vector.error.as_deref(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_signed_here_is_what_the_vectors_hold() {
+    for vector in vectors().orders.iter().filter(|vector| vector.verified) {
+        let order = read(vector);
+        if let Ok(payload) = order.payload() {
+            let server = order.server().clone();
+            let again = Order::sign(&key(), server, order.sequence(), order.not_after(), &payload);
+            assert_eq!(again, order, "{}", vector.name);
+        }
+    }
+}
+
+#[test]
+fn malformed_envelopes_are_errors() {
+    let vectors = vectors();
+    assert!(vectors.malformed.len() >= 12);
+    for vector in vectors.malformed {
+        let parsed = Order::parse(vector.body.as_bytes()).expect("of the type");
+        assert!(parsed.is_err(), "{}", vector.name);
+    }
+    for other in ["", "{}", "order", r#"{"type":"action"}"#] {
+        assert!(Order::parse(other.as_bytes()).is_none(), "{other}");
+    }
+}
+
+proptest! {
+    /// No two different orders are signed by the same bytes.
+    #[test]
+    fn signed_bytes_tell_all_parts_apart(
+        one in ("[ -~&&[^ ]]{1,6}", 0..3_u64, -1..2_i64, ".{0,6}"),
+        other in ("[ -~&&[^ ]]{1,6}", 0..3_u64, -1..2_i64, ".{0,6}"),
+    ) {
+        let bytes = |(server, sequence, not_after, payload): &(String, u64, i64, String)| {
+            let server = ServerId::parse(server).expect("an id");
+            signed_bytes(&server, *sequence, *not_after, payload)
+        };
+        prop_assert_eq!(bytes(&one) == bytes(&other), one == other);
+    }
+
+    #[test]
+    fn noise_is_never_a_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Some(Ok(order)) = Order::parse(&body) {
+            let _ = (order.mid(), order.payload());
+        }
+    }
+}
