@@ -17,8 +17,8 @@ use crate::audit::{self, Actor, Event};
 use crate::dispatch::{Dispatch, DispatchError, ServerIdentity, SessionInfo};
 use crate::store::{ServerId, Store, StoreError};
 
-/// An agent that sent garbage is asked to stay away for this time. The original does not listen.
-const GARBAGE_PAUSE: Duration = Duration::from_secs(30);
+/// An agent that misbehaves is asked to stay away for this time. The original does not listen.
+const PENALTY: Duration = Duration::from_secs(30);
 
 /// What the sessions of one port share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -72,7 +72,10 @@ impl Host {
         let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), Instant::now());
         let rivals = Arc::clone(&self.rivals);
         let _ticket = Ticket { rivals, server: server.id, number: arrival.ticket };
-        if self.admit(&server, peer, arrival).await {
+        if arrival.crowded {
+            warn!(server = %server.name, %peer, "too many sessions of one agent, this one is refused");
+            agent.link.disconnect_with_retry_after(PENALTY).await;
+        } else if self.admit(&server, peer, arrival).await {
             self.run(agent).await;
         }
     }
@@ -146,7 +149,7 @@ impl Host {
 
 async fn goodbye(link: Link, end: &End) -> CloseReason {
     match end {
-        End::Garbage(_) => link.disconnect_with_retry_after(GARBAGE_PAUSE).await,
+        End::Garbage(_) => link.disconnect_with_retry_after(PENALTY).await,
         End::Gone | End::Stopped | End::Dispatch(_) | End::Silent { .. } | End::Failed(_) => {
             link.close().await
         }

@@ -19,7 +19,10 @@ const TAKE_OVERS: usize = 5;
 /// A server that arrives more often than this in a period is made to wait. The original agent
 /// comes back without any pause after each loss.
 const ARRIVALS: usize = 10;
-/// How long it waits then.
+/// Sessions that one server may have at a time: one that works, and some that are ending or made to
+/// wait. Each costs a connection, which a stolen key could else open without end.
+const LIVE: usize = 8;
+/// How long a server that arrives too often waits.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The sessions of all servers, by server.
@@ -49,6 +52,8 @@ pub(super) struct Arrival {
     pub(super) fight: Option<Fight>,
     /// How long this session must wait before it starts.
     pub(super) pause: Duration,
+    /// Whether it must not start at all: there are too many.
+    pub(super) crowded: bool,
 }
 
 /// Why take-overs look like two machines with one key.
@@ -74,8 +79,9 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
         let arrivals = count(&mut record.arrivals, ARRIVALS, now);
         let pause = if arrivals > ARRIVALS { PAUSE } else { Duration::ZERO };
         let fight = record.fight(from, now);
+        let crowded = record.live.len() >= LIVE;
         record.live.push((ticket, from));
-        Arrival { ticket, fight, pause }
+        Arrival { ticket, fight, pause, crowded }
     }
 
     /// The session with this ticket has ended.
@@ -189,6 +195,17 @@ mod tests {
         assert_eq!(pauses.pop(), Some(PAUSE));
         assert!(pauses.iter().all(Duration::is_zero));
         assert_eq!(rivals.arrived(&"web-1", HERE, now + PERIOD).pause, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_crowd_of_sessions_is_sent_away() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let live: Vec<_> = (0..=LIVE).map(|_| rivals.arrived(&"web-1", HERE, now)).collect();
+        assert_eq!(live.iter().filter(|arrival| arrival.crowded).count(), 1);
+        assert!(!rivals.arrived(&"web-2", HERE, now).crowded, "another server");
+        live.iter().for_each(|arrival| rivals.left(&"web-1", arrival.ticket));
+        assert!(!rivals.arrived(&"web-1", HERE, now).crowded);
     }
 
     #[test]

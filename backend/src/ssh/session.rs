@@ -24,6 +24,10 @@ use crate::dispatch::{self, DispatchError, EndReason, FeedbackOutcome, Signal};
 /// its longest texts are what a command wrote to stderr.
 pub(super) const FEEDBACK_LIMIT: usize = 64 * 1024;
 
+/// Answers to nothing that one session may send. Our agent repeats up to 4096 that it could not know
+/// to have arrived; each costs a transaction.
+pub(super) const UNASKED_LIMIT: usize = 8192;
+
 /// Why a session ended.
 #[derive(Debug, Error)]
 pub(super) enum End {
@@ -72,6 +76,9 @@ pub(super) enum Garbage {
     /// A message that only a backend sends.
     #[error("an action message; agents answer, they do not ask")]
     Action,
+    /// More answers to nothing than any agent has.
+    #[error("more than {UNASKED_LIMIT} answers that nobody waits for")]
+    Unasked,
 }
 
 /// What an owner waits for.
@@ -102,6 +109,8 @@ pub(super) struct Owner {
     frames: mpsc::Sender<Bytes>,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
+    /// Answers to nothing so far.
+    unasked: usize,
 }
 
 impl Owner {
@@ -115,7 +124,7 @@ impl Owner {
         let (frames, to_write) = mpsc::channel(size.max(1));
         let window = Window::new(size, answer_within);
         let decoder = NetstringDecoder::new(FEEDBACK_LIMIT);
-        (Self { session, window, answer_within, decoder, frames, more: true }, to_write)
+        (Self { session, window, answer_within, decoder, frames, more: true, unasked: 0 }, to_write)
     }
 
     /// Runs until something ends the session. The connection is left open for the caller to
@@ -223,12 +232,12 @@ impl Owner {
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
         match self.session.feedback(feedback).await? {
-            // Dispatch has logged what was not expected; it is no reason to part.
-            FeedbackOutcome::Matched | FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => {
-                self.window.answered(&feedback.mid, Instant::now());
-                Ok(())
-            }
+            FeedbackOutcome::Matched => {}
+            // Dispatch has logged what was not expected; some of it is no reason to part.
+            FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,
         }
+        self.window.answered(&feedback.mid, Instant::now());
+        if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
     }
 
     fn reader_ended(&self) -> End {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::session::FEEDBACK_LIMIT;
+use super::session::{FEEDBACK_LIMIT, UNASKED_LIMIT};
 use super::{Port, PortError, PortKind};
 use crate::config::{Limits, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
@@ -345,6 +345,19 @@ async fn garbage_ends_the_session_and_loses_nothing() {
         assert_eq!(reason, asked, "{}", String::from_utf8_lossy(&bytes));
         assert_eq!(backend.pending(server).await, ["1"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_answers_to_nothing_end_the_session() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (_, key) = backend.enrol("web-1").await;
+    let mut agent = backend.agent(&key).await;
+    for _ in 0..=UNASKED_LIMIT / 100 {
+        // Fails when the session has ended, which is what is looked at below.
+        let _ = agent.writer.send((0..100).flat_map(feedback).collect::<Vec<u8>>()).await;
+    }
+    let asked = CloseReason::RetryAfter(Duration::from_secs(30));
+    assert_eq!(agent.dismissed().await, asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
