@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::config::DEFAULT_FILE;
 
@@ -63,6 +64,12 @@ pub enum Command {
     #[command(after_help = "\
 Exit codes: 0 all is well; 1 something is missing; 2 the configuration cannot be used.")]
     Check,
+    /// Print a script that completes commands in a shell
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// `enroll`
@@ -161,6 +168,21 @@ pub struct StatusArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// An existing folder
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 /// A kind of key.

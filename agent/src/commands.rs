@@ -2,6 +2,7 @@
 //! files below, the program talks to people; nothing else prints.
 
 mod check;
+mod generate;
 mod keys;
 mod status;
 
@@ -76,26 +77,28 @@ pub fn run(cli: &Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, CommandError> {
-    if matches!(cli.command, Command::Check) {
-        return Ok(check::check(cli));
-    }
-    let settings = match (load(cli), &cli.command) {
-        // The state may be read by everyone, the configuration by root alone.
-        (Err(ConfigError::Unreadable { .. }), Command::Status(_)) => {
-            Settings::without_file(&cli.config, Layer::default())?
-        }
-        (loaded, _) => loaded?,
-    };
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
-        Command::Enroll(args) => keys::enroll(args, &settings).map(done),
-        Command::GenerateKey(args) => keys::generate(args, &settings).map(done),
-        Command::UploadKey(args) => keys::upload(args, &settings).map(done),
-        Command::Start => start(cli, &settings).map(done),
-        Command::Processor(args) => processor(args, &settings).map(done),
-        Command::Connector(args) => connector(args, &settings).map(done),
-        Command::Status(args) => Ok(status::status(args, &settings)),
+        Command::Enroll(args) => keys::enroll(args, &load(cli)?).map(done),
+        Command::GenerateKey(args) => keys::generate(args, &load(cli)?).map(done),
+        Command::UploadKey(args) => keys::upload(args, &load(cli)?).map(done),
+        Command::Start => start(cli, &load(cli)?).map(done),
+        Command::Processor(args) => processor(args, &load(cli)?).map(done),
+        Command::Connector(args) => connector(args, &load(cli)?).map(done),
+        Command::Status(args) => Ok(status::status(args, &load_for_everyone(cli)?)),
         Command::Check => Ok(check::check(cli)),
+        Command::Completions(args) => Ok(generate::completions(args)),
+        Command::Man(args) => generate::man(args).map(done),
+    }
+}
+
+/// The state may be read by everyone, the configuration by root alone.
+fn load_for_everyone(cli: &Cli) -> Result<Settings, ConfigError> {
+    match load(cli) {
+        Err(ConfigError::Unreadable { .. }) => {
+            Settings::without_file(&cli.config, Layer::default())
+        }
+        loaded => loaded,
     }
 }
 

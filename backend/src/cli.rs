@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use bastio_backend::config::{Config, ConfigError, Flags};
 use bastio_backend::logging::{self, Level};
 use bastio_backend::serve::{Backend, ServeError, Welcome};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,19 @@ enum Command {
     Serve(Overrides),
     /// Reads the configuration, says what is wrong with it, starts nothing
     Check(Overrides),
+    /// Prints a script that completes commands in a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Writes the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// An existing folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +124,10 @@ pub fn run() -> ExitCode {
             serve(&flags)
         }),
         Command::Check(overrides) => flags(cli.config, overrides).and_then(|flags| check(&flags)),
+        Command::Completions { shell } => completions(shell),
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from)
+        }
     };
     match result {
         Ok(()) => ExitCode::from(DONE),
@@ -125,6 +143,12 @@ fn flags(file: Option<PathBuf>, overrides: Overrides) -> Result<Flags, Failure> 
     // Typed in a shell, a path is meant from where one stands.
     let state = state.map(std::path::absolute).transpose()?;
     Ok(Flags { file, state, ssh_listen, http_listen })
+}
+
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "bastio-backend", &mut script);
+    Ok(say(&String::from_utf8_lossy(&script))?)
 }
 
 fn check(flags: &Flags) -> Result<(), Failure> {

@@ -98,7 +98,10 @@ pub fn lock_down(identity: Option<&Identity>) -> Result<(), LockdownError> {
         check("the user", setresuid(identity.uid, identity.uid, identity.uid))?;
     }
     check("ambient capabilities", ambient::clear())?;
-    check("capabilities", CapState::empty().set_current())?;
+    // A service manager's filter refuses the call where there is nothing left to give up.
+    if !holds_nothing() {
+        check("capabilities", CapState::empty().set_current())?;
+    }
     // After the change of user, which would reset both.
     check("debugging", prctl::set_dumpable(false))?;
     check("outliving", prctl::set_pdeathsig(Some(Signal::SIGTERM as i32)))?;
@@ -107,15 +110,18 @@ pub fn lock_down(identity: Option<&Identity>) -> Result<(), LockdownError> {
 
 /// Trusts nothing: reads back what the kernel holds.
 fn verify() -> Result<(), LockdownError> {
-    let held = CapState::get_current();
-    let none = held.as_ref().is_ok_and(|caps| {
-        caps.effective.is_empty() && caps.permitted.is_empty() && caps.inheritable.is_empty()
-    });
-    if is_root() || !none {
+    if is_root() || !holds_nothing() {
         let reason = "the kernel still shows rights".to_owned();
         return Err(LockdownError::Refused { what: "root", reason });
     }
     Ok(())
+}
+
+/// Whether the kernel says that this process has no capability.
+fn holds_nothing() -> bool {
+    CapState::get_current().is_ok_and(|caps| {
+        caps.effective.is_empty() && caps.permitted.is_empty() && caps.inheritable.is_empty()
+    })
 }
 
 fn limit(resource: Resource, most: u64, what: &'static str) -> Result<(), LockdownError> {
