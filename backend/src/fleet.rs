@@ -38,15 +38,20 @@ impl Fleet {
         Self { store, dispatch }
     }
 
-    /// The fleet in numbers.
+    /// The fleet in numbers; `host_key` is the fingerprint that the agents' port shows.
     ///
     /// # Errors
     /// [`FleetError::Store`].
-    pub async fn status(&self, _proof: &Admin) -> Result<StatusReport, FleetError> {
+    pub async fn status(
+        &self,
+        _proof: &Admin,
+        host_key: String,
+    ) -> Result<StatusReport, FleetError> {
         let mut db = self.store.read().await?;
         let (queued, sent, failed) = store::outcomes::counts(&mut db).await?;
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            host_key,
             revision: store::revisions::current(&mut db).await?,
             servers: store::servers::count(&mut db).await?,
             connected: u32::try_from(self.dispatch.connected()).unwrap_or(u32::MAX),

@@ -362,6 +362,9 @@ pub struct AuditRow {
 pub struct StatusReport {
     /// Version of the backend.
     pub version: String,
+    /// Fingerprint (`SHA256:...`) of the host key of the agents' port: what `bastio-agent enroll`
+    /// pins.
+    pub host_key: String,
     /// Revision of the model.
     pub revision: i64,
     /// Servers enrolled.

@@ -198,7 +198,8 @@ async fn weather(events: Vec<Event>, last: Vec<bool>) {
     storm.answer_everything(&[true]).await;
     let differences = storm.silent_differences().await;
     assert!(differences.is_empty(), "after the sync: {differences:#?}");
-    let status = storm.backend.fleet.status(&storm.backend.admin).await.expect("read");
+    let status =
+        storm.backend.fleet.status(&storm.backend.admin, String::new()).await.expect("read");
     assert_eq!((status.queued, status.sent, status.failed), (0, 0, 0));
 }
 

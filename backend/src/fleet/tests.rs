@@ -367,7 +367,8 @@ async fn a_full_disk_changes_nothing_and_passes() {
     let full = backend.fleet.add_user(&backend.admin, &new).await;
     assert!(matches!(full, Err(FleetError::Store(_))), "{full:?}");
     assert!(backend.fleet.users(&backend.admin).await.expect("listed").is_empty());
-    assert_eq!(backend.fleet.status(&backend.admin).await.expect("read").revision, 1);
+    let status = backend.fleet.status(&backend.admin, "SHA256:x".to_owned()).await.expect("read");
+    assert_eq!((status.revision, status.host_key.as_str()), (1, "SHA256:x"));
     let mut tx = backend.store.write().await.expect("a writer");
     sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *tx).await.expect("set");
     drop(tx);

@@ -19,7 +19,8 @@ pub(super) async fn status(
     State(state): State<HttpState>,
     admin: Admin,
 ) -> Result<Json<StatusReport>, Problem> {
-    Ok(Json(state.fleet.status(&admin).await?))
+    let host_key = state.site.ed25519_host_key.fingerprint();
+    Ok(Json(state.fleet.status(&admin, host_key).await?))
 }
 
 #[derive(Deserialize)]

@@ -17,6 +17,7 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         format!("{} waiting, {} sent, {} failed", status.queued, status.sent, status.failed);
     context.terminal.table(&Table::facts([
         ("backend", format!("{}, version {}", context.client.url(), status.version)),
+        ("host key", status.host_key.clone()),
         ("servers", servers),
         ("people", format!("{} with {}", status.users, count(status.grants, "grant"))),
         ("actions", actions),

@@ -137,6 +137,7 @@ fn action(server: &str, state: &str) -> Value {
 
 /// The answer to `GET /status`.
 pub fn status() -> Value {
-    json!({"version": "0.2.0", "revision": 7, "servers": 3, "connected": 2, "users": 1,
-           "grants": 1, "queued": 0, "sent": 0, "failed": 2})
+    json!({"version": "0.2.0", "revision": 7, "host_key": "SHA256:abc", "servers": 3,
+           "connected": 2, "users": 1, "grants": 1, "queued": 0, "sent": 0,
+           "failed": 2})
 }

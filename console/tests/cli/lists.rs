@@ -115,6 +115,7 @@ fn people_keys_and_grants() {
 #[test]
 fn status_and_log() {
     let text = shown(&["status"], &status(), "GET /api/v1/status");
+    assert!(text.contains("host key  SHA256:abc\n"), "{text}");
     assert!(text.contains("servers   2 connected of 3\n"), "{text}");
     assert!(text.contains("actions   0 waiting, 0 sent, 2 failed\n"), "{text}");
     let row = json!({"id": 1, "at": hours_ago(), "actor": "key:admin", "from": "10.0.0.1",
