@@ -6,6 +6,7 @@
 
 mod secret;
 
+use std::iter;
 use std::net::IpAddr;
 
 use bastio_protocol::api::{ApiKey, NewApiKey, Role};
@@ -199,6 +200,24 @@ pub async fn first_admin_token(store: &Store) -> Result<Option<Secret>, AccessEr
     let (_, secret) = insert(&mut tx, &Actor::backend(), &new, store.now()).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Some(secret))
+}
+
+/// For whoever lost every token: makes one more API key of role admin, under the first free name.
+/// The others stay as they are.
+///
+/// # Errors
+/// [`AccessError::Store`].
+pub async fn another_admin_token(store: &Store) -> Result<(ApiKey, Secret), AccessError> {
+    let mut tx = store.write().await?;
+    let taken = store::api_keys::list(&mut tx).await?;
+    let name = iter::once(FIRST_ADMIN.to_owned())
+        .chain((2_u64..).map(|number| format!("{FIRST_ADMIN}-{number}")))
+        .find(|name| taken.iter().all(|key| key.name != *name))
+        .expect("there are more numbers than API keys");
+    let new = NewApiKey { name, role: Role::Admin };
+    let made = insert(&mut tx, &Actor::state_owner(), &new, store.now()).await?;
+    tx.commit().await.map_err(StoreError::from)?;
+    Ok(made)
 }
 
 async fn insert(

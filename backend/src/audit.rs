@@ -29,6 +29,7 @@ enum Who {
     ApiKey(String),
     Agent(ServerName),
     Backend,
+    StateOwner,
 }
 
 /// Something that happened.
@@ -71,6 +72,12 @@ impl Actor {
     pub fn backend() -> Self {
         Self { who: Who::Backend, from: None }
     }
+
+    /// Whoever owns the state folder, at the backend's own host.
+    #[must_use]
+    pub fn state_owner() -> Self {
+        Self { who: Who::StateOwner, from: None }
+    }
 }
 
 impl fmt::Display for Actor {
@@ -79,6 +86,7 @@ impl fmt::Display for Actor {
             Who::ApiKey(name) => write!(f, "key:{name}"),
             Who::Agent(name) => write!(f, "agent:{name}"),
             Who::Backend => f.write_str("backend"),
+            Who::StateOwner => f.write_str("admin-token"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The central program: who may log in where, decided in one place and queued durably.
 
 pub mod access;
+pub mod admin_token;
 pub mod audit;
 pub mod config;
 pub mod dispatch;

@@ -17,6 +17,7 @@ use thiserror::Error;
 /// Who may read and write the folder: its owner alone.
 const FOLDER_MODE: u32 = 0o700;
 
+const DATABASE_FILE: &str = "bastio.db";
 const LISTEN_FILE: &str = "listen.json";
 
 /// The state folder of this process, locked until the value is dropped.
@@ -102,6 +103,20 @@ impl StateFolder {
         Ok(folder)
     }
 
+    /// The database of a folder that a running backend may hold: takes no lock, makes and changes
+    /// nothing. `None` when no backend has run there yet.
+    ///
+    /// # Errors
+    /// [`StateError`] when others could read or write in the folder.
+    pub fn existing_database(path: &Path) -> Result<Option<PathBuf>, StateError> {
+        let database = path.join(DATABASE_FILE);
+        match check_folder(path) {
+            Err(StateError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(database.exists().then_some(database)),
+        }
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -111,7 +126,7 @@ impl StateFolder {
     /// Where the database lies.
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join("bastio.db")
+        self.path.join(DATABASE_FILE)
     }
 
     /// Says in `listen.json` where the backend listens. The file appears whole or not at all.

@@ -16,6 +16,21 @@ async fn the_first_token_is_made_once() {
 }
 
 #[tokio::test]
+async fn a_lost_token_is_replaced_under_the_first_free_name() {
+    let backend = TestBackend::new().await;
+    let keys = &backend.keys;
+    for name in ["admin-2", "admin-3"] {
+        let (key, secret) = another_admin_token(&backend.store).await.expect("made");
+        assert_eq!((key.name.as_str(), key.role), (name, Role::Admin));
+        assert!(keys.admin(secret.expose(), None).await.is_ok());
+    }
+    assert!(keys.admin(&backend.token, None).await.is_ok(), "the others stay as they are");
+    keys.revoke(&backend.admin, "admin").await.expect("not the last one");
+    let (key, _) = another_admin_token(&backend.store).await.expect("made");
+    assert_eq!(key.name, "admin");
+}
+
+#[tokio::test]
 async fn secrets_are_long_random_and_stored_as_hashes_alone() {
     let backend = TestBackend::new().await;
     let (_, one) =

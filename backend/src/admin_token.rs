@@ -1,0 +1,67 @@
+//! A new admin token for whoever lost theirs: whoever owns the state folder may have one.
+//!
+//! Goes to the database directly, also beside a running backend: SQLite lets one writer in at a
+//! time, and the backend looks an API key up at every request. This file must not know HTTP.
+
+use std::path::{Path, PathBuf};
+
+use bastio_protocol::api::ApiKey;
+use thiserror::Error;
+
+use crate::access::{self, AccessError, Secret};
+use crate::state_folder::{StateError, StateFolder};
+use crate::store::{Store, StoreError};
+
+/// Why there is no new token.
+#[derive(Debug, Error)]
+pub enum AdminTokenError {
+    /// No backend has run with this folder.
+    #[error(
+        "there is no database in {}; name the folder with --state, or start the backend, which \
+         prints a first token: bastio-backend serve", .0.display()
+    )]
+    NoDatabase(PathBuf),
+    /// The folder is somebody else's.
+    #[error(
+        "{} belongs to user id {owner}; run this as its owner: sudo -u '#{owner}' bastio-backend \
+         admin-token", path.display()
+    )]
+    ForeignOwner {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(StateError),
+    /// The database cannot be used.
+    #[error("the database: {0}")]
+    Store(#[from] StoreError),
+    /// The API key cannot be made.
+    #[error("the admin token: {0}")]
+    Access(#[from] AccessError),
+}
+
+impl From<StateError> for AdminTokenError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::ForeignOwner { path, owner, .. } => Self::ForeignOwner { path, owner },
+            other => Self::State(other),
+        }
+    }
+}
+
+/// Makes an API key of role admin in that state folder. The secret exists nowhere else in clear.
+///
+/// # Errors
+/// [`AdminTokenError`]; nothing was made then.
+pub async fn make(state: &Path) -> Result<(ApiKey, Secret), AdminTokenError> {
+    let Some(database) = StateFolder::existing_database(state)? else {
+        return Err(AdminTokenError::NoDatabase(state.to_owned()));
+    };
+    let store = Store::open(&database).await?;
+    let made = access::another_admin_token(&store).await;
+    store.close().await;
+    Ok(made?)
+}
