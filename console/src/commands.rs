@@ -14,6 +14,7 @@ pub mod user;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bastio_protocol::Target;
 use serde::Serialize;
 
 use crate::cli::{Cli, Command};
@@ -96,6 +97,23 @@ impl Context<'_> {
             Format::Table => self.terminal.table(&table(items, self.now))?,
         }
         Ok(Ending::AllDone)
+    }
+
+    /// Tells people what to do next; scripts get nothing.
+    pub fn hint(&mut self, hint: &str) {
+        if self.format == Format::Table && self.patience != Patience::None {
+            self.terminal.note(&format!("hint: {hint}"));
+        }
+    }
+
+    /// Explains why a grant by label changed nothing: a typing error looks the same.
+    pub fn tell_nobody_matched(&mut self, on: &Target) {
+        if matches!(on, Target::Labels(_)) {
+            self.hint(&format!(
+                "no server has {on}, or those that have it need no change; see: bastio server ls \
+                 '{on}'; servers labelled so later follow by themselves"
+            ));
+        }
     }
 
     /// Asks before something is removed, where a person sits and has not said yes already.

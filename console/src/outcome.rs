@@ -11,6 +11,8 @@ use crate::text::count;
 
 /// What a server whose agent is away will do.
 const LATER: &str = "will follow when it is back";
+/// What a server will do whose agent was never there.
+const NEVER_SEEN: &str = "will follow once its agent is started";
 
 /// How far a server is with an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum ServerState {
     Failed,
     /// Its agent is away; the actions wait for it.
     Offline,
+    /// Its agent was never there; the actions wait for it.
+    Unborn,
     /// Its agent is there and has not answered.
     Waiting,
 }
@@ -32,10 +36,12 @@ impl ServerState {
             Self::Failed
         } else if !has_open_actions(server) {
             Self::Done
-        } else if server.presence == Presence::Connected {
-            Self::Waiting
         } else {
-            Self::Offline
+            match server.presence {
+                Presence::Connected => Self::Waiting,
+                Presence::Offline => Self::Offline,
+                Presence::NeverSeen => Self::Unborn,
+            }
         }
     }
 
@@ -44,6 +50,7 @@ impl ServerState {
             Self::Done => Cell::new("done", Tone::Good),
             Self::Failed => Cell::new("failed", Tone::Bad),
             Self::Offline => Cell::new("offline", Tone::Warn),
+            Self::Unborn => Cell::new("never seen", Tone::Warn),
             Self::Waiting => Cell::new("waiting", Tone::Warn),
         }
     }
@@ -118,7 +125,8 @@ fn feedback(state: ServerState, actions: &[ActionReport]) -> &str {
             action.feedback.as_deref().unwrap_or("failed without a word")
         }
         (ServerState::Offline, _) => LATER,
-        (ServerState::Waiting, _) => "no answer yet",
+        (ServerState::Unborn, _) => NEVER_SEEN,
+        (ServerState::Waiting, _) => "connected, no answer yet",
         (ServerState::Done | ServerState::Failed, _) => "",
     }
 }
@@ -129,15 +137,22 @@ pub fn notes(change: &Change, seconds: u64) -> Vec<String> {
         let fits = |server: &&ServerOutcome| ServerState::of(server) == wanted;
         change.servers.iter().filter(fits).map(|server| &server.server).collect()
     };
-    let (offline, waiting) = (named(ServerState::Offline), named(ServerState::Waiting));
     let mut notes = Vec::new();
-    if !offline.is_empty() {
-        notes.push(format!("offline, {LATER}: {}", list(offline)));
+    for (state, what) in [
+        (ServerState::Offline, format!("offline, {LATER}")),
+        (ServerState::Unborn, format!("never seen, {NEVER_SEEN}")),
+    ] {
+        let names = named(state);
+        if !names.is_empty() {
+            notes.push(format!("{what}: {}", list(names)));
+        }
     }
-    if !waiting.is_empty() {
+    let waiting = named(ServerState::Waiting);
+    if let Some(first) = waiting.first() {
+        let next = format!("the backend goes on by itself, see: bastio server show {first}");
         notes.push(format!(
-            "no answer within {seconds} s from {}; the work goes on, see: bastio status",
-            list(waiting)
+            "connected, but no answer within {seconds} s: {}; {next}",
+            list(waiting.clone())
         ));
     }
     notes
@@ -213,7 +228,7 @@ mod tests {
             (Connected, &[Queued], ServerState::Waiting, false, Ending::SomeFailed),
             (Offline, &[Done, Queued], ServerState::Offline, true, Ending::AllDone),
             (Offline, &[Sent], ServerState::Offline, true, Ending::AllDone),
-            (NeverSeen, &[Queued], ServerState::Offline, true, Ending::AllDone),
+            (NeverSeen, &[Queued], ServerState::Unborn, true, Ending::AllDone),
             (Connected, &[Failed, Done], ServerState::Failed, true, Ending::SomeFailed),
             (Connected, &[Failed, Queued], ServerState::Failed, false, Ending::SomeFailed),
             (Offline, &[Failed, Queued], ServerState::Failed, true, Ending::SomeFailed),
@@ -235,22 +250,26 @@ mod tests {
                 server("web-2", Connected, &[Done, Failed, Failed]),
                 server("db-1", Offline, &[Queued]),
                 server("db-2", Connected, &[Sent]),
+                server("new-1", NeverSeen, &[Queued]),
             ],
         );
         assert_eq!(
             table(&change).render(false),
-            "SERVER  STATE    ACTIONS  FEEDBACK\n\
-             web-1   done     2/2      -\n\
-             web-2   failed   1/3      web-2 says no\n\
-             db-1    offline  0/1      will follow when it is back\n\
-             db-2    waiting  0/1      no answer yet\n"
+            "SERVER  STATE       ACTIONS  FEEDBACK\n\
+             web-1   done        2/2      -\n\
+             web-2   failed      1/3      web-2 says no\n\
+             db-1    offline     0/1      will follow when it is back\n\
+             db-2    waiting     0/1      connected, no answer yet\n\
+             new-1   never seen  0/1      will follow once its agent is started\n"
         );
         assert_eq!(progress(&change), "2 of 3 servers answered (5 of 6 actions); waiting for db-2");
         assert_eq!(
             notes(&change, 60),
             [
                 "offline, will follow when it is back: db-1",
-                "no answer within 60 s from db-2; the work goes on, see: bastio status",
+                "never seen, will follow once its agent is started: new-1",
+                "connected, but no answer within 60 s: db-2; the backend goes on by itself, see: \
+                 bastio server show db-2",
             ]
         );
     }

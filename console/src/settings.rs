@@ -24,7 +24,7 @@ pub struct BackendUrl(String);
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UrlError {
     /// Not an URL, or one without http or https.
-    #[error("not an URL of a backend; write it like http://backend.example.org:2358")]
+    #[error("not a URL of a backend; write it like http://backend.example.org:2358")]
     Malformed,
     /// A password would land in logs and process lists.
     #[error("an URL without user and password is needed; the token is asked for")]

@@ -15,6 +15,10 @@ const MAX_ANSWER: u64 = 32 * 1024 * 1024;
 /// What to ask oneself when something else than a backend answers.
 const STRANGER: &str = "is this URL a bastio backend, and of a version near this one?";
 
+/// What to do when the backend does not know the token.
+const UNKNOWN_TOKEN: &str = "log in with a token of role admin: bastio login URL; if none is left, \
+                             the backend's host makes one: bastio-backend admin-token";
+
 /// Why a request came to nothing.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -78,10 +82,11 @@ impl ClientError {
             Self::Unreachable { .. } => Some(
                 "is the backend running, and is its URL right? see: bastio login --help".into(),
             ),
-            Self::Refused { hint: Some(hint), .. } => Some(hint.clone()),
+            // The backend's own advice is for those who speak HTTP to it.
             Self::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => {
-                Some("log in again with: bastio login URL".into())
+                Some(UNKNOWN_TOKEN.into())
             }
+            Self::Refused { hint: Some(hint), .. } => Some(hint.clone()),
             Self::Refused { .. } | Self::Unsendable => None,
             Self::Redirect { .. } => Some("log in with the URL that the backend itself has".into()),
             Self::Misunderstood(_) => Some(STRANGER.into()),

@@ -15,9 +15,11 @@ pub enum Command {
     Add(Add),
     /// List the API keys, without their secrets
     #[command(after_help = "Example:\n  bastio api-key ls")]
+    #[command(alias = "list")]
     Ls,
     /// Remove an API key; from then on it opens nothing
     #[command(after_help = "Example:\n  bastio api-key rm rack-7")]
+    #[command(aliases = ["remove", "delete"])]
     Rm {
         /// Its name
         name: String,

@@ -17,6 +17,7 @@ pub enum Command {
     Add(Add),
     /// Take a grant back
     #[command(after_help = "Example:\n  bastio grant rm 12")]
+    #[command(aliases = ["remove", "delete"])]
     Rm {
         /// The grant's number, as `bastio grant ls` shows it
         #[arg(value_parser = clap::value_parser!(i64).range(0..))]
@@ -24,6 +25,7 @@ pub enum Command {
     },
     /// List all grants
     #[command(after_help = "Example:\n  bastio grant ls")]
+    #[command(alias = "list")]
     Ls,
 }
 
@@ -58,7 +60,12 @@ pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failur
         Command::Add(Add { user, on, sudo, login, reason }) => {
             let grant = NewGrant { user, on, login, sudo, reason };
             let change = context.client.add_grant(&grant)?;
-            settle(context, vec![change])
+            let reached = !change.servers.is_empty();
+            let ending = settle(context, vec![change])?;
+            if !reached {
+                context.tell_nobody_matched(&grant.on);
+            }
+            Ok(ending)
         }
         Command::Rm { id } => {
             let change = context.client.remove_grant(id)?;

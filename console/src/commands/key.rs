@@ -24,9 +24,11 @@ pub enum Command {
     /// Add public keys to a person
     Add(Add),
     /// Remove keys of a person
+    #[command(aliases = ["remove", "delete"])]
     Rm(Rm),
     /// List the keys of a person
     #[command(after_help = "Example:\n  bastio key ls alice")]
+    #[command(alias = "list")]
     Ls {
         /// The person
         user: Username,

@@ -17,6 +17,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   bastio server ls
   bastio server ls role=web      whom `--on role=web` reaches")]
+    #[command(alias = "list")]
     Ls {
         /// Only these: names (web-1,web-2), labels (role=web) or *
         #[arg(value_name = "SERVERS")]
@@ -40,6 +41,7 @@ pub enum Command {
     Label(Label),
     /// Remove a server: its agent is not let in any more
     #[command(after_help = "Example:\n  bastio server rm web-1 --yes")]
+    #[command(aliases = ["remove", "delete"])]
     Rm {
         /// The server
         server: ServerName,

@@ -26,6 +26,7 @@ pub enum Command {
 Examples:
   bastio user rm alice
   bastio user rm alice --yes")]
+    #[command(aliases = ["remove", "delete"])]
     Rm {
         /// The person
         user: Username,
@@ -35,6 +36,7 @@ Examples:
     },
     /// List people
     #[command(after_help = "Example:\n  bastio user ls")]
+    #[command(alias = "list")]
     Ls,
     /// Show a person with keys and grants
     #[command(after_help = "Example:\n  bastio user show alice")]
@@ -111,7 +113,19 @@ pub fn run<'a>(
             let user = read(add)?;
             let mut context = connect()?;
             let change = context.client.add_user(&user)?;
-            settle(&mut context, vec![change])
+            let reached = !change.servers.is_empty();
+            let ending = settle(&mut context, vec![change])?;
+            if let Some(on) = user.on.as_ref().filter(|_| !reached) {
+                context.tell_nobody_matched(on);
+            }
+            if user.keys.is_empty() {
+                let name = &user.name;
+                context.hint(&format!(
+                    "unless {name} has a key already, no login is possible; give one with: \
+                     bastio key add {name} FILE"
+                ));
+            }
+            Ok(ending)
         }
         Command::Update(Update { user, full_name, mail, sudo, no_sudo }) => {
             let sudo = (sudo || no_sudo).then_some(sudo);

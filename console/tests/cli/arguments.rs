@@ -49,10 +49,10 @@ fn wrong_arguments_end_with_2_and_a_reason() {
         (&["log", "--limit", "0"], "0 is not in"),
         (&["status", "--timeout", "0"], "0 is not in"),
         (&["status", "--output", "xml"], "table, json"),
-        (&["status", "--url", "backend:2358"], "not an URL of a backend"),
+        (&["status", "--url", "backend:2358"], "not a URL of a backend"),
         (&["status", "--token-file", "/no/such/file"], "cannot read the token file"),
         (&["login"], "<URL>"),
-        (&["login", "ftp://b"], "not an URL of a backend"),
+        (&["login", "ftp://b"], "not a URL of a backend"),
         (&["login", "http://me:pw@b"], "without user and password"),
     ] {
         let run = machine.at(&url, arguments);
@@ -70,7 +70,7 @@ fn malformed_variables_end_with_2_and_never_show_the_token() {
         (&[("BASTIO_URL", ""), ("BASTIO_TOKEN", "")], "not logged in to any backend"),
         (&[("BASTIO_TOKEN", "bst_1")], "not logged in to any backend"),
         (&[("BASTIO_URL", "http://b")], "no token for http://b"),
-        (&[("BASTIO_URL", "b"), ("BASTIO_TOKEN", "bst_1")], "BASTIO_URL: not an URL"),
+        (&[("BASTIO_URL", "b"), ("BASTIO_TOKEN", "bst_1")], "BASTIO_URL: not a URL"),
         (&[("BASTIO_URL", "http://b"), ("BASTIO_TOKEN", "bst_1 2")], "BASTIO_TOKEN: the token"),
     ] {
         let run = machine.run(variables, &["status"], "");

@@ -139,7 +139,10 @@ fn servers_that_are_away_do_not_block_and_are_no_failure() {
     let run = Machine::new().at(&backend.url, &GRANT);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(
-        run.stderr.ends_with("offline, will follow when it is back: web-1, new-1\n"),
+        run.stderr.ends_with(
+            "offline, will follow when it is back: web-1\n\
+             never seen, will follow once its agent is started: new-1\n"
+        ),
         "{}",
         run.stderr
     );
@@ -156,7 +159,8 @@ fn a_connected_server_that_does_not_answer_in_time_makes_it_1() {
     let run = Machine::new().at(&backend.url, &with(&["--timeout", "1"]));
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.stdout.contains("web-1   waiting  0/1"), "{}", run.stdout);
-    let note = "no answer within 1 s from web-1; the work goes on, see: bastio status\n";
+    let note = "connected, but no answer within 1 s: web-1; the backend goes on by itself, see: \
+                bastio server show web-1\n";
     assert!(run.stderr.ends_with(note), "{}", run.stderr);
     assert_eq!(backend.lines().pop().as_deref(), Some("GET /api/v1/changes/7?after=1&wait=1"));
 }
@@ -270,4 +274,54 @@ fn what_the_backend_refuses_makes_it_1_with_its_words() {
         let run = machine.at(&backend.url, &GRANT);
         assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(1), "", expected));
     }
+}
+
+#[test]
+fn what_changed_nothing_says_what_may_be_meant() {
+    let none = || Backend::start(vec![ok(change(1, true, &[]))]);
+    let by_label = "hint: no server has role=wbe, or those that have it need no change; see: \
+                    bastio server ls 'role=wbe'; servers labelled so later follow by themselves\n";
+    let no_key = "hint: unless alice has a key already, no login is possible; give one with: \
+                  bastio key add alice FILE\n";
+    for (arguments, ends) in [
+        (&["grant", "add", "alice", "--on", "role=wbe"][..], vec![by_label]),
+        (&["user", "add", "alice", "--on", "role=wbe"], vec![by_label, no_key]),
+        (&["user", "add", "alice", "--on", "web-1"], vec![no_key]),
+        (&["grant", "add", "alice", "--on", "web-1"], vec![]),
+        (&["--no-wait", "user", "add", "alice", "--on", "role=wbe"], vec![]),
+        (&["--output", "json", "user", "add", "alice", "--on", "role=wbe"], vec![]),
+    ] {
+        let run = Machine::new().at(&none().url, arguments);
+        assert_eq!(run.code, Some(0), "{arguments:?} {run:?}");
+        let hints = run.stderr.find("hint: ").map_or("", |at| &run.stderr[at..]);
+        assert_eq!(hints, ends.concat(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_words_of_other_tools_are_taken_too() {
+    for (words, line) in [
+        (["user", "remove", "alice"], "DELETE /api/v1/users/alice"),
+        (["server", "delete", "web-1"], "DELETE /api/v1/servers/web-1"),
+    ] {
+        let backend = Backend::start(vec![ok(change(1, true, &[]))]);
+        assert_eq!(Machine::new().at(&backend.url, &words).code, Some(0));
+        assert_eq!(backend.lines(), [line]);
+    }
+    let backend = Backend::start(vec![ok(json!([]))]);
+    assert_eq!(Machine::new().at(&backend.url, &["server", "list"]).code, Some(0));
+    assert_eq!(backend.lines(), ["GET /api/v1/servers"]);
+}
+
+#[test]
+fn an_unknown_token_is_answered_with_the_ways_to_a_good_one() {
+    let api = json!({"error": "unknown API key", "hint": "send `Authorization: Bearer TOKEN`"});
+    let backend = Backend::start(vec![Answer::Json(401, api)]);
+    let run = Machine::new().at(&backend.url, &["status"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert_eq!(
+        run.stderr,
+        "error: unknown API key\nhint: log in with a token of role admin: bastio login URL; if none \
+         is left, the backend's host makes one: bastio-backend admin-token\n"
+    );
 }

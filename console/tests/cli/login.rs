@@ -49,7 +49,7 @@ fn a_token_that_the_backend_refuses_is_not_stored() {
     let backend = Backend::start(vec![Answer::Json(401, json!({"error": "unknown token"}))]);
     let run = machine.run(&[], &["login", &backend.url], "bst_wrong");
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("error: unknown token\nhint: log in again"), "{}", run.stderr);
+    assert!(run.stderr.contains("error: unknown token\nhint: log in with a"), "{}", run.stderr);
     assert!(!machine.login_file().exists());
     let run = machine.run(&[], &["login", &nobody()], "bst_1");
     assert_eq!(run.code, Some(3), "{run:?}");
