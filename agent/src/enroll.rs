@@ -7,6 +7,7 @@ mod api;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use bastio_protocol::ServerName;
 use bastio_transport::{KeyError, KeyKind, PrivateKey};
 use thiserror::Error;
 
@@ -29,6 +30,8 @@ pub struct Enrolment {
     pub port: Option<NonZeroU16>,
     /// The name under which the server is to be listed.
     pub name: Option<String>,
+    /// The name of this host, for when `name` is not given.
+    pub host_name: Option<String>,
     /// What kind of key to make when there is none.
     pub key_kind: KeyKind,
 }
@@ -116,11 +119,17 @@ pub fn enroll(
     let port = asked.port.or(answer.port).unwrap_or(DEFAULT_PORT);
     let checked = check_pin(asked, &answer, config_file, present)?;
     let (key, key_made) = read_or_make(key_file, asked.key_kind)?;
+    // A version-1 backend, which names no port, is not sent a field that it does not know.
+    let fallback = answer
+        .port
+        .and(asked.host_name.as_deref())
+        .and_then(server_name)
+        .map(|name| name.to_string());
     let upload = Upload {
         api_key: asked.api_key.expose(),
         public_key: &key.public_line(),
         old_public_key: "",
-        name: asked.name.as_deref(),
+        name: asked.name.as_deref().or(fallback.as_deref()),
     };
     let uploaded = api.upload(&upload)?;
     let backend = config::Backend {
@@ -142,6 +151,16 @@ pub fn enroll(
         key_made,
         agent_key: key.fingerprint(),
     })
+}
+
+/// The server's name that a host name gives: its first label in small letters, with `-` for what may
+/// not stand in a name. `None` when nothing is left, or for `localhost`, which says nothing.
+fn server_name(host_name: &str) -> Option<ServerName> {
+    let label = host_name.split('.').next()?.to_ascii_lowercase();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };
+    let name: String = label.chars().map(fits).collect();
+    let name = name.trim_matches(['-', '_']);
+    ServerName::parse(name).ok().filter(|name| name.as_str() != "localhost")
 }
 
 /// Reads the agent's key, or makes one. `true` when it was made.

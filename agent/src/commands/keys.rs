@@ -8,6 +8,7 @@ use bastio_transport::{KeyKind, PrivateKey};
 use super::{CommandError, say};
 use crate::cli::{ApiKeyArgs, EnrollArgs, GenerateKeyArgs, Kind, UploadKeyArgs};
 use crate::config::{Secret, Settings};
+use crate::connector::lockdown::Identity;
 use crate::enroll::{self, Api, EnrollError, Enrolled, Enrolment};
 use crate::files;
 
@@ -26,6 +27,7 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
         host: args.host.clone(),
         port: args.port,
         name: args.name.clone(),
+        host_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
         key_kind: kind(args.kind, None),
     };
     let trusted = args.host_key.is_some() || settings.backend.is_some();
@@ -51,6 +53,9 @@ fn tell(done: &Enrolled, settings: &Settings) {
             "The host key was not checked. Compare it with the --host-key that `bastio api-key add` \
              prints, or with the backend's first words.",
         );
+    }
+    if let Err(missing) = Identity::find(&settings.user) {
+        say(&format!("Before the agent can start: {missing}"));
     }
     say("Next: bastio-agent start");
 }

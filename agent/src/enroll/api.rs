@@ -78,7 +78,10 @@ pub enum ApiError {
         reason: &'static str,
     },
     /// No answer.
-    #[error("{url}: {reason}\nhint: is the backend running, and is this its HTTP port?")]
+    #[error(
+        "{url}: {reason}\n\
+         hint: is the backend running, is this its HTTP port, and does this server know the name?"
+    )]
     Unreachable {
         /// The call.
         url: String,

@@ -105,13 +105,23 @@ impl Server {
     }
 
     fn enroll(&self, url: &str, expected: Option<String>) -> Result<Enrolled, EnrollError> {
+        self.enroll_as(Some("web-1"), url, expected)
+    }
+
+    fn enroll_as(
+        &self,
+        name: Option<&str>,
+        url: &str,
+        expected: Option<String>,
+    ) -> Result<Enrolled, EnrollError> {
         let asked = Enrolment {
             backend: url.to_owned(),
             api_key: Secret::new("the-api-key"),
             expected,
             host: None,
             port: None,
-            name: Some("web-1".to_owned()),
+            name: name.map(str::to_owned),
+            host_name: Some("DB-1.example.org".to_owned()),
             key_kind: KeyKind::Ed25519,
         };
         enroll(&asked, &self.config(), &self.key(), self.settings().backend.as_ref())
@@ -145,6 +155,37 @@ fn enrols_at_our_backend_without_keeping_the_api_key() {
     assert_eq!(found.address(), "127.0.0.1:4022");
     assert_eq!(found.login(), "bastio-agent");
     assert_eq!(found.host_keys[0].fingerprint(), host_key.fingerprint());
+}
+
+#[test]
+fn a_server_without_a_name_takes_that_of_its_host() {
+    let backend = FakeBackend::ours(&ed25519());
+    Server::new().enroll_as(None, &backend.url, None).unwrap();
+    assert_eq!(backend.uploads()[0]["name"], "db-1");
+    // No port is named: version 1, which knows no such field.
+    let old =
+        FakeBackend::start((200, json!({"payload": ed25519().public_line()})), (200, json!("ok")));
+    Server::new().enroll_as(None, &old.url, None).unwrap();
+    assert_eq!(old.uploads()[0].get("name"), None);
+}
+
+#[test]
+fn host_names_become_server_names() {
+    for (host_name, name) in [
+        ("web-1", Some("web-1")),
+        ("WEB-1.rack7.example.org", Some("web-1")),
+        ("web_1", Some("web_1")),
+        ("b\u{fc}ro server", Some("b-ro-server")),
+        ("-odd-", Some("odd")),
+        ("localhost", None),
+        ("localhost.localdomain", None),
+        ("", None),
+        (".", None),
+        ("---", None),
+    ] {
+        let found = super::server_name(host_name);
+        assert_eq!(found.as_ref().map(bastio_protocol::ServerName::as_str), name, "{host_name}");
+    }
 }
 
 #[test]
