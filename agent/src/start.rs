@@ -2,12 +2,16 @@
 //! child is started anew when it ends, more and more slowly. This file must not know what the
 //! two say to each other.
 
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,6 +21,7 @@ use tracing::{error, warn};
 use crate::chance;
 use crate::cli::Cli;
 use crate::config::Settings;
+use crate::files;
 use crate::link::{Backoff, PROVEN};
 use crate::notify;
 use crate::processor::{self, Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource};
@@ -38,6 +43,11 @@ pub enum StartError {
     /// The child cannot be started or watched.
     #[error("cannot start the connector: {0}")]
     Spawn(#[from] std::io::Error),
+    /// Another `start` runs on this server.
+    #[error(
+        "an agent runs here already\nhint: bastio-agent status, or systemctl restart bastio-agent"
+    )]
+    RunsAlready,
     /// The child found that it cannot work at all; it has said why.
     #[error("the connector cannot work with this configuration; see its message above")]
     Unusable,
@@ -51,6 +61,7 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] when it makes no sense to try again.
 pub fn start(cli: &Cli, settings: &Settings) -> Result<(), StartError> {
+    let _alone = be_alone(&settings.status_file)?;
     let mut backoff = Backoff::default();
     let mut told_ready = false;
     loop {
@@ -80,6 +91,29 @@ pub fn start(cli: &Cli, settings: &Settings) -> Result<(), StartError> {
         error!(%status, pause = pause.as_secs_f64(), "the connector ended; it will be started again");
         // SIGTERM ends this process here at once: there is nothing to finish.
         std::thread::sleep(pause);
+    }
+}
+
+/// Holds the lock beside the status file for as long as the value lives. Two agents with one key
+/// would push each other off the backend for ever. Where no lock can be had, the agent runs without.
+fn be_alone(status_file: &Path) -> Result<Option<File>, StartError> {
+    let path = status_file.with_file_name("lock");
+    let open = || {
+        files::make_parent(&path)?;
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&path)
+    };
+    let file = match open() {
+        Ok(file) => file,
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no lock: a second agent would not be noticed");
+            return Ok(None);
+        }
+    };
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(StartError::RunsAlready),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
     }
 }
 
@@ -140,4 +174,20 @@ fn leave(mut child: impl std::borrow::BorrowMut<Child>) -> std::io::Result<ExitS
         drop(done);
         status
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_while_the_first_one_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let status_file = folder.path().join("run/status.json");
+        let first = be_alone(&status_file).unwrap();
+        assert!(first.is_some());
+        assert!(matches!(be_alone(&status_file), Err(StartError::RunsAlready)));
+        drop(first);
+        assert!(be_alone(&status_file).unwrap().is_some());
+    }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bastio_transport::PrivateKey;
 use nix::unistd::Group;
 
-use super::{complain, load, say};
+use super::{complain, key_hint, load, say};
 use crate::accounts::MANAGED_GROUP;
 use crate::cli::Cli;
 use crate::config::{BackendSettings, Settings};
@@ -74,7 +74,7 @@ fn backend(settings: &Settings) -> Result<String, String> {
 }
 
 fn agent_key(path: &Path) -> Result<String, String> {
-    let key = PrivateKey::read(path).map_err(|error| error.to_string())?;
+    let key = PrivateKey::read(path).map_err(|error| format!("{error}{}", key_hint(&error)))?;
     Ok(format!("{}, {}", path.display(), key.fingerprint()))
 }
 
