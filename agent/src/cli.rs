@@ -90,7 +90,7 @@ pub struct EnrollArgs {
     /// Refuse any other host key of the backend
     #[arg(long, value_name = "SHA256:FINGERPRINT")]
     pub host_key: Option<String>,
-    /// The server's name at the backend [default: the backend chooses]
+    /// The server's name at the backend [default: this host's name]
     #[arg(long)]
     pub name: Option<String>,
     /// Host of the backend's SSH side [default: the URL's host]

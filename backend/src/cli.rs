@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bastio_backend::admin_token::{self, AdminTokenError};
 use bastio_backend::config::{Config, ConfigError, Flags};
 use bastio_backend::logging::{self, Level};
 use bastio_backend::serve::{Backend, ServeError, Welcome};
+use bastio_backend::signing::SigningKeys;
+use bastio_backend::state_folder::StateFolder;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use thiserror::Error;
@@ -27,6 +30,7 @@ Begin here:
   bastio login http://THIS-HOST:2358   on your own machine, with that token
   bastio api-key add web --role enroll  a key with which servers enrol
   bastio-agent enroll --backend http://THIS-HOST:2358   on each server
+  bastio-backend admin-token           when the admin token is lost
 
 Configuration (/etc/bastio/backend.toml), each key with its default:
   state = \"/var/lib/bastio\"            database, host keys; mode 0700, one backend at a time
@@ -39,10 +43,18 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   limits.max_startups_per_source = 20  the same from one address
   limits.login_grace = 20              seconds for a login
   limits.answer_within = 120           seconds for an agent to answer before all is sent again
+  orders.valid_for = 600               seconds in which an agent may obey what was signed
 Each key is also a variable: ssh.listen is BASTIO_BACKEND_SSH_LISTEN. Flags win over variables,
 variables over the file.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong command line or configuration.";
+
+const TOKEN_HELP: &str = "\
+Run it at the backend's host, as the user who owns the state folder; `bastio log` tells that it
+was done. A token that was lost still works: remove it with `bastio api-key rm NAME`.
+
+Example:
+  bastio-backend admin-token";
 
 /// Decides who may log in where: takes the agents' connections, queues what they have to do, and
 /// serves the API.
@@ -67,6 +79,19 @@ enum Command {
     Serve(Overrides),
     /// Reads the configuration, says what is wrong with it, starts nothing
     Check(Overrides),
+    /// Replaces the key that signs what agents are ordered to do; the backend must be stopped
+    #[command(after_help = "\
+The old key signs the change, so each agent takes the new one over when it connects next. Old keys
+are kept in the state folder until no server needs them. What an agent has taken over stays valid;
+an agent that knows neither key is enrolled again.")]
+    RotateSigningKey(Overrides),
+    /// Makes a new admin token, for when the first one is lost; the backend may be running
+    #[command(after_help = TOKEN_HELP)]
+    AdminToken {
+        /// Folder of the database and the host keys
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
     /// Prints a script that completes commands in a shell
     #[command(hide = true)]
     Completions {
@@ -102,6 +127,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
     #[error("the system: {0}")]
     System(#[from] std::io::Error),
 }
@@ -110,7 +137,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => USAGE,
-            Self::Serve(_) | Self::System(_) => FAILED,
+            Self::Serve(_) | Self::AdminToken(_) | Self::System(_) => FAILED,
         }
     }
 }
@@ -124,6 +151,13 @@ pub fn run() -> ExitCode {
             serve(&flags)
         }),
         Command::Check(overrides) => flags(cli.config, overrides).and_then(|flags| check(&flags)),
+        Command::RotateSigningKey(overrides) => {
+            flags(cli.config, overrides).and_then(|flags| rotate_signing_key(&flags))
+        }
+        Command::AdminToken { state } => {
+            let overrides = Overrides { state, ssh_listen: None, http_listen: None };
+            flags(cli.config, overrides).and_then(|flags| admin_token(&flags))
+        }
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => {
             clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from)
@@ -167,10 +201,40 @@ fn check(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
+fn admin_token(flags: &Flags) -> Result<(), Failure> {
+    let state = Config::load(flags)?.state;
+    close_to_others();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (key, token) = runtime.block_on(admin_token::make(&state))?;
+    say(&format!(
+        "admin token: {}\n\nThe token is shown this once; keep it safe. Its API key is named {}. \
+         Next, on your own machine:\n  bastio login URL\n  bastio api-key ls        to see the \
+         lost one, and: bastio api-key rm NAME\n",
+        token.expose(),
+        key.name
+    ))?;
+    Ok(())
+}
+
+/// Whatever is made from here on is nobody else's.
+fn close_to_others() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
+fn rotate_signing_key(flags: &Flags) -> Result<(), Failure> {
+    let config = Config::load(flags)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // The lock keeps a running backend from signing on with the old key, unaware.
+    let folder = StateFolder::open(&config.state).map_err(ServeError::from)?;
+    let keys = SigningKeys::rotate(folder.path()).map_err(ServeError::from)?;
+    let key = keys.verifying_key().fingerprint();
+    say(&format!("signing key: {key}\nagents take it over when they connect next\n"))?;
+    Ok(())
+}
+
 fn serve(flags: &Flags) -> Result<(), Failure> {
     let config = Config::load(flags)?;
-    // Whatever is made from here on is nobody else's.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    close_to_others();
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -214,11 +278,13 @@ fn greet(welcome: &Welcome) -> std::io::Result<()> {
         return Ok(());
     };
     let mut text = format!(
-        "first start: keys and database are in {}\n\nadmin token: {}\nhost key: {} (port {})\n",
+        "first start: keys and database are in {}\n\nadmin token: {}\nhost key: {} (port {})\n\
+         signing key: {}\n",
         welcome.state.display(),
         token.expose(),
         welcome.host_key,
         welcome.listening.ssh.port(),
+        welcome.signing_key,
     );
     if let (Some(key), Some(legacy)) = (&welcome.legacy_host_key, welcome.listening.legacy) {
         text.push_str(&format!("legacy host key: {key} (port {})\n", legacy.port()));

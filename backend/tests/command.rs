@@ -68,8 +68,13 @@ impl Running {
 }
 
 fn get(address: &str, path: &str) -> String {
+    authorized_get(address, path, "none")
+}
+
+fn authorized_get(address: &str, path: &str, token: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n").unwrap();
+    let head = "Host: b\r\nConnection: close\r\nAuthorization: Bearer";
+    write!(stream, "GET {path} HTTP/1.1\r\n{head} {token}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -212,4 +217,37 @@ fn systemd_is_told() {
     let output = backend.stop(Signal::SIGTERM);
     assert_eq!(output.status.code(), Some(0));
     while receive() != "STOPPING=1" {}
+}
+
+#[test]
+fn a_lost_admin_token_is_replaced_beside_a_running_backend_and_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let path = state.to_str().unwrap();
+    let new_token = || {
+        let output = run(&["admin-token", "--state", path]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        said.lines().find_map(|it| it.strip_prefix("admin token: ")).unwrap().to_owned()
+    };
+    let early = run(&["admin-token", "--state", path]);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(text(&early.stderr).contains("bastio-backend serve"), "{}", text(&early.stderr));
+    assert!(!state.exists(), "a folder that was mistyped is not made");
+
+    let backend = serve(&state, |_| {});
+    let beside = new_token();
+    let log = authorized_get(backend.address("http"), "/api/v1/log", &beside);
+    assert!(log.starts_with("HTTP/1.1 200"), "{log}");
+    assert!(log.contains(r#""actor":"admin-token""#), "{log}");
+    assert!(log.contains(r#""detail":"admin-2, role admin""#), "{log}");
+    backend.stop(Signal::SIGTERM);
+
+    let without = new_token();
+    let backend = serve(&state, |_| {});
+    for token in [&beside, &without] {
+        let status = authorized_get(backend.address("http"), "/api/v1/status", token);
+        assert!(status.contains(r#""host_key":"SHA256:"#), "{status}");
+    }
+    assert_eq!(backend.stop(Signal::SIGTERM).status.code(), Some(0));
 }
