@@ -81,6 +81,17 @@ pub(super) fn parse<T: DeserializeOwned>(
     let parsed = Config::builder().add_source(source).build().and_then(Config::try_deserialize);
     parsed.map_err(|error| ConfigError::Invalid {
         origin: origin.to_owned(),
-        reason: error.to_string(),
+        reason: without_quoted_lines(&error.to_string()),
     })
+}
+
+/// A syntax error as TOML's reader tells it, without the line that it shows: an API key may stand
+/// there.
+fn without_quoted_lines(reason: &str) -> String {
+    let is_quoted = |line: &str| {
+        let behind = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        behind.trim_start().starts_with('|')
+    };
+    let told = reason.lines().map(str::trim).filter(|line| !line.is_empty() && !is_quoted(line));
+    told.collect::<Vec<_>>().join(": ")
 }

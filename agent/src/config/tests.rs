@@ -70,6 +70,26 @@ fn an_absent_file_gives_defaults_and_no_backend() {
 }
 
 #[test]
+fn a_secret_with_a_typing_error_is_not_shown() {
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        ("a.toml", "host = 'b'\napi_key = bst_SECRET\n"),
+        ("b.toml", "api_key = \"bst_SECRET\nhost = 'b'\n"),
+        ("c.toml", "api_key = ['bst_SECRET']\n"),
+        ("d.toml", "api_key = 'bst_SECRET'\napi_key = 'bst_SECRET'\n"),
+        ("e.conf", "[agent]\napi_key = bst_SECRET\nbst_SECRET\n"),
+        ("f.conf", "[agent\napi_key = bst_SECRET\n"),
+    ] {
+        let file = sandbox.file(name, 0o600, text);
+        let error = super::file::read(&file).unwrap_err().to_string();
+        assert!(!error.contains("SECRET"), "{name}: {error}");
+    }
+    let file = sandbox.file("told.toml", 0o600, "host = 'b'\napi_key = x\n");
+    let error = super::file::read(&file).unwrap_err().to_string();
+    assert!(error.contains("line 2, column 11") && error.contains("quoted"), "{error}");
+}
+
+#[test]
 fn unknown_keys_are_refused_by_key_and_source() {
     let sandbox = Sandbox::new();
     for (name, text) in [("agent.toml", "hots = 'x'\n"), ("agent.conf", "[agent]\nhots = x\n")] {
