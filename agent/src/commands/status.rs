@@ -51,12 +51,13 @@ fn table(report: &StatusReport, now: u64) -> String {
     let ago = |then: u64| format!("{} ago", duration(now.saturating_sub(then)));
     let link = match &report.link {
         Some(LinkState::Connected { backend, since }) => {
+            let backend = plain(backend);
             format!("connected to {backend} for {}", duration(now.saturating_sub(*since)))
         }
         Some(LinkState::Disconnected { reason, .. }) => {
             let since =
                 report.link_since.map_or_else(String::new, |since| format!(" ({})", ago(since)));
-            format!("not connected: {reason}{since}")
+            format!("not connected: {}{since}", plain(reason))
         }
         None => "not connected yet".to_owned(),
     };
@@ -78,6 +79,11 @@ fn table(report: &StatusReport, now: u64) -> String {
     ];
     let lines: Vec<String> = rows.iter().map(|(name, text)| format!("{name:<9}{text}")).collect();
     lines.join("\n")
+}
+
+/// Foreign text, fit for a terminal: what a connector says may come from the network.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A duration in the two largest units that matter.
@@ -130,6 +136,9 @@ mod tests {
         let reason = "b:2357 cannot be reached".to_owned();
         let text = table(&report(Some(LinkState::Disconnected { reason, retry_in: 5 })), 1100);
         assert!(text.contains("not connected: b:2357 cannot be reached (10 s ago)"), "{text}");
+        let reason = "\u{1b}[2Jgone\nagent    fine".to_owned();
+        let text = table(&report(Some(LinkState::Disconnected { reason, retry_in: 5 })), 1100);
+        assert!(text.contains("not connected:  [2Jgone agent    fine (10 s ago)"), "{text}");
         assert!(table(&report(None), 1100).contains("not connected yet"));
     }
 
