@@ -35,13 +35,13 @@ const WINDOW: u32 = 128 * 1024;
 const REKEY_AFTER: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Where to connect and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientConfig {
     /// Name or address of the host.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// SSH user name. Not a secret: it may show up in logs.
+    /// SSH user name. A backend of version 1 wants the API key here, so `Debug` hides it.
     pub username: String,
     /// Version of the agent: it identifies itself as `SSH-2.0-bastio-agent_VERSION`.
     pub version: String,
@@ -108,6 +108,15 @@ impl ClientConfig {
             keepalive_max: KEEPALIVE_MAX,
             ..Default::default()
         }
+    }
+}
+
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("address", &self.address())
+            .field("host_keys", &self.host_keys)
+            .finish_non_exhaustive()
     }
 }
 
