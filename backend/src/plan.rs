@@ -120,6 +120,17 @@ pub fn difference(desired: &Accounts, projected: &Accounts) -> Vec<Step> {
     steps
 }
 
+/// Everything that `desired` gives to accounts which are there already, said once more: for a
+/// server that may have lost what it once confirmed. Every action may safely be done twice.
+#[must_use]
+pub fn repeat(desired: &Accounts, present: &Accounts) -> Vec<Step> {
+    let known = desired.iter().filter(|(login, _)| present.contains_key(*login));
+    let steps = known.flat_map(|(login, wanted)| {
+        create(wanted).into_iter().map(|action| Step { login: login.clone(), action })
+    });
+    steps.collect()
+}
+
 /// How a queue changes: what is dropped from its unsent end and what is added behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revised {

@@ -14,7 +14,7 @@ use crate::store::{self, Connection, ServerId, StoreError};
 pub(crate) enum Scope {
     /// These accounts, on every server.
     Logins(BTreeSet<Username>),
-    /// These accounts on one server; all when `None`.
+    /// These accounts on one server; with `None` everything there, said again.
     Server(ServerId, Option<BTreeSet<Username>>),
 }
 
@@ -31,6 +31,11 @@ impl Scope {
             Self::Logins(logins) => Some(logins),
             Self::Server(_, logins) => logins.as_ref(),
         }
+    }
+
+    /// Whether a server is to be told everything again, also what it has confirmed.
+    fn is_whole_server(&self) -> bool {
+        matches!(self, Self::Server(_, None))
     }
 
     fn covers(&self, login: &Username) -> bool {
@@ -60,7 +65,13 @@ pub(crate) async fn replan(
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
-        let revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
+        let mut revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
+        if scope.is_whole_server() {
+            let mut again = plan::repeat(&wanted, &after_sent);
+            let queued = steps(&unsent);
+            again.retain(|step| !queued.contains(step) && !revised.add.contains(step));
+            revised.add.extend(again);
+        }
         under_way.extend(sent.iter().map(|queued| queued.id));
         for (place, queued) in unsent.iter().enumerate() {
             let dropped = revised.drop.contains(&place);

@@ -236,7 +236,7 @@ async fn failures_are_left_alone_until_somebody_asks_again() {
     backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
     assert_eq!(
         backend.answer_all(&session, Status::Done).await,
-        ["add-user alice", "add-key alice"]
+        ["add-user alice", "add-key alice", "add-user bob", "add-key bob"]
     );
     let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
     assert_eq!((detail.server.failed, detail.failures.len()), (0, 0));

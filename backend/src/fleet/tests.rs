@@ -82,6 +82,23 @@ async fn a_repeated_command_waits_for_what_is_under_way_and_queues_nothing_twice
 }
 
 #[tokio::test]
+async fn a_sync_says_everything_again_also_what_was_confirmed() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", true).await;
+    backend.answer_all(&session, Status::Done).await;
+    let again = backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert_eq!(todo(&again), ["web-1 add-user alice", "web-1 add-key alice"]);
+    let twice = backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert_eq!(todo(&twice), todo(&again), "what waits already is not queued twice");
+    backend.answer_all(&session, Status::Unchanged).await;
+    let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
+    assert_eq!(detail.accounts.len(), 1);
+    assert_eq!(detail.server.pending, 0);
+}
+
+#[tokio::test]
 async fn two_people_of_one_login_share_an_account_and_not_their_keys() {
     let backend = TestBackend::new().await;
     backend.enroll("web-1", 1).await;

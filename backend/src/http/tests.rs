@@ -334,7 +334,9 @@ async fn a_server_with_what_is_on_it() {
     assert_eq!(site.get("/api/v1/servers/front").await, (200, server));
     let path = "/api/v1/servers/front/sync";
     let (status, change) = site.call(Actor::Admin, "POST", path, json!({})).await;
-    assert_eq!((status, &change["complete"]), (200, &json!(true)));
+    assert_eq!((status, &change["complete"]), (200, &json!(false)));
+    let actions = change.pointer("/servers/0/actions").and_then(Value::as_array);
+    assert_eq!(actions.map(Vec::len), Some(2), "everything is said again");
     let path = "/api/v1/servers/front";
     assert_eq!(site.call(Actor::Admin, "DELETE", path, Value::Null).await.0, 200);
     assert_eq!(site.get(path).await.0, 404);
