@@ -1,8 +1,10 @@
 //! A new admin token for whoever lost theirs: whoever owns the state folder may have one.
 //!
 //! Goes to the database directly, also beside a running backend: SQLite lets one writer in at a
-//! time, and the backend looks an API key up at every request. This file must not know HTTP.
+//! time, and the backend looks an API key up at every request. The database keeps its version, which
+//! is the running backend's affair. This file must not know HTTP.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bastio_protocol::api::ApiKey;
@@ -32,6 +34,12 @@ pub enum AdminTokenError {
         /// Its owner.
         owner: u32,
     },
+    /// This user may not even look into the folder.
+    #[error(
+        "{path} is closed to this user; run this as its owner: sudo -u \"$(stat -c %U {path})\" \
+         bastio-backend admin-token", path = .0.display()
+    )]
+    Closed(PathBuf),
     /// The state folder cannot be used.
     #[error(transparent)]
     State(StateError),
@@ -47,6 +55,9 @@ impl From<StateError> for AdminTokenError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::ForeignOwner { path, owner, .. } => Self::ForeignOwner { path, owner },
+            StateError::Io { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+                Self::Closed(path)
+            }
             other => Self::State(other),
         }
     }
@@ -60,8 +71,34 @@ pub async fn make(state: &Path) -> Result<(ApiKey, Secret), AdminTokenError> {
     let Some(database) = StateFolder::existing_database(state)? else {
         return Err(AdminTokenError::NoDatabase(state.to_owned()));
     };
-    let store = Store::open(&database).await?;
+    let store = Store::open_as_it_is(&database).await?;
     let made = access::another_admin_token(&store).await;
     store.close().await;
     Ok(made?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_the_owner_is_told_how_to_be() {
+        let path = || PathBuf::from("/var/lib/bastio");
+        for (error, words) in [
+            (StateError::ForeignOwner { path: path(), owner: 97, us: 0 }, "sudo -u '#97'"),
+            (
+                StateError::Io { path: path(), source: ErrorKind::PermissionDenied.into() },
+                "sudo -u \"$(stat -c %U /var/lib/bastio)\"",
+            ),
+            (
+                StateError::Io { path: path(), source: io::Error::other("disk on fire") },
+                "disk on fire",
+            ),
+        ] {
+            let text = AdminTokenError::from(error).to_string();
+            assert!(text.contains(words), "{text}");
+        }
+    }
 }

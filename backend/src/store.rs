@@ -91,6 +91,21 @@ impl Store {
     /// [`StoreError`].
     pub async fn open_with_clock(path: &Path, clock: fn() -> i64) -> Result<Self, StoreError> {
         make_private(path).map_err(StoreError::File)?;
+        let store = Self::connect(path, clock).await?;
+        sqlx::migrate!("migrations/sqlite").run(&store.writer).await?;
+        Ok(store)
+    }
+
+    /// Opens a database that is there, as it is: a running backend may use it and be of another
+    /// version.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
+        Self::connect(path, unix_now).await
+    }
+
+    async fn connect(path: &Path, clock: fn() -> i64) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -98,7 +113,6 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(PATIENCE);
         let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let readers = pool(READERS).connect_with(options).await?;
         Ok(Self { writer, readers, clock })
     }
