@@ -117,18 +117,21 @@ pub fn table(change: &Change) -> Table {
     table
 }
 
-/// The words of the first failed action, or what is to come.
+/// The words of the first failed action, or of the first action when all is done, or what is to
+/// come.
 fn feedback(state: ServerState, actions: &[ActionReport]) -> &str {
     let failed = actions.iter().find(|action| action.state == ActionState::Failed);
-    match (state, failed) {
-        (ServerState::Failed, Some(action)) => {
-            action.feedback.as_deref().unwrap_or("failed without a word")
-        }
-        (ServerState::Offline, _) => LATER,
-        (ServerState::Unborn, _) => NEVER_SEEN,
-        (ServerState::Waiting, _) => "connected, no answer yet",
-        (ServerState::Done | ServerState::Failed, _) => "",
+    match state {
+        ServerState::Failed => words_of(failed).unwrap_or("failed without a word"),
+        ServerState::Offline => LATER,
+        ServerState::Unborn => NEVER_SEEN,
+        ServerState::Waiting => "connected, no answer yet",
+        ServerState::Done => words_of(actions.first()).unwrap_or(""),
     }
+}
+
+fn words_of(action: Option<&ActionReport>) -> Option<&str> {
+    action?.feedback.as_deref()
 }
 
 /// What people should know beside the table. `seconds` is how long servers were waited for.

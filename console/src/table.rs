@@ -82,8 +82,8 @@ impl Table {
     }
 
     /// Lines of name and value, without a header.
-    pub fn facts<const N: usize>(facts: [(&str, String); N]) -> Self {
-        let row = |(name, value): (&str, String)| vec![Cell::new(name, Tone::Head), value.into()];
+    pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let row = |(name, value): (&'a str, String)| vec![Cell::new(name, Tone::Head), value.into()];
         Self { rows: facts.into_iter().map(row).collect() }
     }
 

@@ -208,7 +208,7 @@ fn facts(detail: &ServerDetail, now: i64) -> Table {
         Presence::Offline => format!("offline, last seen {}", last_seen(server, now)),
         Presence::NeverSeen => "never seen".to_owned(),
     };
-    Table::facts([
+    let mut rows = vec![
         ("name", server.name.to_string()),
         ("labels", labels(&server.labels)),
         ("state", state),
@@ -217,7 +217,9 @@ fn facts(detail: &ServerDetail, now: i64) -> Table {
         ("agent's key", server.fingerprint.clone()),
         ("enrolled", ago(server.created, now)),
         ("actions", format!("{} waiting, {} failed", server.pending, server.failed)),
-    ])
+    ];
+    rows.extend(detail.facts.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    Table::facts(rows)
 }
 
 fn accounts(detail: &ServerDetail) -> Table {

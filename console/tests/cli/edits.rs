@@ -97,8 +97,8 @@ fn long_polls_follow_the_servers_until_all_have_answered() {
     assert_eq!(
         run.stdout,
         "SERVER  STATE  ACTIONS  FEEDBACK\n\
-         web-1   done   1/1      -\n\
-         web-2   done   1/1      -\n"
+         web-1   done   1/1      added\n\
+         web-2   done   1/1      added\n"
     );
     assert_eq!(run.stderr, "alice was added (revision 7)\n");
     assert_eq!(
@@ -125,7 +125,7 @@ fn a_failed_server_shows_its_feedback_and_makes_it_1() {
         run.stdout,
         "SERVER  STATE    ACTIONS  FEEDBACK\n\
          web-1   failed   1/3      web-1: disk [31mfull\n\
-         web-2   done     1/1      -\n\
+         web-2   done     1/1      added\n\
          db-1    offline  0/1      will follow when it is back\n"
     );
     assert_eq!(backend.lines().len(), 1, "nobody that could answer is left");

@@ -65,6 +65,7 @@ fn servers() {
 fn one_server_with_accounts_and_failures() {
     let mut detail = server("web-1", "offline", "web", 1);
     detail["accounts"] = json!([{"username": "alice", "sudo": true, "keys": ["SHA256:MVCe"]}]);
+    detail["facts"] = json!({"os": "Debian GNU/Linux 12", "kernel": "Linux 6.1.0"});
     detail["failures"] = json!([{"action": "add-user", "username": "bob", "state": "failed",
         "tries": 2, "status": 400, "feedback": "exists, not ours", "mid": "m"}]);
     assert_eq!(
@@ -77,6 +78,8 @@ fn one_server_with_accounts_and_failures() {
          agent's key  SHA256:abc\n\
          enrolled     3 h ago\n\
          actions      0 waiting, 1 failed\n\
+         kernel       Linux 6.1.0\n\
+         os           Debian GNU/Linux 12\n\
          \n\
          ACCOUNT  SUDO  KEYS\n\
          alice    yes   SHA256:MVCe\n\
