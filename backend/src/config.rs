@@ -26,7 +26,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -37,6 +37,7 @@ const KEYS: [&str; 10] = [
     "limits.max_startups_per_source",
     "limits.login_grace",
     "limits.answer_within",
+    "orders.valid_for",
 ];
 
 /// Everything that can be configured.
@@ -53,6 +54,8 @@ pub struct Config {
     pub legacy: Legacy,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[orders]`.
+    pub orders: Orders,
 }
 
 /// `[ssh]`.
@@ -100,6 +103,21 @@ pub struct Limits {
     pub answer_within: Seconds,
 }
 
+/// `[orders]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Orders {
+    /// `orders.valid_for`: seconds in which an agent may obey an order after it was signed; what
+    /// is sent again is signed anew. Default 600.
+    pub valid_for: Seconds,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self { valid_for: Seconds::DEFAULT_VALID_FOR }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -108,6 +126,7 @@ impl Default for Config {
             http: Http::default(),
             legacy: Legacy::default(),
             limits: Limits::default(),
+            orders: Orders::default(),
         }
     }
 }

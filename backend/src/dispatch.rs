@@ -18,6 +18,8 @@ use crate::store::{self, ServerId, Store, StoreError};
 use presence::Presence;
 pub use session::{FeedbackOutcome, Session};
 
+/// Longest text of an agent that is logged, in bytes.
+const MAX_LOGGED: usize = 1024;
 /// Longest SSH identification that is stored (RFC 4253 section 4.2 allows 255 bytes).
 const MAX_IDENT: usize = 255;
 
@@ -81,6 +83,11 @@ pub enum DispatchError {
     /// The database failed; the session should end and the agent come back.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// An agent's words made fit for a log.
+pub(crate) fn for_people(text: &str) -> String {
+    queue::for_people(text, MAX_LOGGED)
 }
 
 impl Dispatch {

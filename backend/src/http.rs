@@ -24,7 +24,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
-use bastio_protocol::PublicKey;
+use bastio_protocol::{PublicKey, VerifyingKey};
 
 use crate::access::ApiKeys;
 use crate::dispatch::Dispatch;
@@ -52,6 +52,8 @@ pub struct Site {
     pub rsa_host_key: Option<PublicKey>,
     /// Host key of the main SSH port.
     pub ed25519_host_key: PublicKey,
+    /// The key that signs what agents are ordered to do.
+    pub signing_key: VerifyingKey,
     /// The main SSH port.
     pub ssh_port: u16,
 }

@@ -12,6 +12,7 @@ pub mod logging;
 pub mod notify;
 pub mod plan;
 pub mod serve;
+pub mod signing;
 pub mod ssh;
 pub mod state_folder;
 pub mod store;

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{KeyPolicy, PublicKey};
@@ -21,9 +22,10 @@ use crate::dispatch::Dispatch;
 use crate::host_keys::{HostKeyError, HostKeys};
 use crate::http::{self, HttpState, Site};
 use crate::notify;
+use crate::signing::{Orders, SigningKeyError, SigningKeys};
 use crate::ssh::{Port, PortError, PortKind};
 use crate::state_folder::{Listening, StateError, StateFolder};
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// For everything that serves to end; each part has a shorter limit of its own.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
@@ -48,6 +50,8 @@ pub struct Welcome {
     pub listening: Listening,
     /// Fingerprint of the host key of the agents' port.
     pub host_key: String,
+    /// Fingerprint of the key that signs what agents are ordered to do.
+    pub signing_key: String,
     /// Fingerprint of the legacy port's host key, when there is that port.
     pub legacy_host_key: Option<String>,
     /// On the first start only: the token that opens the API. It exists nowhere else in clear.
@@ -60,6 +64,9 @@ pub enum ServeError {
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A signing key cannot be used.
+    #[error("the signing key: {0}")]
+    SigningKey(#[from] SigningKeyError),
     /// A host key cannot be used.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
@@ -96,16 +103,21 @@ impl Backend {
         let keys = host_keys(&folder).await?;
         let store = Store::open(&folder.database()).await?;
         let dispatch = Dispatch::new(store.clone());
-        let ports = bind_ports(config, &keys, &dispatch, &store).await?;
+        let signing = signing_keys(&folder, &store).await?;
+        let valid_for = config.orders.valid_for.get();
+        let orders = Orders { keys: Arc::new(signing), valid_for };
+        let parts = (dispatch.clone(), store.clone(), orders.clone());
+        let ports = bind_ports(config, &keys, &parts).await?;
         let http = bind_http(config.http.listen).await?;
         let listening = listening(config, &ports, &http)?;
-        let site = site(config, &keys, &listening);
+        let site = site(config, &keys, &orders, &listening);
         let router = http::router(HttpState::new(store.clone(), dispatch, site));
         // After everything that can fail: a token that was made and not shown is lost.
         let admin_token = access::first_admin_token(&store).await?;
         let welcome = Welcome {
             state: folder.path().to_owned(),
             host_key: keys.ed25519.fingerprint(),
+            signing_key: orders.keys.verifying_key().fingerprint(),
             legacy_host_key: listening.legacy.map(|_| keys.rsa.fingerprint()),
             listening,
             admin_token,
@@ -211,14 +223,23 @@ async fn host_keys(folder: &StateFolder) -> Result<HostKeys, HostKeyError> {
     }
 }
 
+/// Reads the signing keys, and forgets the old ones that no server needs any more.
+async fn signing_keys(folder: &StateFolder, store: &Store) -> Result<SigningKeys, ServeError> {
+    let mut keys = SigningKeys::load_or_make(folder.path())?;
+    if keys.kept() > 0 {
+        let mut db = store.read().await?;
+        keys.forget_old(&store::servers::signing_keys(&mut db).await?)?;
+    }
+    Ok(keys)
+}
+
 async fn bind_ports(
     config: &Config,
     keys: &HostKeys,
-    dispatch: &Dispatch,
-    store: &Store,
+    parts: &(Dispatch, Store, Orders),
 ) -> Result<Vec<Port>, PortError> {
     let bind = |kind, address, key: &PrivateKey| {
-        Port::bind(kind, address, key.clone(), &config.limits, (dispatch.clone(), store.clone()))
+        Port::bind(kind, address, key.clone(), &config.limits, parts.clone())
     };
     let mut ports = vec![bind(PortKind::Main, config.ssh.listen, &keys.ed25519).await?];
     if let Some(address) = config.legacy.listen {
@@ -268,7 +289,7 @@ fn reachable(address: SocketAddr) -> String {
     }
 }
 
-fn site(config: &Config, keys: &HostKeys, listening: &Listening) -> Site {
+fn site(config: &Config, keys: &HostKeys, orders: &Orders, listening: &Listening) -> Site {
     let key = |key: &PrivateKey| {
         PublicKey::parse(&key.public_line(), &KeyPolicy::ANY)
             .expect("the line of a key that was read is a key")
@@ -278,6 +299,7 @@ fn site(config: &Config, keys: &HostKeys, listening: &Listening) -> Site {
         // Without the legacy port nobody who asks for this key could use it.
         rsa_host_key: config.legacy.listen.map(|_| key(&keys.rsa)),
         ed25519_host_key: key(&keys.ed25519),
+        signing_key: orders.keys.verifying_key(),
         ssh_port: listening.ssh.port(),
     }
 }

@@ -65,6 +65,9 @@ pub struct ServerDetail {
     /// The server.
     #[serde(flatten)]
     pub server: Server,
+    /// What its agent has told about it: host name, system, versions. Empty for agents of version 1.
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
     /// The accounts that its agent has confirmed.
     pub accounts: Vec<Account>,
     /// Actions that failed and whose wish still stands.

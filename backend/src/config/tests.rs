@@ -40,6 +40,8 @@ fn every_key_is_read_from_the_file() {
         max_startups_per_source = 3
         login_grace = 5
         answer_within = 60
+        [orders]
+        valid_for = 90
         "#,
     )
     .unwrap();
@@ -53,6 +55,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.limits.max_startups_per_source.get(), 3);
     assert_eq!(config.limits.login_grace.get(), Duration::from_secs(5));
     assert_eq!(config.limits.answer_within(), Duration::from_secs(60));
+    assert_eq!(config.orders.valid_for.get(), Duration::from_secs(90));
 }
 
 #[test]

@@ -45,6 +45,7 @@ impl TryFrom<u32> for Limit {
 impl Seconds {
     pub(super) const DEFAULT_LOGIN_GRACE: Self = Self(20);
     pub(super) const DEFAULT_ANSWER_WITHIN: Self = Self(120);
+    pub(super) const DEFAULT_VALID_FOR: Self = Self(600);
 
     /// The time.
     #[must_use]

@@ -1,10 +1,13 @@
 //! One agent's session: hands out its server's queue and takes the answers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{
-    Action, ActionMessage, Algorithm, FeedbackMessage, KeyPolicy, PublicKey, Status,
+    Action, ActionMessage, AgentHello, Algorithm, BackendHello, FeedbackMessage, KeyPolicy,
+    PublicKey, Status, V2,
 };
 
 use super::presence::{Generation, Inbox};
@@ -16,6 +19,11 @@ use crate::store::{self, Connection, StoreError};
 
 /// Longest feedback that is stored, in bytes.
 const MAX_FEEDBACK: usize = 4 * 1024;
+/// Longest fact that is stored, in bytes.
+const MAX_FACT: usize = 256;
+/// Highest number of an order that is believed to have been given out: no backend comes near it,
+/// and above it there are as many left again.
+const MAX_SEQUENCE: i64 = 1 << 62;
 
 /// An agent's open session. Its one owner ends it with [`Session::close`].
 #[derive(Debug)]
@@ -73,6 +81,91 @@ impl Session {
     /// # Errors
     /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
     pub async fn next(&self, limit: usize) -> Result<Vec<ActionMessage>, DispatchError> {
+        let numbered = self.hand_out_next(limit, false).await?;
+        Ok(numbered.into_iter().map(|(message, _)| message).collect())
+    }
+
+    /// As [`Session::next`], each with the number of its order: higher than all numbers that this
+    /// server ever had, also when the action was sent before.
+    ///
+    /// # Errors
+    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
+    pub async fn next_numbered(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<(ActionMessage, u64)>, DispatchError> {
+        self.hand_out_next(limit, true).await
+    }
+
+    /// The number for an order that is no action of the queue.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn take_sequence(&self) -> Result<u64, DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        let sequence = store::servers::take_sequence(&mut tx, self.server.id, 1).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(sequence)
+    }
+
+    /// Until when an order signed now may be obeyed, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn not_after(&self, valid_for: Duration) -> i64 {
+        let seconds = i64::try_from(valid_for.as_secs()).unwrap_or(i64::MAX);
+        self.dispatch.store.now().saturating_add(seconds)
+    }
+
+    /// Our hello to the agent.
+    #[must_use]
+    pub fn hello(&self) -> BackendHello {
+        let server = bastio_protocol::ServerId::from_number(self.server.id.0);
+        BackendHello { protocol: V2, server, time: self.dispatch.store.now() }
+    }
+
+    /// Takes the agent's hello.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn met(&self, hello: &AgentHello) -> Result<(), DispatchError> {
+        let facts: BTreeMap<&str, String> = hello
+            .facts
+            .as_map()
+            .iter()
+            .map(|(name, value)| (name.as_str(), queue::for_people(value, MAX_FACT)))
+            .collect();
+        let facts = serde_json::to_string(&facts).expect("a map of texts always serialises");
+        let key = hello.signing_key.as_deref().map(|key| queue::for_people(key, MAX_FACT));
+        let last = i64::try_from(hello.last_sequence).unwrap_or(i64::MAX);
+        let believed = if last <= MAX_SEQUENCE {
+            last
+        } else {
+            tracing::warn!(server = %self.server.name, last,
+                "the agent claims to have obeyed an order of a number that is never reached");
+            0
+        };
+        let mut tx = self.dispatch.store.write().await?;
+        store::servers::met(&mut tx, self.server.id, &facts, key.as_deref(), believed).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        Ok(())
+    }
+
+    /// Notes that the agent obeys another signing key from now on.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn obeys_key(&self, fingerprint: &str) -> Result<(), DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        store::servers::obeys_key(&mut tx, self.server.id, fingerprint).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(())
+    }
+
+    async fn hand_out_next(
+        &self,
+        limit: usize,
+        numbered: bool,
+    ) -> Result<Vec<(ActionMessage, u64)>, DispatchError> {
         let mut tx = self.dispatch.store.write().await?;
         if !self.dispatch.presence.is_current(self.server.id, self.generation) {
             return Err(DispatchError::TakenOver);
@@ -93,11 +186,17 @@ impl Session {
             }
         }
         if messages.is_empty() && !ended {
-            return Ok(messages);
+            return Ok(Vec::new());
         }
+        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+        let first = if numbered {
+            store::servers::take_sequence(&mut tx, self.server.id, count).await?
+        } else {
+            0
+        };
         tx.commit().await.map_err(StoreError::from)?;
         self.dispatch.presence.step();
-        Ok(messages)
+        Ok(messages.into_iter().zip(first..).collect())
     }
 
     /// Takes an agent's answer. Only answers to what was sent to this server count; others are

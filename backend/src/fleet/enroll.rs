@@ -82,6 +82,23 @@ impl Fleet {
             (None, None) => insert(edit, request).await,
         }
     }
+
+    /// Notes which signing key the agent of a server is given, so that it is kept as long as that
+    /// agent may obey no other.
+    ///
+    /// # Errors
+    /// [`EnrollError::Fleet`].
+    pub async fn hand_signing_key(
+        &self,
+        _proof: &Enroller,
+        server: ServerId,
+        fingerprint: &str,
+    ) -> Result<(), EnrollError> {
+        let mut tx = self.store.write().await?;
+        store::servers::handed_key(&mut tx, server, fingerprint).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(())
+    }
 }
 
 fn check_type(key: &PublicKey) -> Result<(), EnrollError> {

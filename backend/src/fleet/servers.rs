@@ -45,13 +45,14 @@ impl Fleet {
         let labels = store::servers::labels(&mut db, row.id).await?;
         let confirmed = store::accounts::of_server(&mut db, row.id).await?;
         let failures = store::outcomes::standing_reports(&mut db, row.id).await?;
+        let facts = store::servers::facts(&mut db, row.id).await?;
         let accounts = confirmed.into_iter().map(|(username, account)| Account {
             username,
             sudo: account.sudo,
             keys: account.keys.iter().map(bastio_protocol::PublicKey::fingerprint).collect(),
         });
         let accounts = accounts.collect();
-        Ok(ServerDetail { server: self.server_view(row, labels), accounts, failures })
+        Ok(ServerDetail { server: self.server_view(row, labels), facts, accounts, failures })
     }
 
     /// Renames a server, sets and unsets labels. Grants by name follow the server; grants by
@@ -85,7 +86,8 @@ impl Fleet {
         edit.commit(&summary, &Scope::Server(server.id, Some(touched))).await
     }
 
-    /// Works out again what the server lacks, failures included, and queues it.
+    /// Tells the server again everything that it should have, failures and what it has confirmed
+    /// included: a server that was set up anew is whole again.
     ///
     /// # Errors
     /// [`FleetError::NoSuchServer`], [`FleetError::Store`].

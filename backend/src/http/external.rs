@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use bastio_protocol::{KeyPolicy, PublicKey, ServerName};
+use bastio_protocol::{KeyPolicy, PublicKey, ServerName, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
@@ -73,6 +73,8 @@ pub(super) struct Accepted {
 struct AcceptedServer {
     id: i64,
     name: ServerName,
+    /// For agents of version 2, to pin; others take no notice.
+    signing_key: VerifyingKey,
 }
 
 /// `POST server/upload_key`
@@ -86,7 +88,9 @@ pub(super) async fn upload_key(
     })?;
     let proof = state.keys.enroller(&upload.api_key, from).await.map_err(forbidden)?;
     let enrolled = state.fleet.enroll(&proof, &parse(&upload)?).await?;
-    let server = AcceptedServer { id: enrolled.id.0, name: enrolled.name };
+    let signing_key = state.site.signing_key;
+    state.fleet.hand_signing_key(&proof, enrolled.id, &signing_key.fingerprint()).await?;
+    let server = AcceptedServer { id: enrolled.id.0, name: enrolled.name, signing_key };
     Ok(Json(Accepted { server }))
 }
 

@@ -22,6 +22,8 @@ enum Actor {
     Enroller,
 }
 
+const SIGNING_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
 struct TestSite {
     backend: TestBackend,
     router: Router,
@@ -37,6 +39,7 @@ impl TestSite {
             public_url: "http://backend.test:2358".into(),
             rsa_host_key: Some(rsa_key(9, 384)),
             ed25519_host_key: key(99),
+            signing_key: SIGNING_KEY.parse().expect("a key"),
             ssh_port: 2357,
         };
         let state = HttpState::new(backend.store.clone(), backend.dispatch.clone(), site);
@@ -156,7 +159,7 @@ async fn the_original_endpoints_keep_their_status_codes() {
     let site = TestSite::new().await;
     let secret = site.enroll_secret.clone();
     let old = key(1).without_comment();
-    let server = json!({ "server": { "id": 1, "name": "web-1" } });
+    let server = json!({ "server": { "id": 1, "name": "web-1", "signing_key": SIGNING_KEY } });
     let mut named = upload(&secret, &key(1), "");
     named["name"] = json!("web-1");
     assert_eq!(site.upload(named.clone()).await, (200, server.clone()), "a new server");
@@ -331,6 +334,7 @@ async fn a_server_with_what_is_on_it() {
     server["accounts"] =
         json!([{ "username": "alice", "sudo": false, "keys": [key(10).fingerprint()] }]);
     server["failures"] = json!([]);
+    server["facts"] = json!({});
     assert_eq!(site.get("/api/v1/servers/front").await, (200, server));
     let path = "/api/v1/servers/front/sync";
     let (status, change) = site.call(Actor::Admin, "POST", path, json!({})).await;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bastio_protocol::V2;
 use bastio_transport::{CloseReason, Link, ServerSession};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use super::rivals::{Arrival, Fight, Rivals};
 use super::session::{End, Owner, write};
 use crate::audit::{self, Actor, Event};
 use crate::dispatch::{Dispatch, DispatchError, ServerIdentity, SessionInfo};
+use crate::signing::Orders;
 use crate::store::{ServerId, Store, StoreError};
 
 /// An agent that misbehaves is asked to stay away for this time. The original does not listen.
@@ -30,6 +32,7 @@ pub(super) struct Host {
     answer_within: Duration,
     dispatch: Dispatch,
     store: Store,
+    orders: Orders,
     rivals: SharedRivals,
     stop: CancellationToken,
 }
@@ -58,12 +61,11 @@ impl Host {
         legacy: bool,
         window: usize,
         answer_within: Duration,
-        dispatch: Dispatch,
-        store: Store,
+        (dispatch, store, orders): (Dispatch, Store, Orders),
         stop: CancellationToken,
     ) -> Self {
         let rivals = Arc::new(Mutex::new(Rivals::new()));
-        Self { legacy, window, answer_within, dispatch, store, rivals, stop }
+        Self { legacy, window, answer_within, dispatch, store, orders, rivals, stop }
     }
 
     /// Owns one session from its login to its end.
@@ -124,7 +126,17 @@ impl Host {
     }
 
     async fn run(&self, agent: ServerSession<ServerIdentity>) {
-        let ServerSession { identity, peer, client_version, mut reader, writer, link, .. } = agent;
+        let ServerSession {
+            identity,
+            peer,
+            client_version,
+            protocol,
+            mut reader,
+            writer,
+            link,
+            ..
+        } = agent;
+        let version_2 = !self.legacy && protocol.is_some_and(|protocol| protocol >= V2);
         let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
         let session = match self.dispatch.open(&identity, info).await {
             Ok(session) => session,
@@ -134,7 +146,9 @@ impl Host {
                 return;
             }
         };
-        let (mut owner, frames) = Owner::new(session, self.window, self.answer_within);
+        let orders = self.orders.clone();
+        let (mut owner, frames) =
+            Owner::new(session, version_2, self.window, self.answer_within, orders);
         let mut tasks = JoinSet::new();
         tasks.spawn(write(writer, frames));
         let end = owner.run(&mut reader, &self.stop).await;

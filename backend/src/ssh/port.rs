@@ -17,6 +17,7 @@ use super::host::Host;
 use super::login::Login;
 use crate::config::Limits;
 use crate::dispatch::Dispatch;
+use crate::signing::Orders;
 use crate::store::Store;
 
 /// Actions unanswered on the main port: enough to hide the way to and fro.
@@ -47,8 +48,7 @@ pub struct Port {
     listener: Listener,
     config: ServerConfig,
     answer_within: Duration,
-    dispatch: Dispatch,
-    store: Store,
+    parts: (Dispatch, Store, Orders),
 }
 
 /// Why a port does not serve.
@@ -98,7 +98,7 @@ impl Port {
         address: SocketAddr,
         host_key: PrivateKey,
         limits: &Limits,
-        (dispatch, store): (Dispatch, Store),
+        parts: (Dispatch, Store, Orders),
     ) -> Result<Self, PortError> {
         let listener =
             Listener::bind(address).await.map_err(|source| PortError::Bind { address, source })?;
@@ -108,7 +108,7 @@ impl Port {
         config.max_startups_per_source = limits.max_startups_per_source.get();
         config.login_grace = limits.login_grace.get();
         let answer_within = limits.answer_within();
-        Ok(Self { kind, listener, config, answer_within, dispatch, store })
+        Ok(Self { kind, listener, config, answer_within, parts })
     }
 
     /// The address really bound.
@@ -124,12 +124,12 @@ impl Port {
     /// # Errors
     /// [`PortError::Serve`] when the transport cannot start.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), PortError> {
-        let Self { kind, listener, config, answer_within, dispatch, store } = self;
+        let Self { kind, listener, config, answer_within, parts } = self;
         let (arriving, mut arrived) = mpsc::channel(ARRIVING);
-        let login = Arc::new(Login::new(dispatch.clone()));
+        let login = Arc::new(Login::new(parts.0.clone()));
         let mut transport = tokio::spawn(serve(listener, config, login, arriving, stop.clone()));
         let (legacy, window) = (kind.is_legacy(), kind.window());
-        let host = Host::new(legacy, window, answer_within, dispatch, store, stop.clone());
+        let host = Host::new(legacy, window, answer_within, parts, stop.clone());
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {

@@ -4,21 +4,23 @@
 //! What was sent and not answered when a session ends stays dispatch's to send again. This file
 //! must not know how agents log in, nor what an action means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageError, Netstring, NetstringDecoder,
-    NetstringError,
+    ActionMessage, AgentHello, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
+    Netstring, NetstringDecoder, NetstringError, Order, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::window::Window;
 use crate::dispatch::{self, DispatchError, EndReason, FeedbackOutcome, Signal};
+use crate::signing::Orders;
 
 /// Largest body that an agent may send, in bytes. The original sets no limit on what it sends;
 /// its longest texts are what a command wrote to stderr.
@@ -27,6 +29,30 @@ pub(super) const FEEDBACK_LIMIT: usize = 64 * 1024;
 /// Answers to nothing that one session may send. Our agent repeats up to 4096 that it could not know
 /// to have arrived; each costs a transaction.
 pub(super) const UNASKED_LIMIT: usize = 8192;
+
+/// How long an agent of version 2 may take for its hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(30);
+
+/// What an agent may be sent, and how.
+#[derive(Debug)]
+enum Phase {
+    /// Actions as they are: version 1, or an agent that knows no signing key.
+    Plain,
+    /// Nothing before this agent of version 2 has said its hello.
+    Greeting {
+        /// Until when it may take for that.
+        until: Instant,
+    },
+    /// Nothing before it has answered whether it obeys our new key.
+    Rotating {
+        /// The id of the question.
+        mid: MessageId,
+        /// The key that it obeyed so far.
+        old: Arc<SigningKey>,
+    },
+    /// Orders, signed by this key.
+    Signed(Arc<SigningKey>),
+}
 
 /// Why a session ended.
 #[derive(Debug, Error)]
@@ -73,6 +99,9 @@ pub(super) enum Garbage {
     /// A frame without a message.
     #[error(transparent)]
     Message(#[from] MessageError),
+    /// A hello that is none.
+    #[error("a hello that cannot be read: {0}")]
+    Hello(serde_json::Error),
     /// A message that only a backend sends.
     #[error("an action message; agents answer, they do not ask")]
     Action,
@@ -106,6 +135,8 @@ pub(super) struct Owner {
     window: Window,
     answer_within: Duration,
     decoder: NetstringDecoder,
+    orders: Orders,
+    phase: Phase,
     frames: mpsc::Sender<Bytes>,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
@@ -116,15 +147,29 @@ pub(super) struct Owner {
 impl Owner {
     /// An owner that has at most `size` actions unanswered, and the frames it will send. They are
     /// for [`write`], which must run beside it: the owner never waits for the agent to read.
+    ///
+    /// An agent of version 2 is sent our hello first, and nothing else before its own has come.
     pub(super) fn new(
         session: dispatch::Session,
+        version_2: bool,
         size: usize,
         answer_within: Duration,
+        orders: Orders,
     ) -> (Self, mpsc::Receiver<Bytes>) {
         let (frames, to_write) = mpsc::channel(size.max(1));
         let window = Window::new(size, answer_within);
-        let decoder = NetstringDecoder::new(FEEDBACK_LIMIT);
-        (Self { session, window, answer_within, decoder, frames, more: true, unasked: 0 }, to_write)
+        let (phase, limit) = if version_2 {
+            let hello = Netstring::compose(&session.hello().to_json());
+            frames.try_send(hello.into()).expect("an empty queue has room for one");
+            (Phase::Greeting { until: Instant::now() + HELLO_LIMIT }, V2_LIMIT)
+        } else {
+            (Phase::Plain, FEEDBACK_LIMIT)
+        };
+        let decoder = NetstringDecoder::new(limit);
+        let (more, unasked) = (true, 0);
+        let owner =
+            Self { session, window, answer_within, decoder, orders, phase, frames, more, unasked };
+        (owner, to_write)
     }
 
     /// Runs until something ends the session. The connection is left open for the caller to
@@ -164,14 +209,21 @@ impl Owner {
             }
             Event::AnswerOverdue => {
                 let unanswered = self.window.unanswered();
-                Err(End::Silent { limit: self.answer_within, unanswered })
+                let limit = match self.phase {
+                    Phase::Greeting { .. } => HELLO_LIMIT,
+                    _ => self.answer_within,
+                };
+                Err(End::Silent { limit, unanswered })
             }
         }
     }
 
     async fn next_event(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Event {
-        let deadline = self.window.deadline();
-        let waits_for_writer = self.more && self.window.room() > 0;
+        let deadline = match self.phase {
+            Phase::Greeting { until } => Some(until),
+            _ => self.window.deadline(),
+        };
+        let waits_for_writer = self.more && self.may_send() && self.window.room() > 0;
         let writer = async { self.frames.reserve().await.is_ok() };
         tokio::select! {
             () = stop.cancelled() => Event::Stop,
@@ -192,34 +244,123 @@ impl Owner {
             // An agent may answer from its memory before the action is written, so that there is
             // more room in the window than in the writer's queue.
             let room = self.window.room().min(self.frames.capacity());
-            if !self.more || room == 0 {
+            if !self.more || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            let actions = self.session.next(room).await?;
-            self.more = !actions.is_empty();
-            for action in &actions {
-                self.send(action);
-            }
+            self.more = if let Phase::Signed(key) = &self.phase {
+                let key = Arc::clone(key);
+                let actions = self.session.next_numbered(room).await?;
+                for (action, sequence) in &actions {
+                    let order = self.sign(&key, *sequence, &Payload::Action(action.clone()));
+                    self.send(action, &order.to_json());
+                }
+                !actions.is_empty()
+            } else {
+                let actions = self.session.next(room).await?;
+                for action in &actions {
+                    self.send(action, &action.to_json());
+                }
+                !actions.is_empty()
+            };
         }
     }
 
-    fn send(&mut self, action: &ActionMessage) {
-        let frame = Netstring::compose(&action.to_json());
-        if self.frames.try_send(frame.into()).is_err() {
-            // The connection is lost: what came before is still read, then the reader ends.
-            self.more = false;
-            return;
+    /// Whether the agent may be sent actions now.
+    fn may_send(&self) -> bool {
+        match self.phase {
+            Phase::Plain | Phase::Signed(_) => true,
+            Phase::Greeting { .. } | Phase::Rotating { .. } => false,
         }
-        self.window.sent(action.mid.clone(), Instant::now());
-        debug!(
-            server = %self.session.server().name, mid = %action.mid.text(),
-            action = action.action.name(), user = %action.username, "sent"
-        );
+    }
+
+    fn sign(&self, key: &SigningKey, sequence: u64, payload: &Payload) -> Order {
+        let not_after = self.session.not_after(self.orders.valid_for);
+        Order::sign(key, self.session.hello().server, sequence, not_after, payload)
+    }
+
+    fn send(&mut self, action: &ActionMessage, body: &[u8]) {
+        if self.push(action.mid.clone(), body) {
+            debug!(
+                server = %self.session.server().name, mid = %action.mid.text(),
+                action = action.action.name(), user = %action.username, "sent"
+            );
+        }
+    }
+
+    /// Sends what is to be answered under that id; false when the connection is lost.
+    fn push(&mut self, mid: MessageId, body: &[u8]) -> bool {
+        if self.frames.try_send(Netstring::compose(body).into()).is_err() {
+            // What came before is still read, then the reader ends.
+            self.more = false;
+            return false;
+        }
+        self.window.sent(mid, Instant::now());
+        true
+    }
+
+    /// Takes the agent's hello, and sees to it that it obeys the key that signs now.
+    async fn met(&mut self, hello: AgentHello) -> Result<(), End> {
+        self.session.met(&hello).await?;
+        self.more = true;
+        let current = Arc::clone(self.orders.keys.current());
+        let server = &self.session.server().name;
+        let Some(known) = hello.signing_key else {
+            info!(%server, "this agent pins no signing key; enrol it again for signed actions");
+            self.phase = Phase::Plain;
+            return Ok(());
+        };
+        match self.orders.keys.find(&known).cloned() {
+            Some(old) if old.verifying_key() != current.verifying_key() => {
+                let sequence = self.session.take_sequence().await?;
+                let mid = MessageId::from_number(rand::random());
+                let key = current.verifying_key();
+                let order =
+                    self.sign(&old, sequence, &Payload::RotateKey { mid: mid.clone(), key });
+                self.push(mid.clone(), &order.to_json());
+                self.phase = Phase::Rotating { mid, old };
+            }
+            Some(_) => self.phase = Phase::Signed(current),
+            None => {
+                error!(
+                    %server, known,
+                    "the agent obeys a signing key that is not ours; enrol it again"
+                );
+                self.phase = Phase::Signed(current);
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to whether the agent obeys our new key.
+    async fn rotated(
+        &mut self,
+        old: Arc<SigningKey>,
+        feedback: &FeedbackMessage,
+    ) -> Result<(), End> {
+        let server = &self.session.server().name;
+        let current = Arc::clone(self.orders.keys.current());
+        self.phase = if feedback.status.is_success() {
+            let key = current.verifying_key().fingerprint();
+            self.session.obeys_key(&key).await?;
+            info!(%server, key, "the agent obeys the new signing key");
+            Phase::Signed(current)
+        } else {
+            let why = dispatch::for_people(&feedback.feedback);
+            error!(%server, why, "the agent refuses the new signing key; the old one signs on");
+            Phase::Signed(old)
+        };
+        Ok(())
     }
 
     async fn take(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.decoder.push(bytes);
         while let Some(body) = self.decoder.next_body().map_err(Garbage::from)? {
+            if let Phase::Greeting { .. } = self.phase
+                && let Some(hello) = AgentHello::parse(&body)
+            {
+                self.met(hello.map_err(Garbage::Hello)?).await?;
+                continue;
+            }
             match Message::parse(&body, &KeyPolicy::ANY).map_err(Garbage::from)? {
                 Message::Feedback(feedback) => self.answered(&feedback).await?,
                 Message::Action(_) => return Err(Garbage::Action.into()),
@@ -229,6 +370,12 @@ impl Owner {
     }
 
     async fn answered(&mut self, feedback: &FeedbackMessage) -> Result<(), End> {
+        if let Phase::Rotating { mid, old } = &self.phase
+            && *mid == feedback.mid
+        {
+            self.window.answered(mid, Instant::now());
+            return self.rotated(Arc::clone(old), feedback).await;
+        }
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
         match self.session.feedback(feedback).await? {

@@ -1,5 +1,6 @@
 //! Sessions over the real transport on loopback, with a scripted agent at the other end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
@@ -18,8 +19,10 @@ use super::session::{FEEDBACK_LIMIT, UNASKED_LIMIT};
 use super::{Port, PortError, PortKind};
 use crate::config::{Limits, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
+use crate::signing::{Orders, SigningKeys};
 use crate::store::{self, ServerId, Store};
 
+mod orders;
 mod vectors;
 
 /// Far more than anything here takes.
@@ -28,7 +31,7 @@ const SOON: Duration = Duration::from_secs(20);
 const A_WHILE: Duration = Duration::from_millis(300);
 
 struct Backend {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     store: Store,
     dispatch: Dispatch,
     host_key: PrivateKey,
@@ -44,6 +47,11 @@ impl Backend {
 
     async fn start_with(kind: PortKind, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        Self::start_in(folder, kind, limits).await
+    }
+
+    /// A backend with the state that is in the folder.
+    async fn start_in(folder: tempfile::TempDir, kind: PortKind, limits: Limits) -> Self {
         let store = Store::open(&folder.path().join("bastio.db")).await.unwrap();
         let key = match kind {
             PortKind::Main => KeyKind::Ed25519,
@@ -51,13 +59,15 @@ impl Backend {
         };
         let host_key = PrivateKey::generate(key).unwrap();
         let dispatch = Dispatch::new(store.clone());
-        let parts = (dispatch.clone(), store.clone());
+        let keys = Arc::new(SigningKeys::load_or_make(folder.path()).unwrap());
+        let orders = Orders { keys, valid_for: Duration::from_secs(600) };
+        let parts = (dispatch.clone(), store.clone(), orders);
         let port = Port::bind(kind, ([127, 0, 0, 1], 0).into(), host_key.clone(), &limits, parts);
         let port = port.await.unwrap();
         let number = port.address().unwrap().port();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(port.serve(stop.clone()));
-        Self { _folder: folder, store, dispatch, host_key, port: number, stop, serving }
+        Self { folder, store, dispatch, host_key, port: number, stop, serving }
     }
 
     async fn enrol(&self, name: &str) -> (ServerId, PrivateKey) {
@@ -103,8 +113,17 @@ impl Backend {
     }
 
     async fn try_agent(&self, key: &PrivateKey) -> Result<Agent, ConnectError> {
+        self.try_agent_of(None, key).await
+    }
+
+    async fn try_agent_of(
+        &self,
+        protocol: Option<u32>,
+        key: &PrivateKey,
+    ) -> Result<Agent, ConnectError> {
         let pin = HostKeyPin::new(self.host_key.public());
-        let config = ClientConfig::new("127.0.0.1", self.port, "agent", "test", vec![pin]);
+        let mut config = ClientConfig::new("127.0.0.1", self.port, "agent", "test", vec![pin]);
+        config.protocol = protocol;
         let connection = connect(&config, key).await?;
         let (reader, writer, link) = connection.open_subsystem("bastio-agent").await?.split();
         Ok(Agent { reader, writer, link })

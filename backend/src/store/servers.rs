@@ -1,6 +1,6 @@
 //! Rows of servers, their agents' keys and their labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::Labels;
 use bastio_protocol::{PublicKey, ServerName};
@@ -271,6 +271,99 @@ pub async fn seen_last(db: &mut Connection, server: ServerId, now: i64) -> Resul
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Takes `count` numbers for orders of a server; the first of them.
+pub async fn take_sequence(
+    db: &mut Connection,
+    server: ServerId,
+    count: u32,
+) -> Result<u64, StoreError> {
+    let last: i64 = sqlx::query_scalar(
+        "UPDATE servers SET sequence = sequence + $1 WHERE id = $2 RETURNING sequence",
+    )
+    .bind(i64::from(count))
+    .bind(server)
+    .fetch_one(db)
+    .await?;
+    let first = last.saturating_sub(i64::from(count)).saturating_add(1);
+    u64::try_from(first).map_err(corrupt("the number of an order"))
+}
+
+/// Notes what an agent has said of itself: its facts as JSON, the fingerprint of the signing key
+/// that it obeys, and the last number it has obeyed, which our numbers must be above.
+pub async fn met(
+    db: &mut Connection,
+    server: ServerId,
+    facts: &str,
+    signing_key: Option<&str>,
+    last_sequence: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE servers SET facts = $1, signing_key = COALESCE($2, signing_key), \
+         sequence = CASE WHEN sequence < $3 THEN $3 ELSE sequence END WHERE id = $4",
+    )
+    .bind(facts)
+    .bind(signing_key)
+    .bind(last_sequence)
+    .bind(server)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes which signing key a server's agent was given, unless we know which one it obeys.
+pub async fn handed_key(
+    db: &mut Connection,
+    server: ServerId,
+    fingerprint: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE servers SET signing_key = COALESCE(signing_key, $1) WHERE id = $2")
+        .bind(fingerprint)
+        .bind(server)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Notes that a server's agent obeys another signing key from now on.
+pub async fn obeys_key(
+    db: &mut Connection,
+    server: ServerId,
+    fingerprint: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE servers SET signing_key = $1 WHERE id = $2")
+        .bind(fingerprint)
+        .bind(server)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The fingerprints of all signing keys that some agent obeys.
+pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, StoreError> {
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT signing_key FROM servers \
+         WHERE removed IS NULL AND signing_key IS NOT NULL",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// What a server's agent has told about it.
+pub async fn facts(
+    db: &mut Connection,
+    server: ServerId,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let text: Option<String> = sqlx::query_scalar("SELECT facts FROM servers WHERE id = $1")
+        .bind(server)
+        .fetch_one(db)
+        .await?;
+    text.map_or_else(
+        || Ok(BTreeMap::new()),
+        |text| serde_json::from_str(&text).map_err(corrupt("the facts of a server")),
+    )
 }
 
 fn server(row: Columns) -> Result<ServerRow, StoreError> {

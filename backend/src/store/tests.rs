@@ -135,3 +135,31 @@ async fn an_opened_database_is_not_made_anew() {
     let found = servers::find(&mut db, &host("web-1")).await.expect("read").expect("there");
     assert_eq!((found.created, found.fingerprint), (NOW, key(1).fingerprint()));
 }
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_to_this_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = dir.path().join("migrations");
+    std::fs::create_dir(&first).expect("made");
+    let text = include_str!("../../migrations/sqlite/0001_first.sql");
+    std::fs::write(first.join("0001_first.sql"), text).expect("written");
+    let path = dir.path().join("bastio.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let old = pool(1).connect_with(options).await.expect("opened");
+    sqlx::migrate::Migrator::new(first).await.expect("read").run(&old).await.expect("made");
+    sqlx::query("INSERT INTO servers (name, created) VALUES ('web-1', 1)")
+        .execute(&old)
+        .await
+        .expect("inserted");
+    old.close().await;
+
+    let store = Store::open(&path).await.expect("migrated");
+    let mut tx = store.write().await.expect("a writer");
+    let server = ServerId(1);
+    let name = servers::name(&mut tx, server).await.expect("read").expect("there");
+    assert_eq!(name.as_str(), "web-1");
+    assert!(servers::facts(&mut tx, server).await.expect("read").is_empty());
+    assert!(servers::signing_keys(&mut tx).await.expect("read").is_empty());
+    assert_eq!(servers::take_sequence(&mut tx, server, 3).await.expect("taken"), 1);
+    assert_eq!(servers::take_sequence(&mut tx, server, 1).await.expect("taken"), 4);
+}

@@ -1,0 +1,251 @@
+//! Version 2: hellos, signed orders, and the way from one signing key to the next.
+
+use std::collections::BTreeMap;
+
+use bastio_protocol::{
+    AgentHello, BackendHello, Facts, NetstringDecoder, Order, Payload, V2, V2_LIMIT, VerifyingKey,
+};
+
+use super::*;
+
+/// An agent of version 2.
+struct Modern {
+    agent: Agent,
+    decoder: NetstringDecoder,
+}
+
+impl Modern {
+    async fn connect(backend: &Backend, key: &PrivateKey) -> Self {
+        let agent = backend.try_agent_of(Some(V2), key).await.unwrap();
+        Self { agent, decoder: NetstringDecoder::new(V2_LIMIT) }
+    }
+
+    async fn body(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(body) = self.decoder.next_body().unwrap() {
+                return body;
+            }
+            let bytes = timeout(SOON, self.agent.reader.recv()).await.expect("nothing came");
+            self.decoder.push(&bytes.expect("the session is open"));
+        }
+    }
+
+    async fn hello(&mut self) -> BackendHello {
+        BackendHello::parse(&self.body().await).expect("a hello").unwrap()
+    }
+
+    async fn order(&mut self) -> Order {
+        Order::parse(&self.body().await).expect("an order").unwrap()
+    }
+
+    async fn say(&self, body: &[u8]) {
+        self.agent.writer.send(Netstring::compose(body)).await.unwrap();
+    }
+
+    async fn greet(&self, signing_key: Option<&VerifyingKey>, last_sequence: u64) {
+        let facts = BTreeMap::from([("hostname".to_owned(), "web-1.rack7".to_owned())]);
+        let hello = AgentHello {
+            protocol: V2,
+            facts: Facts::from(facts),
+            last_sequence,
+            signing_key: signing_key.map(VerifyingKey::fingerprint),
+        };
+        self.say(&hello.to_json()).await;
+    }
+
+    async fn gets_nothing(&mut self) -> bool {
+        timeout(A_WHILE, self.agent.reader.recv()).await.is_err()
+    }
+}
+
+impl Backend {
+    fn signing_key(&self) -> VerifyingKey {
+        SigningKeys::load_or_make(self.folder.path()).unwrap().verifying_key()
+    }
+
+    /// The same backend after `rotate-signing-key`.
+    async fn rotated(self) -> Self {
+        self.stop.cancel();
+        timeout(SOON, self.serving).await.unwrap().unwrap().unwrap();
+        self.store.close().await;
+        SigningKeys::rotate(self.folder.path()).unwrap();
+        Self::start_in(self.folder, PortKind::Main, Limits::default()).await
+    }
+
+    async fn facts(&self, server: ServerId) -> BTreeMap<String, String> {
+        let mut tx = self.store.read().await.unwrap();
+        store::servers::facts(&mut tx, server).await.unwrap()
+    }
+
+    async fn known_keys(&self) -> Vec<String> {
+        let mut tx = self.store.read().await.unwrap();
+        store::servers::signing_keys(&mut tx).await.unwrap().into_iter().collect()
+    }
+}
+
+fn mid_of(order: &Order) -> String {
+    match order.payload().unwrap() {
+        Payload::Action(action) => action.mid.text(),
+        Payload::RotateKey { .. } => panic!("a rotation"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_signed_numbered_and_limited_in_time() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let signing_key = backend.signing_key();
+    backend.queue(server, 1..=3).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    let hello = agent.hello().await;
+    assert_eq!((hello.protocol, hello.server.as_str()), (2, server.0.to_string().as_str()));
+    assert!(agent.gets_nothing().await, "an action before the agent's hello");
+    agent.greet(Some(&signing_key), 40).await;
+    let now = backend.store.now();
+    for (mid, sequence) in [("1", 41), ("2", 42), ("3", 43)] {
+        let order = agent.order().await;
+        assert!(order.verify(&signing_key));
+        assert_eq!((mid_of(&order).as_str(), order.sequence()), (mid, sequence));
+        assert_eq!(order.server(), &hello.server);
+        assert!((now + 600..now + 630).contains(&order.not_after()), "{order:?}");
+    }
+    assert_eq!(backend.facts(server).await["hostname"], "web-1.rack7");
+    agent.agent.answer(1).await;
+    backend.wait_until_pending(server, &["2", "3"]).await;
+    drop(agent);
+    // The agent claims less than it was sent, which changes nothing.
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&signing_key), 0).await;
+    for (mid, sequence) in [("2", 44), ("3", 45)] {
+        let order = agent.order().await;
+        assert_eq!((mid_of(&order).as_str(), order.sequence()), (mid, sequence), "signed anew");
+    }
+    assert_eq!(backend.known_keys().await, [signing_key.fingerprint()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_beyond_all_bounds_are_not_believed() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    backend.queue(server, 1..=1).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&backend.signing_key()), u64::MAX).await;
+    assert_eq!(agent.order().await.sequence(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_without_a_signing_key_get_plain_actions() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    backend.queue(server, 1..=1).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    // What it could not know to have arrived comes before its hello.
+    agent.agent.answer(99).await;
+    agent.greet(None, 0).await;
+    let body = agent.body().await;
+    let Message::Action(action) = Message::parse(&body, &KeyPolicy::default()).unwrap() else {
+        panic!("no action")
+    };
+    assert_eq!(action.mid.text(), "1");
+    agent.agent.answer(1).await;
+    backend.wait_until_pending(server, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_may_be_as_long_as_version_2_allows() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    backend.queue(server, 1..=1).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&backend.signing_key()), 0).await;
+    agent.order().await;
+    let mut answer = FeedbackMessage {
+        mid: MessageId::from_number(1),
+        status: Status::Unchanged,
+        feedback: String::new(),
+    };
+    answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
+    agent.say(&answer.to_json()).await;
+    backend.wait_until_pending(server, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hellos_that_are_none_end_the_session() {
+    let backend = Backend::start(PortKind::Main).await;
+    let bodies = [
+        r#"{"type":"hello"}"#,
+        r#"{"type":"hello","protocol":2,"facts":[],"last_sequence":0}"#,
+        r#"{"type":"hello","protocol":2,"facts":{},"last_sequence":-1}"#,
+        r#"{"type":"order"}"#,
+    ];
+    for (number, body) in bodies.into_iter().enumerate() {
+        let (_, key) = backend.enrol(&format!("web-{number}")).await;
+        let mut agent = Modern::connect(&backend, &key).await;
+        agent.hello().await;
+        agent.say(body.as_bytes()).await;
+        let reason = agent.agent.dismissed().await;
+        assert_eq!(reason, CloseReason::RetryAfter(Duration::from_secs(30)), "{body}");
+    }
+    // One hello is enough.
+    let (_, key) = backend.enrol("web-9").await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(None, 0).await;
+    agent.greet(None, 0).await;
+    agent.agent.dismissed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_key_tells_of_the_new_one_before_anything_else() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let old = backend.signing_key();
+    backend.queue(server, 1..=2).await;
+    // Twice: the agent missed one.
+    let backend = backend.rotated().await.rotated().await;
+    let new = backend.signing_key();
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&old), 0).await;
+    let order = agent.order().await;
+    assert!(order.verify(&old) && !order.verify(&new));
+    let Payload::RotateKey { mid, key: offered } = order.payload().unwrap() else {
+        panic!("no rotation: {order:?}")
+    };
+    assert_eq!(offered, new);
+    assert!(agent.gets_nothing().await, "nothing before the answer");
+    let answer = FeedbackMessage { mid, status: Status::Done, feedback: String::new() };
+    agent.say(&answer.to_json()).await;
+    for sequence in [2, 3] {
+        let order = agent.order().await;
+        assert!(order.verify(&new) && !order.verify(&old));
+        assert_eq!(order.sequence(), sequence);
+    }
+    assert_eq!(backend.known_keys().await, [new.fingerprint()]);
+    drop(agent);
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&new), 3).await;
+    assert_eq!(mid_of(&agent.order().await), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_refuses_the_new_key_is_served_with_the_old_one() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let old = backend.signing_key();
+    backend.queue(server, 1..=1).await;
+    let backend = backend.rotated().await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&old), 0).await;
+    let mid = agent.order().await.mid().unwrap();
+    let answer = FeedbackMessage { mid, status: Status::Failed, feedback: "disk full".to_owned() };
+    agent.say(&answer.to_json()).await;
+    assert!(agent.order().await.verify(&old));
+    assert_eq!(backend.known_keys().await, [old.fingerprint()]);
+}
