@@ -36,6 +36,12 @@ pub enum KeyError {
     /// The file to be written is there already; it was left as it is.
     #[error("{} exists already and was not overwritten", .0.display())]
     Exists(PathBuf),
+    /// The key could not sign.
+    #[error("the key cannot sign: {0}")]
+    CannotSign(String),
+    /// No signature of this key over these bytes and for this purpose.
+    #[error("the signature is not one of this key over this text")]
+    BadSignature,
     /// The file system refused.
     #[error("{path}: {source}", path = path.display())]
     Io {

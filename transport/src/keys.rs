@@ -1,4 +1,5 @@
-//! SSH keys: making, reading and writing private keys, and comparing public ones.
+//! SSH keys: making, reading and writing private keys, comparing public ones, and signatures over
+//! bytes that are no part of a connection.
 //!
 //! Private keys never show up in `Debug` and are never written over another file.
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::ssh_key::{self, LineEnding};
+use russh::keys::ssh_key::{self, LineEnding, SshSig};
 use russh::keys::{Algorithm, HashAlg, PublicKeyBase64};
 use zeroize::Zeroizing;
 
@@ -118,6 +119,18 @@ impl PrivateKey {
         self.public().fingerprint()
     }
 
+    /// Signs bytes for one purpose, as `ssh-keygen -Y sign -n NAMESPACE` does (PROTOCOL.sshsig):
+    /// the PEM text. RSA signs with SHA-512.
+    ///
+    /// # Errors
+    /// [`KeyError::CannotSign`], e.g. for an empty namespace.
+    pub fn sign(&self, namespace: &str, bytes: &[u8]) -> Result<String, KeyError> {
+        let signed = self.0.sign(namespace, HashAlg::Sha512, bytes);
+        signed
+            .and_then(|signature| signature.to_pem(LineEnding::LF))
+            .map_err(|error| KeyError::CannotSign(error.to_string()))
+    }
+
     /// Whether this is an RSA key.
     pub fn is_rsa(&self) -> bool {
         self.0.algorithm().is_rsa()
@@ -181,6 +194,22 @@ impl PublicKeyBlob {
             Ok(key) => key.fingerprint(HashAlg::Sha256).to_string(),
             Err(_) => String::new(),
         }
+    }
+
+    /// Checks that the holder of this key has signed exactly these bytes for exactly this purpose:
+    /// `signature` is the text of `ssh-keygen -Y sign -n NAMESPACE` (PROTOCOL.sshsig).
+    ///
+    /// # Errors
+    /// [`KeyError::BadSignature`] for everything else, SHA-1 and the signature of another key
+    /// included.
+    pub fn verify(&self, namespace: &str, bytes: &[u8], signature: &str) -> Result<(), KeyError> {
+        let signature = SshSig::from_pem(signature.trim()).map_err(|_| KeyError::BadSignature)?;
+        if signature.algorithm() == (Algorithm::Rsa { hash: None }) {
+            return Err(KeyError::BadSignature);
+        }
+        let key =
+            ssh_key::PublicKey::from_bytes(&self.bytes).map_err(|_| KeyError::BadSignature)?;
+        key.verify(namespace, bytes, &signature).map_err(|_| KeyError::BadSignature)
     }
 
     /// `ssh-ed25519` or `ssh-rsa`.

@@ -158,3 +158,81 @@ fn blobs_compare_without_comments() {
     assert_eq!(pin.fingerprint(), key.fingerprint());
     assert_eq!(pin.to_string(), key.line());
 }
+
+const PURPOSE: &str = "bastio-replace-key";
+
+/// `ssh-keygen -Y ...` with `message` on its standard input; whether it was content.
+fn keygen_y(arguments: &[&str], message: &[u8]) -> bool {
+    use std::io::Write as _;
+    let mut child = Command::new("ssh-keygen")
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(message).unwrap();
+    child.wait().unwrap().success()
+}
+
+#[test]
+fn openssh_accepts_our_signatures() {
+    for kind in [KeyKind::Ed25519, KeyKind::Rsa { bits: 2048 }] {
+        let folder = folder();
+        let key = PrivateKey::generate(kind).unwrap();
+        let message = b"old line\nnew line\n";
+        let (signature, signers) = (folder.path().join("sig"), folder.path().join("signers"));
+        std::fs::write(&signature, key.sign(PURPOSE, message).unwrap()).unwrap();
+        std::fs::write(&signers, format!("agent {}\n", key.public_line())).unwrap();
+        let (signature, signers) = (signature.to_str().unwrap(), signers.to_str().unwrap());
+        let check = ["-Y", "check-novalidate", "-n", PURPOSE, "-s", signature];
+        assert!(keygen_y(&check, message), "{kind:?}");
+        let verify = ["-Y", "verify", "-f", signers, "-I", "agent", "-n", PURPOSE, "-s", signature];
+        assert!(keygen_y(&verify, message), "{kind:?}");
+        assert!(!keygen_y(&verify, b"another text\n"), "{kind:?}");
+    }
+}
+
+#[test]
+fn openssh_signatures_are_accepted() {
+    for options in [&["-t", "ed25519", "-N", ""][..], &["-t", "rsa", "-b", "2048", "-N", ""]] {
+        let folder = folder();
+        let path = keygen(folder.path(), options);
+        let message = folder.path().join("message");
+        std::fs::write(&message, "old line\nnew line\n").unwrap();
+        let sign = ["-Y", "sign", "-f", path.to_str().unwrap(), "-n", PURPOSE];
+        for hash in ["hashalg=sha512", "hashalg=sha256"] {
+            let _ = std::fs::remove_file(folder.path().join("message.sig"));
+            let sign = [&sign[..], &["-O", hash, message.to_str().unwrap()]].concat();
+            assert!(keygen_y(&sign, b""), "{sign:?}");
+            let signature = std::fs::read_to_string(folder.path().join("message.sig")).unwrap();
+            let key = PrivateKey::read(&path).unwrap().public();
+            key.verify(PURPOSE, b"old line\nnew line\n", &signature).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_signature_is_good_for_one_key_one_text_and_one_purpose() {
+    for kind in [KeyKind::Ed25519, KeyKind::Rsa { bits: 2048 }] {
+        let (key, other) =
+            (PrivateKey::generate(kind).unwrap(), PrivateKey::generate(kind).unwrap());
+        let signature = key.sign(PURPOSE, b"text").unwrap();
+        key.public().verify(PURPOSE, b"text", &signature).unwrap();
+        let foreign = other.sign(PURPOSE, b"text").unwrap();
+        let cut = signature.replace("-----END SSH SIGNATURE-----", "");
+        for (purpose, text, signature) in [
+            (PURPOSE, "text2", signature.as_str()),
+            (PURPOSE, "", &signature),
+            ("file", "text", &signature),
+            ("", "text", &signature),
+            (PURPOSE, "text", &foreign),
+            (PURPOSE, "text", &cut),
+            (PURPOSE, "text", ""),
+        ] {
+            let error = key.public().verify(purpose, text.as_bytes(), signature).unwrap_err();
+            assert!(matches!(error, KeyError::BadSignature), "{error}");
+        }
+        assert!(matches!(key.sign("", b"text"), Err(KeyError::CannotSign(_))));
+    }
+}
