@@ -7,7 +7,7 @@ mod api;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use bastio_protocol::ServerName;
+use bastio_protocol::{REPLACE_NAMESPACE, ServerName, replacement_text};
 use bastio_transport::{KeyError, KeyKind, PrivateKey};
 use thiserror::Error;
 
@@ -51,6 +51,8 @@ pub struct Enrolled {
     pub key_made: bool,
     /// Fingerprint of the agent's key.
     pub agent_key: String,
+    /// Fingerprint of the key that signs this server's orders, when this backend signs.
+    pub signing_key: Option<String>,
 }
 
 /// Why a server was not enrolled, or its key not replaced.
@@ -130,8 +132,13 @@ pub fn enroll(
         public_key: &key.public_line(),
         old_public_key: "",
         name: asked.name.as_deref().or(fallback.as_deref()),
+        proof: None,
     };
     let uploaded = api.upload(&upload)?;
+    let signer = uploaded.signer().map_err(|reason| {
+        let url = asked.backend.clone();
+        ApiError::BadAnswer { url, reason }
+    })?;
     let backend = config::Backend {
         host: &host,
         port,
@@ -139,6 +146,7 @@ pub fn enroll(
         // Our backend knows the server by its key. A version-1 backend wants the API key at
         // every login.
         api_key: uploaded.is_version_1().then_some(&asked.api_key),
+        signer: signer.as_ref(),
         api_url: &asked.backend,
         agent_key: key_file,
     };
@@ -150,6 +158,7 @@ pub fn enroll(
         checked,
         key_made,
         agent_key: key.fingerprint(),
+        signing_key: signer.map(|signer| signer.key.fingerprint()),
     })
 }
 
@@ -188,13 +197,15 @@ pub fn upload(api: &Api, api_key: &Secret, key: &PrivateKey) -> Result<(), Enrol
         public_key: &key.public_line(),
         old_public_key: "",
         name: None,
+        proof: None,
     };
     api.upload(&upload)?;
     Ok(())
 }
 
-/// Replaces the agent's key at the backend and then here. The old key is not kept: the backend
-/// takes it no more, and a private key without a use is only a risk.
+/// Replaces the agent's key at the backend and then here. The old key signs that the new one is to
+/// take its place: its public half is no secret. It is not kept: the backend takes it no more, and
+/// a private key without a use is only a risk.
 ///
 /// # Errors
 /// [`EnrollError`]; unless the backend has accepted the new key, the old file is as it was.
@@ -210,11 +221,21 @@ pub fn replace_key(
         return Err(EnrollError::SameKey(new_key_file.to_owned()));
     }
     let text = new.to_openssh()?;
+    let (old_line, new_line) = (old.public_line(), new.public_line());
+    // A version-1 backend, which names no port, is not sent a field that it does not know.
+    let proof = match api.host_key()?.port {
+        Some(_) => {
+            let statement = replacement_text(&old_line, &new_line);
+            Some(old.sign(REPLACE_NAMESPACE, statement.as_bytes())?)
+        }
+        None => None,
+    };
     let upload = Upload {
         api_key: api_key.expose(),
-        public_key: &new.public_line(),
-        old_public_key: &old.public_line(),
+        public_key: &new_line,
+        old_public_key: &old_line,
         name: None,
+        proof: proof.as_deref(),
     };
     api.upload(&upload)?;
     files::replace_secret(key_file, text.as_bytes())

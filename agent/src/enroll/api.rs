@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bastio_protocol::{ServerId, SigningError};
 use bastio_transport::HostKeyPin;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -12,12 +13,16 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
+use crate::config::Signer;
+
 /// For a whole request, from the name's look-up to the last byte.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Longest answer, in bytes.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 /// Longest text of a backend shown to a person, in characters.
 const LONGEST_TEXT: usize = 300;
+/// What to do when the API key is refused and the backend does not say.
+const NO_API_KEY: &str = "make one with: bastio api-key add NAME --role enroll";
 /// Where the original's API lives when the URL names no path.
 const DEFAULT_PATH: &str = "/api/external";
 /// The system's certificate authorities: Debian and SUSE, Red Hat.
@@ -53,6 +58,9 @@ pub struct Upload<'a> {
     /// Name for the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<&'a str>,
+    /// Signature by the key to be replaced, see [`bastio_protocol::replacement_text`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<&'a str>,
 }
 
 /// What the backend answered to an upload.
@@ -63,7 +71,10 @@ pub struct Uploaded {
 
 #[derive(Debug, Deserialize)]
 struct UploadedServer {
+    /// A number or a text.
+    id: Option<serde_json::Value>,
     name: Option<String>,
+    signing_key: Option<String>,
 }
 
 /// Why a call failed.
@@ -89,10 +100,13 @@ pub enum ApiError {
         reason: String,
     },
     /// The backend does not know the API key, or does not let it enrol servers.
-    #[error(
-        "the backend refused the API key{0}\nhint: make one with: bastio api-key add NAME --role enroll"
-    )]
-    NotAuthorized(Said),
+    #[error("the backend refused the API key{said}\nhint: {hint}")]
+    NotAuthorized {
+        /// The backend's words.
+        said: Said,
+        /// The backend's hint, else ours.
+        hint: String,
+    },
     /// The backend says that the request is wrong.
     #[error("the backend refused the request as malformed (HTTP 400){0}")]
     BadRequest(Said),
@@ -137,6 +151,7 @@ struct HostKeyBody {
 #[derive(Deserialize)]
 struct ErrorBody {
     error: String,
+    hint: Option<String>,
 }
 
 impl Uploaded {
@@ -144,6 +159,23 @@ impl Uploaded {
     #[must_use]
     pub fn is_version_1(&self) -> bool {
         self.server.is_none()
+    }
+
+    /// Who signs what the server will be ordered to do; `None` when this backend signs nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the answer.
+    pub fn signer(&self) -> Result<Option<Signer>, String> {
+        let Some(server) = &self.server else { return Ok(None) };
+        let Some(key) = &server.signing_key else { return Ok(None) };
+        let id = match &server.id {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(serde_json::Value::Number(number)) => number.to_string(),
+            _ => return Err("a signing key without the server's id".to_owned()),
+        };
+        let server = ServerId::parse(&id).map_err(|error| error.to_string())?;
+        let key = key.parse().map_err(|error: SigningError| error.to_string())?;
+        Ok(Some(Signer { server, key }))
     }
 
     /// The server's name.
@@ -161,7 +193,8 @@ impl Api {
     pub fn new(url: &str) -> Result<Self, ApiError> {
         let wrong = |reason| ApiError::Url { url: url.to_owned(), reason };
         let parsed = Uri::from_str(url).map_err(|_| wrong("not a URL"))?;
-        if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        let scheme = parsed.scheme_str().unwrap_or_default().to_ascii_lowercase();
+        if !matches!(scheme.as_str(), "http" | "https") {
             return Err(wrong("the scheme must be http or https"));
         }
         let authority = parsed.authority().ok_or_else(|| wrong("no host"))?;
@@ -169,9 +202,11 @@ impl Api {
             return Err(wrong("neither user nor query may stand in the URL"));
         }
         let host = authority.host().to_owned();
-        let bare = url.trim_end_matches('/');
-        let path = if parsed.path().trim_matches('/').is_empty() { DEFAULT_PATH } else { "" };
-        Ok(Self { agent: http_agent(), base: format!("{bare}{path}"), host })
+        let path = match parsed.path().trim_end_matches('/') {
+            "" => DEFAULT_PATH,
+            path => path,
+        };
+        Ok(Self { agent: http_agent(), base: format!("{scheme}://{authority}{path}"), host })
     }
 
     /// The URL's host.
@@ -237,14 +272,15 @@ impl Api {
 }
 
 fn refusal(url: String, status: u16, text: &str) -> ApiError {
-    let said = Said(
-        serde_json::from_str::<ErrorBody>(text)
-            .map(|body| printable(&body.error))
-            .unwrap_or_default(),
-    );
+    let body = serde_json::from_str::<ErrorBody>(text).ok();
+    let said = Said(body.as_ref().map(|body| printable(&body.error)).unwrap_or_default());
     let hint = match status {
         400 => return ApiError::BadRequest(said),
-        401 | 403 => return ApiError::NotAuthorized(said),
+        401 | 403 => {
+            let hint = body.and_then(|body| body.hint).map(|hint| printable(&hint));
+            let hint = hint.unwrap_or_else(|| NO_API_KEY.to_owned());
+            return ApiError::NotAuthorized { said, hint };
+        }
         300..=399 => "the backend is elsewhere: give its final URL",
         404 => "there is no bastio API under this URL",
         500..=599 => "the backend has a problem: look at its log, then try again",

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use super::{Api, ApiError, EnrollError, Enrolled, Enrolment, enroll, replace_key, upload};
 use crate::config::{Layer, Secret, Settings};
 
+const SIGNING_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
 /// A backend's HTTP side: answers by path, and keeps what it was asked.
 struct FakeBackend {
     url: String,
@@ -45,7 +47,7 @@ impl FakeBackend {
         let payload = host_key.public_line();
         Self::start(
             (200, json!({"payload": payload, "port": 4022})),
-            (200, json!({"server": {"id": 1, "name": "web-1"}})),
+            (200, json!({"server": {"id": 1, "name": "web-1", "signing_key": SIGNING_KEY}})),
         )
     }
 
@@ -153,6 +155,10 @@ fn enrols_at_our_backend_without_keeping_the_api_key() {
     let settings = server.settings();
     let found = settings.backend().unwrap();
     assert_eq!(found.address(), "127.0.0.1:4022");
+    let signer = settings.signer.as_ref().unwrap();
+    assert_eq!((signer.server.as_str(), signer.key.to_string().as_str()), ("1", SIGNING_KEY));
+    assert_eq!(done.signing_key.unwrap(), signer.key.fingerprint());
+    assert!(settings.require_signed);
     assert_eq!(found.login(), "bastio-agent");
     assert_eq!(found.host_keys[0].fingerprint(), host_key.fingerprint());
 }
@@ -198,6 +204,7 @@ fn enrols_at_a_version_1_backend_and_keeps_the_api_key() {
     assert!(!done.checked);
     assert!(done.address.ends_with(":2357"), "{}", done.address);
     assert_eq!(server.settings().backend().unwrap().login(), "the-api-key");
+    assert!(!server.settings().require_signed && done.signing_key.is_none());
     let lines: Vec<String> = backend.asked().into_iter().map(|(line, _)| line).collect();
     assert!(lines[0].starts_with("GET /v1/base/backend/host_key"), "{lines:?}");
     assert!(lines[1].starts_with("POST /v1/base/server/upload_key"), "{lines:?}");
@@ -282,10 +289,29 @@ fn a_host_key_answer_must_be_one() {
 }
 
 #[test]
+fn a_signing_key_that_is_none_is_not_passed_over() {
+    for server in [
+        json!({"id": 1, "name": "web-1", "signing_key": "AAAA"}),
+        json!({"name": "web-1", "signing_key": SIGNING_KEY}),
+        json!({"id": "", "name": "web-1", "signing_key": SIGNING_KEY}),
+    ] {
+        let (here, payload) = (Server::new(), ed25519().public_line());
+        let answer = (200, json!({"server": server}));
+        let backend = FakeBackend::start((200, json!({"payload": payload, "port": 1})), answer);
+        let error = here.enroll(&backend.url, None).unwrap_err();
+        assert!(matches!(error, EnrollError::Api(ApiError::BadAnswer { .. })), "{error}");
+        assert!(!here.config().exists(), "nothing is pinned");
+    }
+}
+
+#[test]
 fn urls_are_checked() {
     for url in ["", "backend", "ftp://x", "http://", "http://u:p@x", "http://x?y=z", "ssh://x:22"] {
         assert!(matches!(Api::new(url), Err(ApiError::Url { .. })), "{url}");
     }
+    let backend = FakeBackend::ours(&ed25519());
+    let loud = backend.url.replacen("http", "HTTP", 1);
+    Api::new(&loud).unwrap().host_key().expect("a scheme in capitals is the same scheme");
     let unreachable = Api::new("http://127.0.0.1:1").unwrap().host_key().unwrap_err();
     assert!(unreachable.to_string().contains("hint:"), "{unreachable}");
 }
@@ -309,13 +335,50 @@ fn a_key_is_replaced_only_after_the_backend_agreed() {
     let api = Api::new(&backend.url).unwrap();
     replace_key(&api, &secret, &old, &new).unwrap();
     assert_eq!(PrivateKey::read(&old).unwrap().fingerprint(), new_key.fingerprint());
+    let mut uploads = backend.uploads();
+    let proof = uploads[0].as_object_mut().unwrap().remove("proof").unwrap();
+    let lines = format!("{}\n{}\n", old_key.public_line(), new_key.public_line());
+    let signer = old_key.public();
+    signer.verify("bastio-replace-key", lines.as_bytes(), proof.as_str().unwrap()).unwrap();
     let expected = json!({
         "api_key": "the-api-key", "public_key": new_key.public_line(),
         "old_public_key": old_key.public_line(),
     });
-    assert_eq!(backend.uploads(), [expected]);
+    assert_eq!(uploads, [expected]);
     let again = replace_key(&api, &secret, &old, &new).unwrap_err();
     assert!(matches!(again, EnrollError::SameKey(_)), "{again}");
+}
+
+#[test]
+fn a_version_1_backend_gets_no_proof_which_it_does_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("agent.key"), folder.path().join("new.key"));
+    ed25519().write_new(&old).unwrap();
+    ed25519().write_new(&new).unwrap();
+    let answer = (200, json!({"payload": ed25519().public_line()}));
+    let backend = FakeBackend::start(answer, (200, json!(null)));
+    let api = Api::new(&backend.url).unwrap();
+    replace_key(&api, &Secret::new("k"), &old, &new).unwrap();
+    let uploads = backend.uploads();
+    assert!(uploads[0].get("proof").is_none(), "{uploads:?}");
+}
+
+#[test]
+fn a_refusal_is_told_with_the_backends_own_hint() {
+    let answer = (200, json!({"payload": ed25519().public_line()}));
+    let own = json!({"error": "no proof", "hint": "sign it"});
+    for (body, expected) in [
+        (own, "the backend refused the API key: no proof\nhint: sign it"),
+        (
+            json!(""),
+            "the backend refused the API key\nhint: make one with: bastio api-key add NAME --role enroll",
+        ),
+    ] {
+        let backend = FakeBackend::start(answer.clone(), (403, body));
+        let api = Api::new(&backend.url).unwrap();
+        let refused = upload(&api, &Secret::new("k"), &ed25519()).unwrap_err();
+        assert_eq!(refused.to_string(), expected);
+    }
 }
 
 #[test]
