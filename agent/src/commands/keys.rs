@@ -30,15 +30,29 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
         host_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
         key_kind: kind(args.kind, None),
     };
-    let trusted = args.host_key.is_some() || settings.backend.is_some();
-    if asked.backend.starts_with("http://") && !trusted {
-        say("warning: plain http without --host-key: whoever is in between can take the API key \
-             and the backend's place");
+    let pinned = args.host_key.is_some() || settings.backend.is_some();
+    if let Some(warning) = clear_text(&asked.backend, pinned) {
+        say(&warning);
     }
     let present = settings.backend.as_ref();
     let done = enroll::enroll(&asked, &settings.file, &settings.agent_key, present)?;
     tell(&done, settings);
     Ok(())
+}
+
+/// The warning for a URL whose requests anybody on the way can read; `pinned` when they can at least
+/// not show another host key.
+fn clear_text(url: &str, pinned: bool) -> Option<String> {
+    let (scheme, _) = url.split_once(':')?;
+    if !scheme.eq_ignore_ascii_case("http") {
+        return None;
+    }
+    let place = if pinned { "" } else { " and, without --host-key, take the backend's place" };
+    Some(format!(
+        "warning: over plain http the API key goes in clear text: whoever is in between can read \
+         it{place}. Put an https proxy before the backend, or use an API key of role enroll for \
+         this server alone and remove it afterwards: bastio api-key rm NAME"
+    ))
 }
 
 fn tell(done: &Enrolled, settings: &Settings) {
@@ -47,6 +61,9 @@ fn tell(done: &Enrolled, settings: &Settings) {
     say(&format!("enrolled{server} at {}", done.address));
     say(&format!("  agent key      {} ({made}, {})", done.agent_key, settings.agent_key.display()));
     say(&format!("  host key       {} (pinned)", done.pinned));
+    if let Some(key) = &done.signing_key {
+        say(&format!("  signing key    {key} (pinned; nothing else is obeyed)"));
+    }
     say(&format!("  configuration  {}", settings.file.display()));
     if !done.checked {
         say(
@@ -96,6 +113,9 @@ pub(super) fn upload(args: &UploadKeyArgs, settings: &Settings) -> Result<(), Co
         CommandError::Usage(text.to_owned())
     })?;
     let api = Api::new(url).map_err(EnrollError::from)?;
+    if let Some(warning) = clear_text(url, true) {
+        say(&warning);
+    }
     let Some(new) = &args.new_agent_key else {
         let key = PrivateKey::read(&settings.agent_key)?;
         enroll::upload(&api, &api_key, &key)?;
@@ -141,4 +161,24 @@ fn read_limited(path: &Path) -> Result<String, CommandError> {
         |error| CommandError::Usage(format!("the API key file {}: {error}", path.display()));
     read.map_err(failed)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clear_text;
+
+    #[test]
+    fn an_api_key_in_clear_text_is_told_also_where_the_host_key_is_pinned() {
+        for url in ["http://b:2358", "HTTP://b:2358", "Http://b/api/external"] {
+            let pinned = clear_text(url, true).expect("a warning");
+            assert!(pinned.contains("the API key goes in clear text"), "{pinned}");
+            assert!(pinned.contains("https proxy") && pinned.contains("bastio api-key rm"));
+            assert!(!pinned.contains("take the backend's place"), "{pinned}");
+            let open = clear_text(url, false).expect("a warning");
+            assert!(open.contains("without --host-key, take the backend's place"), "{open}");
+        }
+        for url in ["https://b", "HTTPS://b", "b"] {
+            assert_eq!(clear_text(url, false), None, "{url}");
+        }
+    }
 }

@@ -76,7 +76,7 @@ fn enrolment_keeps_the_api_key_and_pins_the_rsa_host_key() {
     require_root!();
     let mut rig = Rig::start(&["--type", "rsa", "--name", "web-1"]);
     assert!(rig.told.contains("The host key was not checked."), "{}", rig.told);
-    assert!(rig.told.contains("plain http without --host-key"), "{}", rig.told);
+    assert!(rig.told.contains("over plain http the API key goes in clear text"), "{}", rig.told);
     let config = String::from_utf8(rig.host.read_file("/etc/bastio/agent.toml").unwrap()).unwrap();
     assert!(config.contains(&format!("api_key = \"{API_KEY}\"\n")), "{config}");
     assert!(config.contains(rig.listening["host_key"].as_str().unwrap()), "{config}");
