@@ -86,10 +86,11 @@ pub trait Accounts {
     fn is_member(&self, account: &Account, group: &SudoGroup) -> Result<bool, AccountsError>;
 
     /// Makes a marked account with a home, its own group, and a password that no text matches.
-    /// After an error there is no account.
+    /// After an error there is no account, unless the error says so.
     ///
     /// # Errors
-    /// Any [`AccountsError`]; [`AccountsError::HalfMade`] when something could not be undone.
+    /// Any [`AccountsError`]; [`AccountsError::HalfMade`] when something could not be undone, and
+    /// [`AccountsError::Unmarked`] when an account of that name is there without our mark.
     fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError>;
 
     /// Adds the account to the group.
@@ -188,5 +189,18 @@ pub enum AccountsError {
         cause: Box<AccountsError>,
         /// The failure of the way back.
         undo: Box<AccountsError>,
+    },
+    /// Making an account failed, and now there is one of that name without the mark of ours: half
+    /// made by the tool, or somebody else's made meanwhile. It was left alone.
+    #[error(
+        "{cause}; there is an account {name} now that is not in the group {MANAGED_GROUP}: it may \
+         be half made or somebody else's, and was left as it is; look at it, and if nobody needs it: \
+         userdel {name}"
+    )]
+    Unmarked {
+        /// Its login name.
+        name: Username,
+        /// The failure.
+        cause: Box<AccountsError>,
     },
 }

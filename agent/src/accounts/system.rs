@@ -172,12 +172,17 @@ impl SystemAccounts {
         self.find(name)?.ok_or(AccountsError::LookUp { what, errno })
     }
 
-    /// Takes back what a failed [`Accounts::create`] made, and passes its failure on.
+    /// Takes back what a failed [`Accounts::create`] made, and passes its failure on. Only an
+    /// account with the mark is certainly ours: somebody may have made the name meanwhile.
     fn unmake(&self, name: &Username, cause: AccountsError) -> AccountsError {
-        let undone = self.find(name).and_then(|account| match account {
-            Some(account) => self.delete(&account).map(|_| ()),
-            None => Ok(()),
-        });
+        let undone = match self.find(name) {
+            Ok(Some(account)) if !account.is_managed => {
+                return AccountsError::Unmarked { name: name.clone(), cause: Box::new(cause) };
+            }
+            Ok(Some(account)) => self.delete(&account).map(|_| ()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         match undone {
             Ok(()) => cause,
             Err(undo) => AccountsError::HalfMade { cause: Box::new(cause), undo: Box::new(undo) },
