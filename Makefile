@@ -5,7 +5,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST ?= web-1
 
-.PHONY: help build demo demo-shell demo-stop test fmt bench
+.PHONY: help build demo demo-shell demo-stop test fmt bench packages hosts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,3 +44,24 @@ bench: ## measure the release programs against floors and limits (needs root)
 	cargo build --release -p bastio-backend -p bastio -p bastio-bench -p bastio-tests
 	@$(AS_ROOT) $(dir $(BUILT))release/bastio-lab prepare
 	$(AS_ROOT) $(dir $(BUILT))release/bastio-bench
+
+# Programs that need no glibc newer than 2.28 (checked); paths of this machine stay out of them.
+ZIG_TARGET := x86_64-unknown-linux-gnu
+ZIGBUILD = PATH="$(abspath $(dir $(BUILT)))/venv-packaging/bin:$$PATH" \
+	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" \
+	cargo zigbuild --locked --release --target $(ZIG_TARGET).2.28
+
+packages: ## the .deb and .rpm packages, checked by lintian and rpmlint, in target/packages
+	@tests/install-tools packages
+	packaging/check units
+	$(ZIGBUILD) -p bastio-agent
+	$(ZIGBUILD) -p bastio-backend -p bastio
+	packaging/build $(dir $(BUILT))$(ZIG_TARGET)/release
+	packaging/check packages
+
+hosts: packages ## the packages on whole booted hosts: enrol, reboot, upgrade, removal (needs root)
+	@tests/install-tools hosts
+	packaging/build $(dir $(BUILT))$(ZIG_TARGET)/release 0.0.1
+	cargo build --workspace --bins
+	@$(BUILT)/bastio-lab prepare
+	cargo nextest run -p bastio-tests --profile hosts --features hosts --test hosts
