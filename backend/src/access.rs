@@ -39,6 +39,7 @@ pub struct Admin {
 #[derive(Debug, Clone)]
 pub struct Enroller {
     actor: Actor,
+    role: Role,
 }
 
 /// Why an API key does not open the door, or was not changed.
@@ -81,6 +82,12 @@ impl Enroller {
     pub fn actor(&self) -> &Actor {
         &self.actor
     }
+
+    /// Whether the API key opens everything else, too.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin
+    }
 }
 
 impl ApiKeys {
@@ -113,7 +120,9 @@ impl ApiKeys {
     ) -> Result<Enroller, AccessError> {
         let key = self.verify(secret).await?;
         match key.role {
-            Role::Admin | Role::Enroll => Ok(Enroller { actor: Actor::api_key(&key.name, from) }),
+            role @ (Role::Admin | Role::Enroll) => {
+                Ok(Enroller { actor: Actor::api_key(&key.name, from), role })
+            }
         }
     }
 

@@ -29,13 +29,21 @@ pub const MAX_LOG: u32 = 1000;
 pub struct Fleet {
     store: Store,
     dispatch: Dispatch,
+    original_agents: bool,
 }
 
 impl Fleet {
     /// The model in `store`; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
-        Self { store, dispatch }
+        Self { store, dispatch, original_agents: false }
+    }
+
+    /// Whether there is a port for original agents, which cannot prove what newer ones must.
+    #[must_use]
+    pub fn with_original_agents(mut self, original_agents: bool) -> Self {
+        self.original_agents = original_agents;
+        self
     }
 
     /// The fleet in numbers; `host_key` is the fingerprint that the agents' port shows.

@@ -70,8 +70,10 @@ impl HttpState {
     /// The state over a store; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch, site: Site) -> Self {
+        // The key is there when the port is.
+        let original_agents = site.rsa_host_key.is_some();
         Self {
-            fleet: Fleet::new(store.clone(), dispatch),
+            fleet: Fleet::new(store.clone(), dispatch).with_original_agents(original_agents),
             keys: ApiKeys::new(store),
             site: Arc::new(site),
         }

@@ -101,7 +101,8 @@ impl TestBackend {
     /// Enrols a server whose agent has the key of that number.
     pub(crate) async fn enroll(&self, name: &str, number: u8) -> Enrolled {
         let name = Some(host(name));
-        let request = Enrolment { public_key: key(number), old_public_key: None, name };
+        let request =
+            Enrolment { public_key: key(number), old_public_key: None, name, proof: None };
         self.fleet.enroll(&self.enroller, &request).await.expect("enrolled")
     }
 
@@ -112,7 +113,8 @@ impl TestBackend {
 
     pub(crate) async fn connect_as(&self, number: u8, legacy: bool) -> Session {
         let server = self.dispatch.identify(&key(number)).await.expect("a store");
-        let info = SessionInfo { address: ADDRESS, ident: "SSH-2.0-test".into(), legacy };
+        let ident = if legacy { "SSH-2.0-bastio-0.1.2" } else { "SSH-2.0-test" };
+        let info = SessionInfo { address: ADDRESS, ident: ident.into(), legacy };
         self.dispatch.open(&server.expect("on record"), info).await.expect("opened")
     }
 

@@ -1,7 +1,12 @@
 //! Enrolling servers: a new agent key makes a server, a known one finds it, and a new key beside
 //! a known old one takes its place.
+//!
+//! A public key is no secret, so naming the old one is not enough to replace it: the old key must
+//! have signed for the new one. Two may do without: an API key of role admin, which could remove
+//! the server as well, and an original agent where there is a port for those, which cannot sign.
 
-use bastio_protocol::{Algorithm, PublicKey, ServerName};
+use bastio_protocol::{Algorithm, PublicKey, REPLACE_NAMESPACE, ServerName, replacement_text};
+use bastio_transport::PublicKeyBlob;
 use thiserror::Error;
 
 use super::Fleet;
@@ -13,6 +18,8 @@ use crate::store::{self, Connection, ServerId, StoreError};
 
 /// Names tried with a number behind before a part of the key's fingerprint is taken.
 const NUMBERED: u32 = 99;
+/// How the original agent identifies itself over SSH; ours is `SSH-2.0-bastio-agent_VERSION`.
+const ORIGINAL_IDENT: &str = "SSH-2.0-bastio-0.1";
 /// Longest name asked for, so that a number fits behind it; in bytes.
 const MAX_NAME: usize = 240;
 
@@ -25,6 +32,8 @@ pub struct Enrolment {
     pub old_public_key: Option<PublicKey>,
     /// What the server would like to be called.
     pub name: Option<ServerName>,
+    /// Signature by the old key over [`replacement_text`] (PROTOCOL.sshsig), as PEM text.
+    pub proof: Option<String>,
 }
 
 /// The server that a key now belongs to.
@@ -48,6 +57,9 @@ pub enum EnrollError {
     /// The new key is another server's.
     #[error("the new key belongs to another server; make a fresh one")]
     KeyOfAnother,
+    /// Nobody showed that the old key's holder wants the new one.
+    #[error("this API key may not replace a server's key that has not signed for the new one")]
+    NoProof,
     /// The model could not be edited.
     #[error(transparent)]
     Fleet(#[from] super::FleetError),
@@ -77,10 +89,34 @@ impl Fleet {
             (Some(known), None) => Ok(known),
             (Some(known), Some(old)) if known == old => Ok(known),
             (Some(_), Some(_)) => Err(EnrollError::KeyOfAnother),
-            (None, Some(server)) => replace(edit, server, &request.public_key).await,
+            (None, Some(server)) => {
+                let right = self.right_to_replace(edit.db(), proof, server.id, request).await?;
+                replace(edit, server, &request.public_key, right).await
+            }
             (None, None) if request.old_public_key.is_some() => Err(EnrollError::OldKeyUnknown),
             (None, None) => insert(edit, request).await,
         }
+    }
+
+    /// Why a server's key may be replaced, for the audit log.
+    async fn right_to_replace(
+        &self,
+        db: &mut Connection,
+        proof: &Enroller,
+        server: ServerId,
+        request: &Enrolment,
+    ) -> Result<&'static str, EnrollError> {
+        if is_signed(request) {
+            return Ok("signed by the old key");
+        }
+        if proof.is_admin() {
+            return Ok("not signed, by an API key of role admin");
+        }
+        let agent = store::servers::agent(db, server).await?.unwrap_or_default();
+        if self.original_agents && agent.starts_with(ORIGINAL_IDENT) {
+            return Ok("not signed, of an original agent");
+        }
+        Err(EnrollError::NoProof)
     }
 
     /// Notes which signing key the agent of a server is given, so that it is kept as long as that
@@ -114,6 +150,17 @@ fn check_type(key: &PublicKey) -> Result<(), EnrollError> {
     }
 }
 
+/// Whether the old key has signed for the new one. Keys that no agent of ours has cannot.
+fn is_signed(request: &Enrolment) -> bool {
+    let (Some(old), Some(proof)) = (&request.old_public_key, &request.proof) else { return false };
+    let old = old.without_comment();
+    let text = replacement_text(&old, &request.public_key.without_comment());
+    let checked = old
+        .parse::<PublicKeyBlob>()
+        .and_then(|key| key.verify(REPLACE_NAMESPACE, text.as_bytes(), proof));
+    checked.is_ok()
+}
+
 async fn holder_of_old(
     db: &mut Connection,
     request: &Enrolment,
@@ -134,10 +181,11 @@ async fn replace(
     mut edit: Edit<'_>,
     server: Enrolled,
     key: &PublicKey,
+    right: &str,
 ) -> Result<Enrolled, EnrollError> {
     let now = edit.now();
     store::servers::replace_key(edit.db(), server.id, key, now).await?;
-    let detail = format!("new key {}", key.fingerprint());
+    let detail = format!("new key {}, {right}", key.fingerprint());
     edit.note("server.replace-key", None, Some(&server.name), &detail).await?;
     edit.end_session(server.id, EndReason::KeyReplaced);
     let summary = format!("server {}: key replaced", server.name);

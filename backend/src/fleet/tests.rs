@@ -1,9 +1,11 @@
 //! Edits as operators make them, and what they set in motion.
 
-use bastio_protocol::api::{Change, NewGrant, NewKeys, UpdateServer, UpdateUser};
-use bastio_protocol::{Status, Username};
+use bastio_protocol::api::{Change, NewApiKey, NewGrant, NewKeys, Role, UpdateServer, UpdateUser};
+use bastio_protocol::{KeyPolicy, PublicKey, Status, Username};
+use bastio_transport::{KeyKind, PrivateKey};
 
 use super::*;
+use crate::access::Enroller;
 use crate::audit::{Verdict, verify};
 use crate::dispatch::{EndReason, Signal};
 use crate::testing::{TestBackend, host, key, login, new_user, token_key};
@@ -337,7 +339,7 @@ async fn enrolling_twice_ends_the_same() {
     assert_eq!(first, again);
     let second = backend.enroll("web", 2).await;
     assert_eq!(second.name, host("web-2"));
-    let request = Enrolment { public_key: key(3), old_public_key: None, name: None };
+    let request = Enrolment { public_key: key(3), old_public_key: None, name: None, proof: None };
     let unnamed = backend.fleet.enroll(&backend.enroller, &request).await.expect("enrolled");
     assert!(unnamed.name.as_str().starts_with("server-") && unnamed.name.as_str().len() == 15);
 }
@@ -348,8 +350,7 @@ async fn a_key_is_replaced_once_and_by_its_own_server() {
     let web = backend.enroll("web-1", 1).await;
     let other = backend.enroll("web-2", 2).await;
     let mut session = backend.connect(1).await;
-    let request =
-        |new, old| Enrolment { public_key: key(new), old_public_key: Some(key(old)), name: None };
+    let request = |new, old| replacement(&key(new), &key(old), None);
     let (fleet, enroller) = (&backend.fleet, &backend.enroller);
     let same = fleet.enroll(enroller, &request(1, 1)).await.expect("the same key as old and new");
     assert_eq!(same, web);
@@ -362,11 +363,90 @@ async fn a_key_is_replaced_once_and_by_its_own_server() {
     assert!(matches!(stolen, Err(EnrollError::KeyOfAnother)), "{other:?}");
     let unknown = fleet.enroll(enroller, &request(6, 7)).await;
     assert!(matches!(unknown, Err(EnrollError::OldKeyUnknown)));
-    let token = Enrolment { public_key: token_key(), old_public_key: None, name: None };
+    let token =
+        Enrolment { public_key: token_key(), old_public_key: None, name: None, proof: None };
     let unfit = fleet.enroll(enroller, &token).await;
     assert!(matches!(unfit, Err(EnrollError::UnfitKey(_))));
     let servers = fleet.servers(&backend.admin).await.expect("listed");
     assert_eq!(servers.len(), 2);
+}
+
+fn replacement(new: &PublicKey, old: &PublicKey, proof: Option<String>) -> Enrolment {
+    Enrolment { public_key: new.clone(), old_public_key: Some(old.clone()), name: None, proof }
+}
+
+fn public(key: &PrivateKey) -> PublicKey {
+    PublicKey::parse(&key.public_line(), &KeyPolicy::ANY).expect("a key line")
+}
+
+/// What `old` signs so that `new` takes its place.
+fn signed(old: &PrivateKey, new: &PrivateKey) -> Option<String> {
+    let text = bastio_protocol::replacement_text(&old.public_line(), &new.public_line());
+    Some(old.sign(bastio_protocol::REPLACE_NAMESPACE, text.as_bytes()).expect("signed"))
+}
+
+async fn enroll_only(backend: &TestBackend) -> Enroller {
+    let new = NewApiKey { name: "hosts".to_owned(), role: Role::Enroll };
+    let (_, secret) = backend.keys.create(&backend.admin, &new).await.expect("made");
+    backend.keys.enroller(secret.expose(), None).await.expect("known")
+}
+
+async fn replacements(backend: &TestBackend) -> Vec<String> {
+    let rows = backend.fleet.log(&backend.admin, 100, None, None).await.expect("read");
+    let rows = rows.into_iter().filter(|row| row.action == "server.replace-key");
+    rows.map(|row| row.detail.rsplit(", ").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_public_key_and_an_enrolling_api_key_take_no_server_over() {
+    let backend = TestBackend::new().await;
+    let enroller = enroll_only(&backend).await;
+    let make = |kind| PrivateKey::generate(kind).expect("a key");
+    let rsa = KeyKind::Rsa { bits: 2048 };
+    let (old, new, third) = (make(rsa), make(KeyKind::Ed25519), make(KeyKind::Ed25519));
+    let first = Enrolment { old_public_key: None, ..replacement(&public(&old), &key(1), None) };
+    let fleet = backend.fleet.clone().with_original_agents(true);
+    let server = fleet.enroll(&enroller, &first).await.expect("enrolled");
+    let for_other_purpose = old.sign("file", b"x").expect("signed");
+    for proof in [
+        None,
+        Some(String::new()),
+        Some("yes".to_owned()),
+        Some(for_other_purpose),
+        signed(&new, &new),
+        signed(&old, &third),
+    ] {
+        let asked = replacement(&public(&new), &public(&old), proof);
+        let refused = fleet.enroll(&enroller, &asked).await;
+        assert!(matches!(refused, Err(EnrollError::NoProof)), "{asked:?}: {refused:?}");
+    }
+    assert!(backend.dispatch.identify(&public(&old)).await.expect("a store").is_some());
+    assert_eq!(replacements(&backend).await, [""; 0]);
+
+    let asked = replacement(&public(&new), &public(&old), signed(&old, &new));
+    assert_eq!(fleet.enroll(&enroller, &asked).await.expect("replaced"), server);
+    let unsigned = replacement(&public(&third), &public(&new), None);
+    assert_eq!(fleet.enroll(&backend.enroller, &unsigned).await.expect("replaced"), server);
+    let expected = ["signed by the old key", "by an API key of role admin"];
+    assert_eq!(replacements(&backend).await, expected);
+}
+
+#[tokio::test]
+async fn an_original_agent_cannot_sign_and_need_not_where_it_has_a_port() {
+    let backend = TestBackend::new().await;
+    let enroller = enroll_only(&backend).await;
+    backend.enroll("old-1", 1).await;
+    backend.connect_as(1, true).await.close().await.expect("closed");
+    let asked = replacement(&key(2), &key(1), None);
+    let refused = backend.fleet.enroll(&enroller, &asked).await;
+    assert!(matches!(refused, Err(EnrollError::NoProof)), "no port for it: {refused:?}");
+    let fleet = backend.fleet.clone().with_original_agents(true);
+    fleet.enroll(&enroller, &asked).await.expect("replaced");
+    assert_eq!(replacements(&backend).await, ["of an original agent"]);
+    // Once it has been updated it can sign, and has to.
+    backend.connect(2).await.close().await.expect("closed");
+    let refused = fleet.enroll(&enroller, &replacement(&key(3), &key(2), None)).await;
+    assert!(matches!(refused, Err(EnrollError::NoProof)), "{refused:?}");
 }
 
 #[tokio::test]

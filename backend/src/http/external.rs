@@ -1,6 +1,6 @@
 //! The two endpoints of the original: the host key of the SSH port, and the upload of an agent's
 //! key. Their status codes are part of version 1: 200, 400 for a missing or invalid field, 403
-//! for an unknown API key.
+//! for an unknown API key, and for a key that may not take another one's place.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -62,6 +62,8 @@ struct Upload {
     old_public_key: Option<String>,
     #[serde(default)]
     name: Option<String>,
+    #[serde(default)]
+    proof: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -118,5 +120,6 @@ fn parse(upload: &Upload) -> Result<Enrolment, Problem> {
         public_key: key("public_key", &upload.public_key)?,
         old_public_key: old.map(|line| key("old_public_key", &line)).transpose()?,
         name: name.transpose()?,
+        proof: given(&upload.proof),
     })
 }

@@ -116,6 +116,11 @@ impl From<EnrollError> for Problem {
             EnrollError::UnfitKey(_) | EnrollError::OldKeyUnknown | EnrollError::KeyOfAnother => {
                 Self::bad_request(error.to_string())
             }
+            EnrollError::NoProof => {
+                let hint = "replace it with `bastio-agent upload-key --new-agent-key FILE` where \
+                            the old key is, or use an API key of role admin";
+                Self::new(StatusCode::FORBIDDEN, error.to_string(), Some(hint))
+            }
             EnrollError::Fleet(error) => error.into(),
         }
     }

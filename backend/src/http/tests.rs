@@ -165,11 +165,14 @@ async fn the_original_endpoints_keep_their_status_codes() {
     assert_eq!(site.upload(named.clone()).await, (200, server.clone()), "a new server");
     assert_eq!(site.upload(named).await, (200, server.clone()), "the same again");
     assert_eq!(site.upload(upload(&secret, &key(1), &old)).await, (200, server.clone()));
-    assert_eq!(
-        site.upload(upload(&secret, &key(2), &old)).await,
-        (200, server.clone()),
-        "replaced"
-    );
+    let (status, answer) = site.upload(upload(&secret, &key(2), &old)).await;
+    assert_eq!(status, 403, "nothing says that the old key's holder wants this");
+    let (error, hint) = (answer["error"].as_str(), answer["hint"].as_str());
+    assert!(error.is_some_and(|error| error.contains("has not signed")), "{answer}");
+    assert!(hint.is_some_and(|hint| hint.contains("upload-key --new-agent-key")), "{answer}");
+    site.backend.connect_as(1, true).await.close().await.expect("closed");
+    let replaced = site.upload(upload(&secret, &key(2), &old)).await;
+    assert_eq!(replaced, (200, server.clone()), "an original agent's");
     assert_eq!(site.upload(upload(&secret, &key(2), &old)).await, (200, server), "asked again");
     let slash = "/api/external/server/upload_key/";
     let body = upload(&secret, &rsa_key(3, 256), "");
@@ -206,6 +209,7 @@ async fn uploads_with_a_fault_say_which() {
         (with("old_public_key", json!("x")), "old_public_key: not a public key line"),
         (with("old_public_key", json!(key(8).to_string())), "the old key belongs to no server"),
         (with("name", json!("a b")), "no server name"),
+        (with("proof", json!(7)), "api_key, public_key and old_public_key"),
     ] {
         let (status, answer) = site.upload(body.clone()).await;
         let error = answer["error"].as_str().expect("an error");

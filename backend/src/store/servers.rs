@@ -161,6 +161,15 @@ pub async fn insert(
     Ok(id)
 }
 
+/// The SSH identification of a server's agent at its last session.
+pub async fn agent(db: &mut Connection, server: ServerId) -> Result<Option<String>, StoreError> {
+    let agent = sqlx::query_scalar("SELECT agent FROM servers WHERE id = $1")
+        .bind(server)
+        .fetch_one(db)
+        .await?;
+    Ok(agent)
+}
+
 /// Gives a server's agent another key.
 pub async fn replace_key(
     db: &mut Connection,
