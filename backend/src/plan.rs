@@ -3,6 +3,15 @@
 //! Pure: values in, values out. This room must not know the database, sessions, clocks or who
 //! asked. [`difference`] is the only place that decides what a server is told; [`revise`] fits it
 //! to what is queued already.
+//!
+//! What is taken away must be gone also where nobody knows whether it was ever there: something
+//! given that was sent and failed (killed half way, no sync of the folder) is suspected. Whoever
+//! wishes for it still gets it planned again, as for something absent; whoever does not, gets its
+//! removal planned, as for something present ([`with_suspects`]). An answer to that removal ends
+//! the suspicion, with one exception: a failed remove-key or update-user stands as a failure, as
+//! its account is ours. A failed remove-user of an account that was never confirmed is tried once:
+//! most likely the account is a stranger's, which failed add-user in the first place and would fail
+//! every removal to come. That edit fails visibly, the audit log tells, and then it is let go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +88,26 @@ pub fn projected<'a>(
         }
     }
     accounts
+}
+
+/// What is present, and of the `suspects` what nobody wants: what is wanted is planned as absent
+/// until it is confirmed, what is not must be taken away. An account that is wanted and not yet
+/// there comes first; what is suspected of it is taken once it is confirmed.
+#[must_use]
+pub fn with_suspects(mut present: Accounts, suspects: &Accounts, wanted: &Accounts) -> Accounts {
+    for (login, suspect) in suspects {
+        match wanted.get(login) {
+            None => {
+                present.entry(login.clone()).or_default();
+            }
+            Some(wanted) => {
+                let Some(account) = present.get_mut(login) else { continue };
+                account.sudo |= suspect.sudo && !wanted.sudo;
+                account.keys.extend(suspect.keys.difference(&wanted.keys).cloned());
+            }
+        }
+    }
+    present
 }
 
 /// Takes over what an agent says it has done. A key or right that it gave to an account not known

@@ -12,6 +12,7 @@ pub mod grants;
 pub mod outcomes;
 pub mod revisions;
 pub mod servers;
+pub mod suspects;
 pub mod users;
 
 use std::fs::OpenOptions;

@@ -60,8 +60,8 @@ pub(crate) async fn replan(
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
     for (server, host) in hosts(db, scope).await? {
-        let (accounts, pending) = present.take(server);
         let wanted = plan::desired(&model, &host);
+        let (accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
@@ -93,7 +93,8 @@ fn steps(queue: &[QueuedAction]) -> Vec<Step> {
 
 /// Brings an account in line once nothing is under way for it any more, without trying again what
 /// has failed: after a failure, what was queued behind it was worked out from a state that never
-/// came. Failures whose wish is gone by now are forgotten. Edits that waited for the action
+/// came. What was given and failed may be there all the same: what of it nobody wants any more is
+/// taken away. Failures whose wish is gone by now are forgotten. Edits that waited for the action
 /// `ended` wait for what this queues. Whether something was queued.
 pub(crate) async fn settle(
     db: &mut Connection,
@@ -106,14 +107,16 @@ pub(crate) async fn settle(
         return Ok(false);
     }
     let failed = store::actions::standing(db, server, login).await?;
-    if failed.is_empty() && !store::accounts::is_doubtful(db, server, login).await? {
+    let doubtful = store::accounts::is_doubtful(db, server, login).await?;
+    if failed.is_empty() && !doubtful && !store::suspects::any(db, server, login).await? {
         return Ok(false);
     }
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
-    let (accounts, _) = Present::load(db, &scope).await?.take(server);
     let model = store::grants::entitlements(db, scope.logins()).await?;
-    let todo = plan::difference(&plan::desired(&model, &host), &accounts);
+    let wanted = plan::desired(&model, &host);
+    let (accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
+    let todo = plan::difference(&wanted, &accounts);
     for (id, _) in failed.iter().filter(|(_, step)| !todo.contains(step)) {
         store::actions::forget_failure(db, *id).await?;
     }
@@ -162,9 +165,11 @@ pub(crate) fn for_people(text: &str, limit: usize) -> String {
     clean.trim_end().to_owned()
 }
 
-/// What servers have, and have been told, within a scope.
+/// What servers have, may have, and have been told, within a scope.
+#[derive(Default)]
 struct Present {
     accounts: BTreeMap<ServerId, Accounts>,
+    suspects: BTreeMap<ServerId, Accounts>,
     pending: BTreeMap<ServerId, Vec<QueuedAction>>,
 }
 
@@ -180,10 +185,13 @@ impl Present {
         db: &mut Connection,
         logins: &BTreeSet<Username>,
     ) -> Result<Self, StoreError> {
-        let mut present = Self { accounts: BTreeMap::new(), pending: BTreeMap::new() };
+        let mut present = Self::default();
         for login in logins {
             for (server, accounts) in store::accounts::of_login(db, login).await? {
                 present.accounts.entry(server).or_default().extend(accounts);
+            }
+            for (server, suspects) in store::suspects::of_login(db, login).await? {
+                present.suspects.entry(server).or_default().extend(suspects);
             }
             for (server, actions) in store::actions::pending_of_login(db, login).await? {
                 present.pending.entry(server).or_default().extend(actions);
@@ -199,16 +207,22 @@ impl Present {
     ) -> Result<Self, StoreError> {
         let mut accounts = store::accounts::of_server(db, server).await?;
         accounts.retain(|login, _| scope.covers(login));
+        let mut suspects = store::suspects::of_server(db, server).await?;
+        suspects.retain(|login, _| scope.covers(login));
         let mut pending = store::actions::pending_of_server(db, server).await?;
         pending.retain(|queued| scope.covers(&queued.message.username));
         Ok(Self {
             accounts: BTreeMap::from([(server, accounts)]),
+            suspects: BTreeMap::from([(server, suspects)]),
             pending: BTreeMap::from([(server, pending)]),
         })
     }
 
-    fn take(&mut self, server: ServerId) -> (Accounts, Vec<QueuedAction>) {
+    /// A server's accounts, with what may be there and is not wanted, and what is under way.
+    fn take(&mut self, server: ServerId, wanted: &Accounts) -> (Accounts, Vec<QueuedAction>) {
         let accounts = self.accounts.remove(&server).unwrap_or_default();
+        let suspects = self.suspects.remove(&server).unwrap_or_default();
+        let accounts = plan::with_suspects(accounts, &suspects, wanted);
         (accounts, self.pending.remove(&server).unwrap_or_default())
     }
 }

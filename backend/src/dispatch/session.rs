@@ -284,6 +284,9 @@ impl Session {
         if success {
             let asked = step(known.action.message.clone());
             store::accounts::confirm(db, self.server.id, &asked).await?;
+            // The original's add-user does not look at the rights of an account that exists.
+            let sudo_is_known = !(self.info.legacy && feedback.status == Status::Unchanged);
+            store::suspects::resolve(db, self.server.id, &asked, sudo_is_known).await?;
             self.doubt(db, asked, feedback.status).await?;
         }
         let ending = Ending {
@@ -305,10 +308,33 @@ impl Session {
         store::actions::finish(db, action.id, ending, now).await?;
         let message = &action.message;
         self.note(db, message, ending).await?;
+        if ending.state == ActionState::Failed && action.tries > 0 {
+            self.suspect(db, message).await?;
+        }
         let status = ending.status.map(Status::code);
         tracing::info!(server = %self.server.name, mid = %message.mid.text(),
             action = message.action.name(), user = %message.username, status, "action ended");
         queue::settle(db, self.server.id, &message.username, action.id, now).await
+    }
+
+    /// Keeps in mind that what was sent and failed may have been done all the same. The removal of
+    /// an account that was never confirmed is not tried again, see [`crate::plan`].
+    async fn suspect(&self, db: &mut Connection, failed: &ActionMessage) -> Result<(), StoreError> {
+        let login = &failed.username;
+        if failed.action != Action::RemoveUser {
+            return store::suspects::add(db, self.server.id, &step(failed.clone())).await;
+        }
+        if !store::suspects::give_up(db, self.server.id, login).await? {
+            return Ok(());
+        }
+        let event = Event {
+            action: "account.unknown",
+            user: Some(login),
+            server: Some(&self.server.name),
+            detail: "neither add-user nor remove-user was confirmed, and no removal follows: look \
+                     at the account on the server",
+        };
+        audit::append(db, self.dispatch.store.now(), &Actor::backend(), event).await
     }
 
     async fn note(

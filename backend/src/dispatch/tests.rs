@@ -1,6 +1,6 @@
 //! At least once, in order, matched by id within one server, and one session a server.
 
-use bastio_protocol::api::{ActionState, Role};
+use bastio_protocol::api::{ActionState, Role, UpdateUser};
 use bastio_protocol::{Action, Algorithm, Status};
 
 use super::*;
@@ -399,4 +399,106 @@ async fn a_key_given_to_an_account_thought_absent_is_taken_back() {
         ["add-user alice", "remove-key alice"]
     );
     assert!(confirmed(&backend, web.id).await[&login("alice")].keys.is_empty());
+}
+
+/// What the audit log tells of one account.
+async fn audited(backend: &TestBackend, name: &str) -> Vec<String> {
+    let rows = backend.fleet.log(&backend.admin, 100, Some(&login(name)), None).await;
+    rows.expect("read").into_iter().map(|row| row.action).collect()
+}
+
+#[tokio::test]
+async fn a_key_whose_giving_failed_is_taken_away_all_the_same() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let sent = session.next(10).await.expect("a queue");
+    session.feedback(&sent[0].reply(Status::Done, "")).await.expect("taken");
+    session.feedback(&sent[1].reply(Status::Failed, "cannot sync .ssh")).await.expect("taken");
+    // Who asks again gets it again.
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert_eq!(backend.answer_all(&session, Status::Failed).await, ["add-key alice"]);
+    let print = key(10).fingerprint();
+    let removed = backend.fleet.remove_key(&backend.admin, &login("alice"), &print).await;
+    assert!(!removed.expect("removed").complete);
+    // While its removal fails, a failure says so.
+    assert_eq!(backend.answer_all(&session, Status::Failed).await, ["remove-key alice"]);
+    let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
+    assert_eq!(detail.server.failed, 1);
+    backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert_eq!(
+        backend.answer_all(&session, Status::Unchanged).await,
+        ["remove-key alice", "add-user alice"]
+    );
+    assert!(confirmed(&backend, web.id).await[&login("alice")].keys.is_empty());
+    backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert_eq!(backend.answer_all(&session, Status::Unchanged).await, ["add-user alice"]);
+}
+
+#[tokio::test]
+async fn rights_whose_giving_failed_are_taken_away_all_the_same() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[], "web-1", false).await;
+    backend.answer_all(&session, Status::Done).await;
+    let update = |sudo| UpdateUser { sudo: Some(sudo), ..UpdateUser::default() };
+    let (fleet, admin, alice) = (&backend.fleet, &backend.admin, login("alice"));
+    fleet.update_user(admin, &alice, &update(true)).await.expect("planned");
+    assert_eq!(backend.answer_all(&session, Status::Failed).await, ["update-user alice"]);
+    fleet.update_user(admin, &alice, &update(false)).await.expect("planned");
+    let sent = session.next(10).await.expect("a queue");
+    assert_eq!(sent[0].action, Action::UpdateUser { sudo: false });
+}
+
+#[tokio::test]
+async fn an_account_whose_making_failed_is_removed_all_the_same() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    backend.answer_all(&session, Status::Failed).await;
+    assert!(confirmed(&backend, web.id).await.is_empty());
+    let backend = backend.after_kill().await;
+    let session = backend.connect(1).await;
+    backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    assert_eq!(backend.answer_all(&session, Status::Done).await, ["remove-user alice"]);
+    backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert!(session.next(10).await.expect("a queue").is_empty(), "it is known to be gone");
+    assert!(!audited(&backend, "alice").await.contains(&"account.unknown".to_owned()));
+}
+
+#[tokio::test]
+async fn a_strangers_account_is_asked_for_once_and_then_let_go() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    backend.answer_all(&session, Status::Failed).await;
+    let removed = backend.fleet.remove_user(&backend.admin, &login("alice")).await;
+    let revision = removed.expect("removed").revision;
+    assert_eq!(backend.answer_all(&session, Status::Failed).await, ["remove-user alice"]);
+    // Whoever removed it sees the failure; afterwards nothing stands and nothing is tried again.
+    let wait = std::time::Duration::ZERO;
+    let seen = backend.fleet.change(&backend.admin, revision, None, wait).await.expect("there");
+    assert_eq!(seen.servers[0].actions[0].state, ActionState::Failed);
+    let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
+    assert_eq!((detail.server.pending, detail.server.failed), (0, 0));
+    backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
+    assert!(session.next(10).await.expect("a queue").is_empty());
+    let told = audited(&backend, "alice").await;
+    assert_eq!(told.iter().filter(|action| *action == "account.unknown").count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_not_suspected() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect_as(1, true).await;
+    backend.add_user("jean-luc", &[key(10)], "web-1", false).await;
+    assert!(session.next(10).await.expect("a queue").is_empty(), "version 1 knows no such name");
+    backend.fleet.remove_user(&backend.admin, &login("jean-luc")).await.expect("removed");
+    let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
+    assert_eq!((detail.server.pending, detail.server.failed), (0, 0));
 }

@@ -115,12 +115,16 @@ impl Fleet {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let server = edit.server(name).await?;
         let now = edit.now();
-        let accounts = store::accounts::of_server(edit.db(), server.id).await?;
+        let mut accounts = store::accounts::of_server(edit.db(), server.id).await?;
+        accounts.extend(store::suspects::of_server(edit.db(), server.id).await?);
         let stay = match accounts.len() {
             0 => "it had no accounts of ours".to_owned(),
             _ => {
                 let logins: Vec<&str> = accounts.keys().map(Username::as_str).collect();
-                format!("its accounts stay on it and its agent is refused: {}", logins.join(", "))
+                format!(
+                    "its agent is refused, and accounts and keys stay on the host: {}",
+                    logins.join(", ")
+                )
             }
         };
         forget_name(&mut edit, name).await?;

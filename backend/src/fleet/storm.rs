@@ -1,14 +1,17 @@
 //! Random edits, random answers, lost connections and kills: whatever happens, a server differs
-//! from the model only where a failure says so, and a sync ends that.
+//! from the model only where a failure says so, and a sync ends that. Beside what the backend
+//! believes, the storm keeps what really is on the servers: also what failed may have been done.
 
-use bastio_protocol::Status;
+use std::collections::BTreeMap;
+
 use bastio_protocol::api::{NewGrant, NewKeys, UpdateServer, UpdateUser};
+use bastio_protocol::{Action, ActionMessage, Status};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::test_runner::Config;
 
 use crate::dispatch::Session;
-use crate::plan::{self, Host};
+use crate::plan::{self, Accounts, Host, Step};
 use crate::store;
 use crate::testing::{TestBackend, host, key, login, new_user};
 
@@ -27,9 +30,23 @@ enum Event {
     Sudo { user: usize, sudo: bool },
     Ungrant { which: usize },
     Label { server: usize, on: bool },
-    Answer { server: usize, count: usize, statuses: Vec<bool> },
-    Lose { server: usize, sent: usize },
+    Answer { server: usize, count: usize, answers: Vec<Answer> },
+    Lose { server: usize, sent: usize, done: usize },
     Kill,
+}
+
+/// What an agent does and says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Done,
+    Failed,
+    /// E.g. the folder could not be synced, or the agent was killed.
+    FailedButDone,
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    use proptest::prelude::Just;
+    prop_oneof![2 => Just(Answer::Done), 1 => Just(Answer::Failed), 1 => Just(Answer::FailedButDone)]
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -49,9 +66,13 @@ fn event() -> impl Strategy<Value = Event> {
         (user, any::<bool>()).prop_map(|(user, sudo)| Event::Sudo { user, sudo }),
         (0_usize..4).prop_map(|which| Event::Ungrant { which }),
         (server.clone(), any::<bool>()).prop_map(|(server, on)| Event::Label { server, on }),
-        (server.clone(), 1_usize..4, vec(any::<bool>(), 4))
-            .prop_map(|(server, count, statuses)| Event::Answer { server, count, statuses }),
-        (server, 1_usize..4).prop_map(|(server, sent)| Event::Lose { server, sent }),
+        (server.clone(), 1_usize..4, vec(answer(), 4))
+            .prop_map(|(server, count, answers)| Event::Answer { server, count, answers }),
+        (server, 1_usize..4, 0_usize..4).prop_map(|(server, sent, done)| Event::Lose {
+            server,
+            sent,
+            done
+        }),
         proptest::prelude::Just(Event::Kill),
     ]
 }
@@ -60,6 +81,8 @@ fn event() -> impl Strategy<Value = Event> {
 struct Storm {
     backend: TestBackend,
     sessions: Vec<Session>,
+    /// What is on the servers.
+    real: Vec<Accounts>,
 }
 
 impl Storm {
@@ -70,7 +93,7 @@ impl Storm {
             backend.enroll(name, number).await;
             sessions.push(backend.connect(number).await);
         }
-        Self { backend, sessions }
+        Self { backend, sessions, real: vec![Accounts::new(); SERVERS.len()] }
     }
 
     async fn reconnect(&mut self) {
@@ -126,11 +149,14 @@ impl Storm {
                 }
                 fleet.update_server(admin, &host(SERVERS[*server]), &update).await.expect("done");
             }
-            Event::Answer { server, count, statuses } => {
-                self.answer(*server, *count, statuses).await;
+            Event::Answer { server, count, answers } => {
+                self.answer(*server, *count, answers).await;
             }
-            Event::Lose { server, sent } => {
-                self.sessions[*server].next(*sent).await.expect("a queue");
+            Event::Lose { server, sent, done } => {
+                let actions = self.sessions[*server].next(*sent).await.expect("a queue");
+                for action in actions.iter().take(*done) {
+                    plan::confirm(&mut self.real[*server], &done_by(action));
+                }
                 self.reconnect().await;
             }
             Event::Kill => {
@@ -142,14 +168,52 @@ impl Storm {
         self
     }
 
-    async fn answer(&self, server: usize, count: usize, statuses: &[bool]) -> usize {
+    async fn answer(&mut self, server: usize, count: usize, answers: &[Answer]) -> usize {
         let session = &self.sessions[server];
         let actions = session.next(count).await.expect("a queue");
-        for (action, good) in actions.iter().zip(statuses.iter().cycle()) {
-            let status = if *good { Status::Done } else { Status::Failed };
+        for (action, answer) in actions.iter().zip(answers.iter().cycle()) {
+            let step = done_by(action);
+            if *answer != Answer::Failed {
+                plan::confirm(&mut self.real[server], &step);
+            } else if action.action == Action::RemoveUser && !self.confirmed(server, &step).await {
+                // What an agent refuses to remove is a stranger's: nothing of ours was there.
+                self.real[server].remove(&step.login);
+            }
+            let status = if *answer == Answer::Done { Status::Done } else { Status::Failed };
             session.feedback(&action.reply(status, "")).await.expect("taken");
         }
         actions.len()
+    }
+
+    async fn confirmed(&self, server: usize, step: &Step) -> bool {
+        let mut db = self.backend.store.read().await.expect("a reader");
+        let row = store::servers::find(&mut db, &host(SERVERS[server])).await.expect("read");
+        let id = row.expect("on record").id;
+        let accounts = store::accounts::of_server(&mut db, id).await.expect("read");
+        accounts.contains_key(&step.login)
+    }
+
+    /// What really is on the servers and not wanted there, without a failure that stands for it.
+    async fn silent_rights(&self) -> Vec<String> {
+        let mut db = self.backend.store.read().await.expect("a reader");
+        let model = store::grants::entitlements(&mut db, None).await.expect("read");
+        let real: BTreeMap<_, _> = SERVERS.iter().map(|name| host(name)).zip(&self.real).collect();
+        let mut found = Vec::new();
+        for (id, (name, labels)) in store::servers::names_and_labels(&mut db).await.expect("read") {
+            let wanted = plan::desired(&model, &Host { name: name.clone(), labels });
+            for (login, account) in real[&name] {
+                let failed = store::actions::standing(&mut db, id, login).await.expect("read");
+                let none = plan::Account::default();
+                let right = wanted.get(login).unwrap_or(&none);
+                let more = !wanted.contains_key(login)
+                    || account.sudo && !right.sudo
+                    || !account.keys.is_subset(&right.keys);
+                if more && failed.is_empty() {
+                    found.push(format!("{name} {login}: has {account:?}, wanted {right:?}"));
+                }
+            }
+        }
+        found
     }
 
     /// For every server: the accounts that differ from the model without a failure, and how many
@@ -161,7 +225,9 @@ impl Storm {
         for (id, (name, labels)) in store::servers::names_and_labels(&mut db).await.expect("read") {
             let confirmed = store::accounts::of_server(&mut db, id).await.expect("read");
             let wanted = plan::desired(&model, &Host { name: name.clone(), labels });
-            let steps = plan::difference(&wanted, &confirmed);
+            let suspects = store::suspects::of_server(&mut db, id).await.expect("read");
+            let present = plan::with_suspects(confirmed, &suspects, &wanted);
+            let steps = plan::difference(&wanted, &present);
             for account in USERS.iter().chain(&["deploy"]).map(|name| login(name)) {
                 let failed = store::actions::standing(&mut db, id, &account).await.expect("read");
                 let failed: Vec<_> = failed.into_iter().map(|(_, step)| step).collect();
@@ -176,14 +242,18 @@ impl Storm {
         found
     }
 
-    async fn answer_everything(&self, statuses: &[bool]) {
+    async fn answer_everything(&mut self, answers: &[Answer]) {
         for server in 0..SERVERS.len() {
-            while self.answer(server, 7, statuses).await > 0 {}
+            while self.answer(server, 7, answers).await > 0 {}
         }
     }
 }
 
-async fn weather(events: Vec<Event>, last: Vec<bool>) {
+fn done_by(action: &ActionMessage) -> Step {
+    store::actions::step(action.clone())
+}
+
+async fn weather(events: Vec<Event>, last: Vec<Answer>) {
     let mut storm = Storm::begin().await;
     for event in &events {
         storm = storm.happen(event).await;
@@ -191,13 +261,17 @@ async fn weather(events: Vec<Event>, last: Vec<bool>) {
     storm.answer_everything(&last).await;
     let differences = storm.silent_differences().await;
     assert!(differences.is_empty(), "after the storm: {differences:#?}");
+    let rights = storm.silent_rights().await;
+    assert!(rights.is_empty(), "rights after the storm: {rights:#?}");
     for name in SERVERS {
         let (fleet, admin) = (&storm.backend.fleet, &storm.backend.admin);
         fleet.sync_server(admin, &host(name)).await.expect("planned");
     }
-    storm.answer_everything(&[true]).await;
+    storm.answer_everything(&[Answer::Done]).await;
     let differences = storm.silent_differences().await;
     assert!(differences.is_empty(), "after the sync: {differences:#?}");
+    let rights = storm.silent_rights().await;
+    assert!(rights.is_empty(), "rights after the sync: {rights:#?}");
     let status =
         storm.backend.fleet.status(&storm.backend.admin, String::new()).await.expect("read");
     assert_eq!((status.queued, status.sent, status.failed), (0, 0, 0));
@@ -208,7 +282,7 @@ proptest! {
 
     #[test]
     fn a_server_differs_from_the_model_only_where_a_failure_says_so(
-        events in vec(event(), 1..40), last in vec(any::<bool>(), 5),
+        events in vec(event(), 1..40), last in vec(answer(), 5),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(weather(events, last));

@@ -212,7 +212,11 @@ async fn a_removed_server_leaves_its_name_without_rights() {
     let waiting = backend.add_user("bob", &[key(11)], "web-1,web-2", false).await;
     let (fleet, admin) = (&backend.fleet, &backend.admin);
     let change = fleet.remove_server(admin, &host("web-1")).await.expect("removed");
-    assert!(change.summary.ends_with("its accounts stay on it and its agent is refused: alice"));
+    assert!(
+        change
+            .summary
+            .ends_with("its agent is refused, and accounts and keys stay on the host: alice")
+    );
     let grants = fleet.grants(admin, None).await.expect("listed");
     let left: Vec<String> = grants.iter().map(|g| format!("{} {}", g.user, g.on)).collect();
     assert_eq!(left, ["bob web-2"]);

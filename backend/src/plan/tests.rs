@@ -138,6 +138,48 @@ proptest! {
     }
 
     #[test]
+    fn what_is_suspected_and_not_wanted_goes(
+        wanted in accounts(), present in accounts(), suspects in accounts(),
+    ) {
+        let counted = with_suspects(present.clone(), &suspects, &wanted);
+        let steps = difference(&wanted, &counted);
+        // Whether it is there or not, the removals and the wish hold in the end.
+        let mut real = counted.clone();
+        steps.iter().for_each(|step| confirm(&mut real, step));
+        prop_assert_eq!(&real, &wanted);
+        for (login, suspect) in &suspects {
+            let told = |action: Action| steps.contains(&Step { login: login.clone(), action });
+            match (wanted.get(login), present.get(login)) {
+                (None, _) => prop_assert!(told(Action::RemoveUser)),
+                (Some(wanted), None) => {
+                    let comes = told(Action::AddUser { sudo: wanted.sudo });
+                    prop_assert!(comes, "{login} does not come first");
+                }
+                (Some(wanted), Some(present)) => {
+                    for key in suspect.keys.difference(&wanted.keys) {
+                        let goes = told(Action::RemoveKey { public_key: key.clone() });
+                        prop_assert!(goes, "{key} stays");
+                    }
+                    let sudo = (suspect.sudo || present.sudo) && !wanted.sudo;
+                    prop_assert_eq!(told(Action::UpdateUser { sudo: false }), sudo);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_suspected_and_wanted_is_given_again(
+        wanted in accounts(), present in accounts(), suspects in accounts(),
+    ) {
+        let counted = with_suspects(present.clone(), &suspects, &wanted);
+        let gifts = |present: &Accounts| -> Vec<Step> {
+            difference(&wanted, present).into_iter().filter(gives).collect()
+        };
+        prop_assert_eq!(gifts(&counted), gifts(&present));
+        prop_assert_eq!(with_suspects(present.clone(), &wanted, &wanted), present);
+    }
+
+    #[test]
     fn nothing_is_done_twice(wanted in accounts()) {
         prop_assert!(difference(&wanted, &wanted).is_empty());
     }
