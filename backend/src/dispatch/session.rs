@@ -9,7 +9,9 @@ use bastio_protocol::{
     Action, ActionMessage, AgentHello, Algorithm, BackendHello, FeedbackMessage, KeyPolicy,
     PublicKey, Status, V2,
 };
+use tokio::time::Instant;
 
+use super::occasionally::Occasionally;
 use super::presence::{Generation, Inbox};
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::audit::{self, Actor, Event};
@@ -33,6 +35,7 @@ pub struct Session {
     info: SessionInfo,
     generation: Generation,
     inbox: Inbox,
+    strange: Occasionally,
 }
 
 /// What a feedback was about.
@@ -54,7 +57,7 @@ impl Session {
         generation: Generation,
         inbox: Inbox,
     ) -> Self {
-        Self { dispatch, server, info, generation, inbox }
+        Self { dispatch, server, info, generation, inbox, strange: Occasionally::default() }
     }
 
     /// The server whose agent this is.
@@ -208,17 +211,19 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
+        // The one writer is everybody's: it is not taken for what changes nothing.
+        let mut db = self.dispatch.store.read().await?;
+        let known = store::actions::find_sent(&mut db, self.server.id, &feedback.mid).await?;
+        drop(db);
+        if let Err(outcome) = self.awaited(known, feedback) {
+            return Ok(outcome);
+        }
         let mut tx = self.dispatch.store.write().await?;
         let known = store::actions::find_sent(&mut tx, self.server.id, &feedback.mid).await?;
-        let mid = queue::for_people(&feedback.mid.text(), 64);
-        let Some(known) = known else {
-            tracing::warn!(server = %self.server.name, mid, "feedback to nothing that was sent");
-            return Ok(FeedbackOutcome::Unknown);
+        let known = match self.awaited(known, feedback) {
+            Ok(known) => known,
+            Err(outcome) => return Ok(outcome),
         };
-        if matches!(known.state, ActionState::Done | ActionState::Failed) {
-            tracing::info!(server = %self.server.name, mid, "feedback to an answered action");
-            return Ok(FeedbackOutcome::Duplicate);
-        }
         let more = self.take_answer(&mut tx, known, feedback).await?;
         tx.commit().await.map_err(StoreError::from)?;
         if more {
@@ -226,6 +231,27 @@ impl Session {
         }
         self.dispatch.presence.step();
         Ok(FeedbackOutcome::Matched)
+    }
+
+    /// The action that waits for this feedback; others get a line of the log now and then.
+    fn awaited(
+        &self,
+        known: Option<KnownAction>,
+        feedback: &FeedbackMessage,
+    ) -> Result<KnownAction, FeedbackOutcome> {
+        let outcome = match known {
+            None => FeedbackOutcome::Unknown,
+            Some(known) if matches!(known.state, ActionState::Done | ActionState::Failed) => {
+                FeedbackOutcome::Duplicate
+            }
+            Some(known) => return Ok(known),
+        };
+        if let Some(unlogged) = self.strange.line(Instant::now()) {
+            let mid = queue::for_people(&feedback.mid.text(), 64);
+            tracing::warn!(server = %self.server.name, mid, ?outcome, unlogged,
+                "feedback that nothing waits for");
+        }
+        Err(outcome)
     }
 
     /// Ends the session and notes when. A session that was taken over leaves no trace.

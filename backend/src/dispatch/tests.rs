@@ -502,3 +502,19 @@ async fn what_was_never_sent_is_not_suspected() {
     let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
     assert_eq!((detail.server.pending, detail.server.failed), (0, 0));
 }
+
+#[tokio::test]
+async fn answers_that_nobody_waits_for_do_not_wait_for_the_writer() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    backend.add_user("alice", &[], "web-1", false).await;
+    let session = backend.connect(1).await;
+    let sent = session.next(1).await.expect("a queue");
+    let answer = sent[0].reply(Status::Done, "");
+    assert_eq!(session.feedback(&answer).await.expect("taken"), FeedbackOutcome::Matched);
+    let writer = backend.store.write().await.expect("a writer");
+    let strange = feedback("never-sent", Status::Done, "");
+    assert_eq!(session.feedback(&strange).await.expect("taken"), FeedbackOutcome::Unknown);
+    assert_eq!(session.feedback(&answer).await.expect("taken"), FeedbackOutcome::Duplicate);
+    drop(writer);
+}
