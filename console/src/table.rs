@@ -83,7 +83,8 @@ impl Table {
 
     /// Lines of name and value, without a header.
     pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Self {
-        let row = |(name, value): (&'a str, String)| vec![Cell::new(name, Tone::Head), value.into()];
+        let row =
+            |(name, value): (&'a str, String)| vec![Cell::new(name, Tone::Head), value.into()];
         Self { rows: facts.into_iter().map(row).collect() }
     }
 

@@ -122,7 +122,8 @@ impl Fleet {
             _ => {
                 let logins: Vec<&str> = accounts.keys().map(Username::as_str).collect();
                 format!(
-                    "its agent is refused, and accounts and keys stay on the host: {}",
+                    "its agent is refused, and accounts and keys stay on the host until they are \
+                     removed there (userdel): {}",
                     logins.join(", ")
                 )
             }

@@ -212,11 +212,9 @@ async fn a_removed_server_leaves_its_name_without_rights() {
     let waiting = backend.add_user("bob", &[key(11)], "web-1,web-2", false).await;
     let (fleet, admin) = (&backend.fleet, &backend.admin);
     let change = fleet.remove_server(admin, &host("web-1")).await.expect("removed");
-    assert!(
-        change
-            .summary
-            .ends_with("its agent is refused, and accounts and keys stay on the host: alice")
-    );
+    let stay = "its agent is refused, and accounts and keys stay on the host until they are removed \
+                there (userdel): alice";
+    assert!(change.summary.ends_with(stay), "{}", change.summary);
     let grants = fleet.grants(admin, None).await.expect("listed");
     let left: Vec<String> = grants.iter().map(|g| format!("{} {}", g.user, g.on)).collect();
     assert_eq!(left, ["bob web-2"]);

@@ -40,7 +40,7 @@ pub enum Command {
     /// Set and remove labels of a server
     Label(Label),
     /// Remove a server: its agent is not let in any more
-    #[command(after_help = "Example:\n  bastio server rm web-1 --yes")]
+    #[command(after_help = AFTER_RM)]
     #[command(aliases = ["remove", "delete"])]
     Rm {
         /// The server
@@ -56,6 +56,19 @@ pub enum Command {
         server: ServerName,
     },
 }
+
+/// What removing a server does not do.
+const STAYS: &str = "accounts and keys stay on the host, which takes no orders any more; to take \
+                     them away first, end the grants on it: bastio grant ls, bastio grant rm";
+const AFTER_RM: &str = "\
+Accounts and keys stay on the host, and its agent takes no orders any more. To take them away,
+end the grants on it first, and wait until it shows no account:
+  bastio grant ls
+  bastio grant rm ID
+  bastio server show web-1
+
+Example:
+  bastio server rm web-1 --yes";
 
 /// Labels to set and to remove.
 #[derive(Debug, Args)]
@@ -150,6 +163,9 @@ fn update(
 }
 
 fn remove(context: &mut Context<'_>, server: &ServerName, yes: bool) -> Result<Ending, Failure> {
+    if !yes {
+        context.terminal.note(STAYS);
+    }
     if !context.may_remove(yes, &format!("the server {server}"))? {
         return Ok(Ending::SomeFailed);
     }

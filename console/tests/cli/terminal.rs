@@ -138,6 +138,9 @@ fn removing_a_server_asks_first() {
     let (code, shown) = on_terminal(command, &Typing::After("[y/N] ", "\n"), false);
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("Remove the server web-1? [y/N] "), "{shown}");
+    let (before, _) = shown.split_once("Remove the server").expect("a question");
+    assert!(before.contains("accounts and keys stay on the host"), "{shown}");
+    assert!(before.contains("bastio grant rm"), "{shown}");
 }
 
 #[test]
