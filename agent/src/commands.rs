@@ -22,7 +22,7 @@ use crate::connector::{self, ConnectorError};
 use crate::enroll::EnrollError;
 use crate::processor::{self, ProcessorError, SocketSource};
 use crate::start::{self, StartError};
-use crate::{logging, notify};
+use crate::{facts, logging, notify};
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -142,12 +142,13 @@ fn connector(args: &ConnectorArgs, settings: &Settings) -> Result<(), CommandErr
     // `start` runs this program by another path, which the process would be named after. A name
     // is for people only.
     let _ = capctl::prctl::set_name(start::PROGRAM);
+    let facts = facts::gather();
     lockdown::lock_down(identity.as_ref())?;
     let pipe = match &args.connect {
         Some(path) => dial_processor(path)?,
         None => inherited_pipe()?,
     };
-    Ok(connector::run(backend, key, pipe)?)
+    Ok(connector::run(backend, key, pipe, facts)?)
 }
 
 /// Reads the agent's key. A service manager's credential (systemd.exec(5), LoadCredential=) may show

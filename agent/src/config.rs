@@ -9,7 +9,7 @@ mod value;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use bastio_protocol::KeyPolicy;
+use bastio_protocol::{KeyPolicy, ServerId, VerifyingKey};
 use bastio_transport::HostKeyPin;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -27,6 +27,7 @@ pub const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(2357).expect("2357 is not z
 
 const DEFAULT_USER: &str = "bastio";
 const DEFAULT_STATUS_FILE: &str = "/run/bastio-agent/status.json";
+const DEFAULT_STATE: &str = "/var/lib/bastio-agent";
 /// The SSH user name at a backend that knows agents by their keys alone.
 const DEFAULT_LOGIN: &str = "bastio-agent";
 
@@ -39,6 +40,10 @@ pub struct Settings {
     pub backend: Option<BackendSettings>,
     /// URL of the backend's HTTP side, for `upload-key`.
     pub api_url: Option<String>,
+    /// Whose orders the processor obeys; `None` when none are signed.
+    pub signer: Option<Signer>,
+    /// Whether actions that nobody has signed are refused.
+    pub require_signed: bool,
     /// Path of the agent's private key.
     pub agent_key: PathBuf,
     /// The account that the connector runs as.
@@ -47,6 +52,8 @@ pub struct Settings {
     pub key_policy: KeyPolicy,
     /// Where the state is written for `status`.
     pub status_file: PathBuf,
+    /// The folder of the journal.
+    pub state: PathBuf,
     /// What is logged.
     pub log: LevelFilter,
     /// What a person should know about the file: keys that have no effect any more.
@@ -64,6 +71,15 @@ pub struct BackendSettings {
     pub host_keys: Vec<HostKeyPin>,
     /// API key of a version-1 backend, which is the SSH user name there.
     pub api_key: Option<Secret>,
+}
+
+/// Who signs what this server is ordered to do, pinned at enrolment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// The server's id at its backend, to which orders are bound.
+    pub server: ServerId,
+    /// The key that signs.
+    pub key: VerifyingKey,
 }
 
 /// Why there are no usable settings.
@@ -160,9 +176,12 @@ impl Settings {
     ) -> Result<Self, ConfigError> {
         let notes = in_file.notes.clone();
         let merged = flags.or(environment).or(in_file);
+        let signer = value::signer(merged.server_id.as_deref(), merged.signing_key.as_deref())?;
         Ok(Self {
             file: file.to_owned(),
             backend: backend(&merged)?,
+            signer: signer.clone(),
+            require_signed: value::require_signed(merged.require_signed, signer.is_some())?,
             api_url: merged.api_url,
             agent_key: merged.agent_key.unwrap_or_else(|| DEFAULT_AGENT_KEY.into()),
             user: merged.user.unwrap_or_else(|| DEFAULT_USER.to_owned()),
@@ -170,6 +189,7 @@ impl Settings {
                 .min_rsa_bits
                 .map_or_else(KeyPolicy::default, |min_rsa_bits| KeyPolicy { min_rsa_bits }),
             status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
+            state: merged.state.unwrap_or_else(|| DEFAULT_STATE.into()),
             log: value::log_level(merged.log.as_deref())?,
             notes,
         })

@@ -6,7 +6,6 @@
 mod intake;
 pub mod lockdown;
 mod outbox;
-mod owed;
 mod pipe_end;
 mod report;
 mod session;
@@ -15,8 +14,9 @@ mod ticker;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bastio_protocol::{AgentHello, BackendHello, Facts, Netstring, V2};
 use bastio_transport::{
     BoxFuture, ClientConfig, CloseReason, ConnectError, PrivateKey, Subsystem, connect,
 };
@@ -26,8 +26,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use self::intake::Heard;
-use self::outbox::Outbox;
-use self::owed::Owed;
+use self::outbox::{Origin, Outbox};
 pub use self::pipe_end::PipeEndError;
 use self::pipe_end::{FromProcessor, ToProcessorEnd, ends};
 use self::report::Reporter;
@@ -35,19 +34,18 @@ use self::session::{Session, Step};
 use self::ticker::{EVERY, Ticker};
 use crate::config::BackendSettings;
 use crate::link::{Effect, Event, Link, Trouble};
-use crate::pipe::{ToConnector, ToProcessor};
+use crate::pipe::{IN_FLIGHT, Obeys, ToConnector, ToProcessor};
 use crate::{chance, notify};
 
 /// How long the backend may take for a sign of life. With the time to the next tick, a dead one is
 /// noticed within 45 s.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(29);
+/// How far the two clocks may differ before it is worth a warning, in seconds.
+const CLOCK_LIMIT: i64 = 30;
 /// Long enough that the transport's own keepalives never run.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The subsystem that agents open.
 const SUBSYSTEM: &str = "bastio-agent";
-/// Actions in the processor's hands and feedbacks not confirmed, together: at this many, no
-/// further action is taken from the backend.
-const IN_FLIGHT: usize = 4096;
 /// At a stop: how long the processor may take for what it has in hand.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// At a stop: how long the backend may take to confirm the last feedbacks.
@@ -73,6 +71,7 @@ pub fn run(
     backend: &BackendSettings,
     key: PrivateKey,
     pipe: UnixStream,
+    facts: Facts,
 ) -> Result<(), ConnectorError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -88,7 +87,8 @@ pub fn run(
                 _ = interrupt.recv() => {}
             }
         };
-        BackendConnector::new(backend, key, pipe, chance::fraction)?.run(stop).await
+        let connector = BackendConnector::new(backend, key, pipe, chance::fraction)?;
+        connector.with_facts(facts).run(stop).await
     })
 }
 
@@ -102,7 +102,11 @@ pub struct BackendConnector {
     to_processor: ToProcessorEnd,
     /// Actions handed to the processor and not answered yet.
     in_hand: usize,
-    owed: Owed,
+    /// Whether the processor has handed over all that an earlier connector did not deliver.
+    ready: bool,
+    /// Whom the processor obeys, for our hello.
+    obeys: Obeys,
+    facts: Facts,
     processor_gone: bool,
     stop_heard: bool,
     outbox: Outbox,
@@ -147,7 +151,9 @@ impl BackendConnector {
             from_processor,
             to_processor,
             in_hand: 0,
-            owed: Owed::default(),
+            ready: false,
+            obeys: Obeys::default(),
+            facts: Facts::default(),
             processor_gone: false,
             stop_heard: false,
             outbox: Outbox::default(),
@@ -157,6 +163,12 @@ impl BackendConnector {
             deadline: None,
             exit: false,
         })
+    }
+
+    /// With these facts in its hello.
+    #[must_use]
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts, ..self }
     }
 
     /// Runs until `stop` is over and everything owed is delivered, or until the processor ends.
@@ -246,6 +258,7 @@ impl BackendConnector {
     fn may_take(&self) -> bool {
         self.session.is_some()
             && self.deadline.is_none()
+            && self.ready
             && self.to_processor.is_open()
             && self.to_processor.is_idle()
             && self.in_hand + self.outbox.len() < IN_FLIGHT
@@ -256,17 +269,19 @@ impl BackendConnector {
         while self.may_take() {
             let Some(session) = self.session.as_mut() else { return };
             match session.next() {
-                Ok(Some(Heard::Action(action))) if !self.owed.take(&action) => {
-                    debug!(mid = %action.mid.text(), "sent again; its answer is on its way");
-                }
                 Ok(Some(Heard::Action(action))) => {
                     self.in_hand += 1;
-                    self.to_processor.push(&ToProcessor::Action(action).to_frame());
+                    self.to_processor.push(&ToProcessor::Action(action));
                 }
+                Ok(Some(Heard::Order(order))) => {
+                    self.in_hand += 1;
+                    self.to_processor.push(&ToProcessor::Order(order));
+                }
+                Ok(Some(Heard::Hello(hello))) => self.greet(&hello),
                 Ok(Some(Heard::Refused(answer))) => {
                     warn!(mid = %answer.mid, reason = answer.feedback, "a message was refused");
-                    let mid = answer.mid.clone();
-                    self.outbox.push(mid, ToConnector::Feedback(answer).to_frame());
+                    let frame = ToConnector::Feedback(answer).to_frame();
+                    self.outbox.push(Origin::Connector, frame);
                 }
                 Ok(Some(Heard::Feedback)) => warn!("the backend sent a feedback: ignored"),
                 Ok(None) => return,
@@ -275,10 +290,30 @@ impl BackendConnector {
         }
     }
 
+    /// Answers the hello of a backend that speaks version 2.
+    fn greet(&mut self, hello: &BackendHello) {
+        let off = hello.time.saturating_sub(unix_now());
+        if off.abs() > CLOCK_LIMIT {
+            warn!(
+                seconds = off,
+                "the backend's clock differs from this one, which decides until when its orders are good"
+            );
+        }
+        let answer = AgentHello {
+            protocol: V2,
+            facts: self.facts.clone(),
+            last_sequence: self.obeys.last_sequence,
+            signing_key: self.obeys.signing_key.clone(),
+        };
+        if let Some(session) = self.session.as_mut() {
+            session.answer_hello(Netstring::compose(&answer.to_json()));
+        }
+    }
+
     fn send_feedbacks(&mut self) {
         if let Some(session) = self.session.as_mut()
             && !session.is_sending()
-            && !self.outbox.is_empty()
+            && (!self.outbox.is_empty() || session.owes_hello())
         {
             session.send(self.outbox.burst());
         }
@@ -286,17 +321,24 @@ impl BackendConnector {
 
     /// The oldest feedbacks have arrived.
     fn confirmed(&mut self, count: usize) {
-        for mid in self.outbox.confirm(count) {
-            self.owed.confirmed(&mid);
+        let count = self.outbox.confirm(count);
+        if count > 0 {
+            self.to_processor.push(&ToProcessor::Delivered { count });
         }
     }
 
     async fn heard_processor(&mut self, message: Option<ToConnector>) {
         match message {
-            Some(ToConnector::Feedback(feedback)) => {
+            Some(ToConnector::Ready) => self.ready = true,
+            Some(ToConnector::Obeys(obeys)) => self.obeys = obeys,
+            Some(message @ ToConnector::Feedback(_)) => {
+                // What comes before the word is of an earlier connector.
+                self.in_hand = self.in_hand.saturating_sub(usize::from(self.ready));
+                self.outbox.push(Origin::Processor, message.to_frame());
+            }
+            Some(ToConnector::Answered) => {
+                debug!("an action was sent again; its answer is on its way");
                 self.in_hand = self.in_hand.saturating_sub(1);
-                let mid = feedback.mid.clone();
-                self.outbox.push(mid, ToConnector::Feedback(feedback).to_frame());
             }
             Some(ToConnector::Stopping) | None => self.processor_ended().await,
         }
@@ -340,7 +382,6 @@ impl BackendConnector {
     /// Closes the connection; `fault` when what arrived cannot be read on.
     async fn hang_up(&mut self, fault: Option<String>) {
         let Some(session) = self.session.take() else { return };
-        self.owed.line_lost();
         let reason = session.close().await;
         let trouble = match (fault, reason) {
             (Some(fault), _) => Trouble::Malformed(fault),
@@ -387,6 +428,7 @@ fn client_config(backend: &BackendSettings) -> ClientConfig {
     // Our own tick asks for the sign of life, so that the process wakes up once and not thrice.
     config.keepalive_interval = NEVER;
     config.stall_limit = SIGN_OF_LIFE;
+    config.protocol = Some(V2);
     config
 }
 
@@ -411,6 +453,12 @@ fn trouble(error: ConnectError) -> Trouble {
         ConnectError::ProtocolError { .. } => Trouble::Malformed(error.to_string()),
         other => Trouble::Network(other.to_string()),
     }
+}
+
+/// The time of the system's clock, in seconds since the Unix epoch.
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The time by the runtime's clock, which tests can pause.

@@ -1,7 +1,7 @@
 //! The pipe between the two processes: the closed list of what may cross it, as netstrings of JSON.
 //!
-//! To the processor go actions and the state of the link; to the connector go feedbacks and the
-//! word that the processor stops. Nothing else exists, and each message has one spelling only:
+//! To the processor go actions, orders, the state of the link and how many feedbacks were delivered; to the
+//! connector go feedbacks and the words that the processor begins, knows an action, or stops. Nothing else exists, and each message has one spelling only:
 //! a body that would be written otherwise is refused. An error here means that the other
 //! process is not the one we started (or is taken over), so it ends the connection.
 //! This file must not know sockets, threads or accounts; the blocking ends are in
@@ -9,30 +9,60 @@
 
 use bastio_protocol::{
     ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageError, Netstring, NetstringError,
+    Order, V2_LIMIT,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Largest body on the pipe, in bytes (64 KiB): twice what the wire to the backend allows, because
-/// a message that is written again may be longer than it was.
-pub const PIPE_LIMIT: usize = 64 * 1024;
+/// Largest body on the pipe, in bytes: what version 2 of the wire allows, and 64 KiB because an action
+/// that is written again may be longer than it was (an order never is: it has one spelling).
+pub const PIPE_LIMIT: usize = V2_LIMIT + 64 * 1024;
+
+/// Actions in the processor's hands and feedbacks not delivered, together: the connector hands over no
+/// more, and the processor ends one that does.
+pub const IN_FLIGHT: usize = 4096;
 
 /// What the connector may send to the processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToProcessor {
-    /// An action to carry out; answered by exactly one [`ToConnector::Feedback`], in order.
+    /// An action to carry out; answered by exactly one [`ToConnector::Feedback`] or
+    /// [`ToConnector::Answered`], in order.
     Action(ActionMessage),
-    /// The link to the backend changed. For the status file alone; never answered.
+    /// An order; nothing in it is to be believed before the processor has verified it. Answered as an action is.
+    Order(Order),
+    /// The link to the backend changed; stands before the actions of a new connection. Never answered.
     Link(LinkState),
+    /// The backend has so many more feedbacks: the oldest of those that the connector got. Never answered.
+    Delivered {
+        /// How many.
+        count: usize,
+    },
 }
 
 /// What the processor may send to the connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToConnector {
+    /// The first word but for feedbacks that an earlier connector did not deliver: actions may come.
+    Ready,
+    /// Whom the processor obeys, for the hello to the backend: before [`ToConnector::Ready`], behind each
+    /// [`ToProcessor::Link`], and when it changes. Not said where no key is pinned.
+    Obeys(Obeys),
     /// The answer to one action.
     Feedback(FeedbackMessage),
+    /// The action came again, and its feedback was handed over already.
+    Answered,
     /// The processor takes no further action; every answer it owed stands before this.
     Stopping,
+}
+
+/// Whose orders the processor obeys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Obeys {
+    /// The highest number of an order that it has obeyed.
+    pub last_sequence: u64,
+    /// Fingerprint of the key that signs; `None` when it obeys no order.
+    pub signing_key: Option<String>,
 }
 
 /// The link to the backend, as the connector sees it.
@@ -87,6 +117,10 @@ struct Kind {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum Control {
     Link { link: LinkState },
+    Delivered { count: usize },
+    Ready,
+    Obeys { obeys: Obeys },
+    Answered,
     Stopping,
 }
 
@@ -109,19 +143,25 @@ impl ToProcessor {
                 Message::Action(action) => Self::Action(action),
                 Message::Feedback(_) => return Err(PipeError::UnknownKind(kind)),
             },
-            "link" => match serde_json::from_slice(body)? {
+            "order" => Self::Order(Order::parse(body).ok_or(PipeError::UnknownKind(kind))??),
+            "link" | "delivered" => match serde_json::from_slice(body)? {
                 Control::Link { link } => Self::Link(link),
-                Control::Stopping => return Err(PipeError::UnknownKind(kind)),
+                Control::Delivered { count } => Self::Delivered { count },
+                _ => return Err(PipeError::UnknownKind(kind)),
             },
             _ => return Err(PipeError::UnknownKind(kind)),
         };
         if message.to_json() == body { Ok(message) } else { Err(PipeError::Spelling) }
     }
 
-    fn to_json(&self) -> Vec<u8> {
+    /// The message's body, without a frame around it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
         match self {
             Self::Action(action) => action.to_json(),
+            Self::Order(order) => order.to_json(),
             Self::Link(link) => control_json(&Control::Link { link: link.clone() }),
+            Self::Delivered { count } => control_json(&Control::Delivered { count: *count }),
         }
     }
 }
@@ -144,15 +184,26 @@ impl ToConnector {
                 Message::Feedback(feedback) => Self::Feedback(feedback),
                 Message::Action(_) => return Err(PipeError::UnknownKind(kind)),
             },
+            "ready" => Self::Ready,
+            "obeys" => match serde_json::from_slice(body)? {
+                Control::Obeys { obeys } => Self::Obeys(obeys),
+                _ => return Err(PipeError::UnknownKind(kind)),
+            },
+            "answered" => Self::Answered,
             "stopping" => Self::Stopping,
             _ => return Err(PipeError::UnknownKind(kind)),
         };
         if message.to_json() == body { Ok(message) } else { Err(PipeError::Spelling) }
     }
 
-    fn to_json(&self) -> Vec<u8> {
+    /// The message's body, without a frame around it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
         match self {
             Self::Feedback(feedback) => feedback.to_json(),
+            Self::Obeys(obeys) => control_json(&Control::Obeys { obeys: obeys.clone() }),
+            Self::Ready => control_json(&Control::Ready),
+            Self::Answered => control_json(&Control::Answered),
             Self::Stopping => control_json(&Control::Stopping),
         }
     }

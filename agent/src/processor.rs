@@ -26,12 +26,15 @@ use crate::accounts::{Account, Accounts, AccountsError, HomeFate, LeftOver};
 
 mod end_point;
 mod listen;
+mod once;
 mod run;
 mod stop;
+mod verify;
 
 pub use end_point::EndPoint;
 pub use run::{Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource, main};
 pub use stop::{Stop, StopHandle};
+pub use verify::{Obedience, SuccessionError};
 
 /// Carries out actions, one after another.
 #[derive(Debug)]

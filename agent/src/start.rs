@@ -24,7 +24,9 @@ use crate::config::Settings;
 use crate::files;
 use crate::link::{Backoff, PROVEN};
 use crate::notify;
-use crate::processor::{self, Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource};
+use crate::processor::{
+    self, Ended, Heartbeat, Obedience, ProcessorError, ProcessorSettings, SocketSource,
+};
 
 /// The name that both processes show.
 pub const PROGRAM: &str = "bastio-agent";
@@ -122,6 +124,11 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
     ProcessorSettings {
         connector_user: Some(settings.user.clone()),
         status_file: settings.status_file.clone(),
+        state: settings.state.clone(),
+        obedience: Obedience {
+            signer: settings.signer.clone(),
+            require_signed: settings.require_signed,
+        },
         key_policy: settings.key_policy.clone(),
         ready: ready.map(|ready| Box::new(ready) as _),
         heartbeat: notify::watchdog_interval()

@@ -56,6 +56,7 @@ fn findings(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![
         Finding { what: "backend", text: backend(settings) },
         Finding { what: "agent key", text: agent_key(&settings.agent_key) },
+        Finding { what: "orders", text: Ok(orders(settings)) },
         Finding { what: "user", text: user(&settings.user) },
         Finding { what: "sudo group", text: sudo_group() },
         Finding { what: "group", text: managed_group() },
@@ -71,6 +72,15 @@ fn backend(settings: &Settings) -> Result<String, String> {
         format!("{}, host key {}{login}", backend.address(), pins.join(" or "))
     };
     settings.backend().map(describe).map_err(|error| error.to_string())
+}
+
+fn orders(settings: &Settings) -> String {
+    let key = settings.signer.as_ref().map(|signer| signer.key.fingerprint());
+    match (key, settings.require_signed) {
+        (Some(key), true) => format!("obeyed when signed; pinned key {key}"),
+        (Some(key), false) => format!("obeyed when signed by {key}, and when not signed at all"),
+        (None, _) => "obeyed without signature (enrol again to pin the backend's key)".to_owned(),
+    }
 }
 
 fn agent_key(path: &Path) -> Result<String, String> {

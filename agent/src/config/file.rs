@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::layer::{self, Layer};
 use super::value::{Host, Lines, Secret};
-use super::{ConfigError, DEFAULT_AGENT_KEY};
+use super::{ConfigError, DEFAULT_AGENT_KEY, Signer};
 use crate::files::replace_secret;
 
 /// What an enrolment found out about the backend.
@@ -27,6 +27,8 @@ pub struct Backend<'a> {
     pub host_key: &'a str,
     /// Only for version-1 backends.
     pub api_key: Option<&'a Secret>,
+    /// Who signs its orders; `None` at version-1 backends, which sign nothing.
+    pub signer: Option<&'a Signer>,
     /// URL of its HTTP side.
     pub api_url: &'a str,
     /// Path of the private key that was uploaded; written when it is not the default.
@@ -146,11 +148,17 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("host_key", Some(format!("[{}]", quote(backend.host_key))));
     line("api_key", backend.api_key.map(|key| quote(key.expose())));
     line("api_url", Some(quote(backend.api_url)));
+    if let Some(signer) = backend.signer {
+        line("server_id", Some(quote(signer.server.as_str())));
+        line("signing_key", Some(quote(&signer.key.to_string())));
+        line("require_signed", Some("true".to_owned()));
+    }
     let key = backend.agent_key;
     line("agent_key", (key != Path::new(DEFAULT_AGENT_KEY)).then(|| path(key)));
     line("user", kept.user.as_deref().map(quote));
     line("min_rsa_bits", kept.min_rsa_bits.map(|bits| bits.to_string()));
     line("status_file", kept.status_file.as_deref().map(path));
+    line("state", kept.state.as_deref().map(path));
     line("log", kept.log.as_deref().map(quote));
     text
 }

@@ -29,6 +29,12 @@ pub struct Layer {
     pub api_key: Option<Secret>,
     /// URL of the backend's HTTP side, for `upload-key`.
     pub api_url: Option<String>,
+    /// The server's id at its backend, to which orders are bound.
+    pub server_id: Option<String>,
+    /// The backend's key that signs orders, in base64.
+    pub signing_key: Option<String>,
+    /// Whether actions that nobody has signed are refused. Default: when there is a `signing_key`.
+    pub require_signed: Option<bool>,
     /// Path of the agent's private key. Default `/etc/bastio/agent.key`.
     pub agent_key: Option<PathBuf>,
     /// The account that the connector runs as. Default `bastio`.
@@ -37,6 +43,8 @@ pub struct Layer {
     pub min_rsa_bits: Option<usize>,
     /// Where the state is written. Default `/run/bastio-agent/status.json`.
     pub status_file: Option<PathBuf>,
+    /// The folder of the journal. Default `/var/lib/bastio-agent`.
+    pub state: Option<PathBuf>,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
     pub log: Option<String>,
     /// Not a key: remarks about the source.
@@ -54,10 +62,14 @@ impl Layer {
             host_key: self.host_key.or(below.host_key),
             api_key: self.api_key.or(below.api_key),
             api_url: self.api_url.or(below.api_url),
+            server_id: self.server_id.or(below.server_id),
+            signing_key: self.signing_key.or(below.signing_key),
+            require_signed: self.require_signed.or(below.require_signed),
             agent_key: self.agent_key.or(below.agent_key),
             user: self.user.or(below.user),
             min_rsa_bits: self.min_rsa_bits.or(below.min_rsa_bits),
             status_file: self.status_file.or(below.status_file),
+            state: self.state.or(below.state),
             log: self.log.or(below.log),
             notes: [self.notes, below.notes].concat(),
         }

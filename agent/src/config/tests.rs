@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::layer::environment;
 use super::value::Lines;
-use super::{Backend, ConfigError, DEFAULT_PORT, Host, Layer, Secret, Settings, write};
+use super::{Backend, ConfigError, DEFAULT_PORT, Host, Layer, Secret, Settings, Signer, write};
 
 const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl4";
@@ -204,6 +204,7 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
             port: DEFAULT_PORT,
             host_key: HOST_KEY,
             api_key,
+            signer: None,
             api_url: "http://b:1",
             agent_key: Path::new("/elsewhere/agent.key"),
         };
@@ -229,9 +230,66 @@ fn an_enrolment_does_not_overwrite_the_originals_file() {
         port: DEFAULT_PORT,
         host_key: HOST_KEY,
         api_key: None,
+        signer: None,
         api_url: "u",
         agent_key: Path::new("x"),
     };
     assert!(write(&file, &found).is_err());
     assert_eq!(fs::read_to_string(&file).unwrap(), "[agent]\n");
+}
+
+const SIGNING_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+
+#[test]
+fn a_pinned_signer_makes_signatures_required_unless_said_otherwise() {
+    let sandbox = Sandbox::new();
+    let pinned = format!("server_id = '7'\nsigning_key = '{SIGNING_KEY}'\n");
+    for (text, signed, required) in [
+        (String::new(), false, false),
+        ("require_signed = false\n".to_owned(), false, false),
+        (pinned.clone(), true, true),
+        (format!("{pinned}require_signed = true\n"), true, true),
+        (format!("{pinned}require_signed = false\n"), true, false),
+    ] {
+        let settings = load(&sandbox.file("agent.toml", 0o600, &text)).unwrap();
+        assert_eq!(
+            (settings.signer.is_some(), settings.require_signed),
+            (signed, required),
+            "{text}"
+        );
+    }
+    for (text, expected) in [
+        ("require_signed = true\n", "require_signed"),
+        ("server_id = '7'\n", "signing_key"),
+        (&format!("signing_key = '{SIGNING_KEY}'\n"), "server_id"),
+        ("server_id = '7'\nsigning_key = 'AAAA'\n", "signing_key"),
+        (&format!("server_id = 'a b'\nsigning_key = '{SIGNING_KEY}'\n"), "server_id"),
+    ] {
+        let error = load(&sandbox.file("agent.toml", 0o600, text)).expect_err(text).to_string();
+        assert!(error.starts_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_enrolment_pins_the_signer_and_another_backend_unpins_it() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.0.path().join("agent.toml");
+    let host = Host::parse("backend.example").unwrap();
+    let signer =
+        Signer { server: "7".to_owned().try_into().unwrap(), key: SIGNING_KEY.parse().unwrap() };
+    for signer in [Some(&signer), None] {
+        let found = Backend {
+            host: &host,
+            port: DEFAULT_PORT,
+            host_key: HOST_KEY,
+            api_key: None,
+            signer,
+            api_url: "http://b:1",
+            agent_key: Path::new("/elsewhere/agent.key"),
+        };
+        write(&file, &found).unwrap();
+        let settings = load(&file).unwrap();
+        assert_eq!(settings.signer.as_ref(), signer);
+        assert_eq!(settings.require_signed, signer.is_some());
+    }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bastio_protocol::{ServerId, SigningError};
 use bastio_transport::HostKeyPin;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
-use super::ConfigError;
+use super::{ConfigError, Signer};
 
 /// Longest host name (RFC 1035: 253 characters) or address.
 const MAX_HOST: usize = 253;
@@ -115,6 +116,35 @@ pub(super) fn api_key(key: Secret) -> Result<Secret, ConfigError> {
         Ok(key)
     } else {
         Err(wrong("api_key", "an API key is one word of printable ASCII, at most 256 characters"))
+    }
+}
+
+/// Both or neither: an order is bound to a server, whoever signs it.
+pub(super) fn signer(
+    server: Option<&str>,
+    key: Option<&str>,
+) -> Result<Option<Signer>, ConfigError> {
+    match (server, key) {
+        (None, None) => Ok(None),
+        (Some(server), Some(key)) => Ok(Some(Signer {
+            server: ServerId::parse(server)
+                .map_err(|error| wrong("server_id", &error.to_string()))?,
+            key: key
+                .parse()
+                .map_err(|error: SigningError| wrong("signing_key", &error.to_string()))?,
+        })),
+        (None, Some(_)) => Err(wrong("server_id", "missing beside signing_key; enrol again")),
+        (Some(_), None) => Err(wrong("signing_key", "missing beside server_id; enrol again")),
+    }
+}
+
+pub(super) fn require_signed(wanted: Option<bool>, has_key: bool) -> Result<bool, ConfigError> {
+    match wanted {
+        Some(true) if !has_key => Err(wrong(
+            "require_signed",
+            "no signing_key is pinned, so nothing would ever be obeyed; enrol again",
+        )),
+        wanted => Ok(wanted.unwrap_or(has_key)),
     }
 }
 

@@ -2,8 +2,8 @@
 //! no action is answered; broken frames end the connection. This file must not know sockets.
 
 use bastio_protocol::{
-    ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId, NetstringDecoder,
-    NetstringError, Status, V1_LIMIT,
+    ActionMessage, BackendHello, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
+    NetstringDecoder, NetstringError, Order, Status, V1_LIMIT, V2, V2_LIMIT,
 };
 
 use crate::chance;
@@ -11,8 +11,12 @@ use crate::chance;
 /// One frame, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
+    /// The backend speaks version 2.
+    Hello(BackendHello),
     /// For the processor.
     Action(ActionMessage),
+    /// For the processor, which alone can tell whether to believe it.
+    Order(Order),
     /// No action; this is the answer.
     Refused(FeedbackMessage),
     /// A feedback, which no backend should send to an agent.
@@ -21,17 +25,29 @@ pub(super) enum Heard {
 
 /// Decodes one connection's bytes.
 #[derive(Debug)]
-pub(super) struct Intake(NetstringDecoder);
+pub(super) struct Intake {
+    decoder: NetstringDecoder,
+    speaks: Speaks,
+}
+
+/// What the backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    /// Nothing was heard yet: only now a hello may come.
+    Unknown,
+    Version1,
+    Version2,
+}
 
 impl Intake {
     /// For the beginning of a connection.
     pub(super) fn new() -> Self {
-        Self(NetstringDecoder::new(V1_LIMIT))
+        Self { decoder: NetstringDecoder::new(V1_LIMIT), speaks: Speaks::Unknown }
     }
 
     /// Takes bytes as they arrived.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.0.push(bytes);
+        self.decoder.push(bytes);
     }
 
     /// The next message; `None` when more bytes are needed.
@@ -39,13 +55,37 @@ impl Intake {
     /// Keys are checked for their form only: whether they are good enough is the processor's
     /// policy.
     pub(super) fn next(&mut self) -> Result<Option<Heard>, NetstringError> {
-        let Some(body) = self.0.next_body()? else { return Ok(None) };
+        let Some(body) = self.decoder.next_body()? else { return Ok(None) };
+        if self.speaks == Speaks::Unknown {
+            self.speaks = Speaks::Version1;
+            if let Some(Ok(hello)) = BackendHello::parse(&body)
+                && hello.protocol >= V2
+            {
+                self.speaks = Speaks::Version2;
+                self.decoder.set_limit(V2_LIMIT);
+                return Ok(Some(Heard::Hello(hello)));
+            }
+        }
+        if self.speaks == Speaks::Version2
+            && let Some(order) = Order::parse(&body)
+        {
+            return Ok(Some(
+                order.map_or_else(|error| Heard::Refused(no_order(&error)), Heard::Order),
+            ));
+        }
         Ok(Some(match Message::parse(&body, &KeyPolicy::ANY) {
             Ok(Message::Action(action)) => Heard::Action(action),
             Ok(Message::Feedback(_)) => Heard::Feedback,
             Err(error) => Heard::Refused(refusal(error)),
         }))
     }
+}
+
+/// The answer to an order that is none: there is no id in it that could be believed.
+fn no_order(error: &serde_json::Error) -> FeedbackMessage {
+    let feedback = format!("an order that cannot be read: {error}; nothing was done");
+    let mid = MessageId::from_number(chance::number());
+    FeedbackMessage { mid, status: Status::Failed, feedback }
 }
 
 /// The answer to a message that is none; with an id of its own when the message has no usable one.
@@ -106,6 +146,65 @@ mod tests {
                 None => assert!(answer.mid.text().parse::<u64>().is_ok(), "{body}"),
             }
         }
+    }
+
+    const HELLO: &str = r#"{"type":"hello","protocol":2,"server":"7","time":1800000000}"#;
+    const ACTION: &str = r#"{"type":"action","mid":"7","action":"remove-user","username":"alice"}"#;
+
+    fn frames(bodies: &[&str]) -> Vec<u8> {
+        bodies.iter().flat_map(|body| Netstring::compose(body.as_bytes())).collect()
+    }
+
+    /// One from docs/vectors/orders.json.
+    fn order() -> String {
+        let text = include_str!("../../../docs/vectors/orders.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        vectors["orders"][0]["body"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_hello_opens_version_2() {
+        let order = order();
+        let heard = all(&frames(&[HELLO, &order, ACTION])).unwrap();
+        let [Heard::Hello(hello), Heard::Order(found), Heard::Action(_)] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!((hello.server.as_str(), found.sequence()), ("7", 1));
+        // A second hello is none.
+        let heard = all(&frames(&[HELLO, HELLO])).unwrap();
+        assert!(matches!(heard[..], [Heard::Hello(_), Heard::Refused(_)]), "{heard:?}");
+        let heard = all(&frames(&[HELLO, r#"{"type":"order","mid":"7"}"#])).unwrap();
+        assert!(matches!(heard[..], [Heard::Hello(_), Heard::Refused(_)]), "{heard:?}");
+    }
+
+    #[test]
+    fn without_a_hello_in_front_it_is_version_1() {
+        let order = order();
+        for bodies in [
+            &[ACTION, HELLO, &order][..],
+            &[r#"{"type":"hello","protocol":1,"server":"7","time":0}"#, &order],
+            &[r#"{"type":"hello"}"#, &order],
+            &[&order, HELLO],
+        ] {
+            let heard = all(&frames(bodies)).unwrap();
+            let refused = heard.iter().filter(|heard| matches!(heard, Heard::Refused(_)));
+            assert!(refused.count() >= 2, "{heard:?}");
+        }
+        assert!(all(&frames(&[ACTION, &" ".repeat(32_769)])).is_err());
+    }
+
+    #[test]
+    fn frames_may_be_longer_behind_the_hello_only() {
+        let long = format!("{ACTION}{}", " ".repeat(1_048_576 - ACTION.len()));
+        let mut intake = Intake::new();
+        intake.push(&frames(&[HELLO, &long]));
+        assert!(matches!(intake.next(), Ok(Some(Heard::Hello(_)))));
+        assert!(matches!(intake.next(), Ok(Some(Heard::Action(_)))));
+        intake.push(b"1048577:");
+        assert!(intake.next().is_err());
+        let mut intake = Intake::new();
+        intake.push(&frames(&[&long]));
+        assert!(intake.next().is_err());
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(super) struct FromProcessor {
     decoder: NetstringDecoder,
 }
 
-/// What goes to the processor: at most one action and the newest state of the link wait here.
+/// What goes to the processor: at most one action, what was delivered meanwhile, and the newest state of
+/// the link wait here.
 #[derive(Debug)]
 pub(super) struct ToProcessorEnd {
     half: OwnedWriteHalf,
@@ -79,9 +80,15 @@ impl ToProcessorEnd {
         !self.closed
     }
 
-    /// Takes an action's frame.
-    pub(super) fn push(&mut self, frame: &[u8]) {
-        self.waiting.extend_from_slice(frame);
+    /// Takes a message, to stand behind everything taken before.
+    pub(super) fn push(&mut self, message: &ToProcessor) {
+        if self.closed {
+            return;
+        }
+        if let Some(link) = self.link.take() {
+            self.waiting.extend(ToProcessor::Link(link).to_frame());
+        }
+        self.waiting.extend(message.to_frame());
     }
 
     /// The processor is gone: drops what waits and takes nothing more.

@@ -29,6 +29,8 @@ pub(super) struct Session {
     writer: ClientWriter,
     link: bastio_transport::Link,
     intake: Intake,
+    /// Our hello, as long as it is not on its way.
+    hello: Option<Bytes>,
     sending: Option<BoxFuture<'static, Result<usize, SendError>>>,
 }
 
@@ -36,12 +38,22 @@ impl Session {
     /// Takes over a channel that was just opened.
     pub(super) fn new(subsystem: Subsystem) -> Self {
         let (reader, writer, link) = subsystem.split();
-        Self { reader, writer, link, intake: Intake::new(), sending: None }
+        Self { reader, writer, link, intake: Intake::new(), hello: None, sending: None }
     }
 
     /// The next message among the bytes that arrived.
     pub(super) fn next(&mut self) -> Result<Option<Heard>, NetstringError> {
         self.intake.next()
+    }
+
+    /// Sends our hello with the next burst.
+    pub(super) fn answer_hello(&mut self, frame: Vec<u8>) {
+        self.hello = Some(frame.into());
+    }
+
+    /// Whether our hello waits for the next burst.
+    pub(super) fn owes_hello(&self) -> bool {
+        self.hello.is_some()
     }
 
     /// Whether a burst is on its way.
@@ -52,9 +64,10 @@ impl Session {
     /// Begins to send a burst: each frame in one packet, then one question whether all arrived.
     pub(super) fn send(&mut self, burst: Vec<Bytes>) {
         let writer = self.writer.clone();
+        let hello = self.hello.take();
         self.sending = Some(Box::pin(async move {
             let count = burst.len();
-            for frame in burst {
+            for frame in hello.into_iter().chain(burst) {
                 writer.send(frame).await?;
             }
             writer.confirm().await?;

@@ -19,9 +19,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackendConnector, ConnectorError, IN_FLIGHT};
+use super::{BackendConnector, ConnectorError};
 use crate::config::{BackendSettings, Host};
-use crate::pipe::{LinkState, PIPE_LIMIT, ToConnector, ToProcessor};
+use crate::pipe::{IN_FLIGHT, LinkState, PIPE_LIMIT, ToConnector, ToProcessor};
+
+mod version_2;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -153,14 +155,29 @@ impl Processor {
                 ToProcessor::Link(LinkState::Disconnected { reason, .. })
                     if reason == "connecting" => {}
                 ToProcessor::Link(link) => return link,
-                ToProcessor::Action(action) => panic!("unexpected {action:?}"),
+                ToProcessor::Delivered { .. } => {}
+                other => panic!("unexpected {other:?}"),
             }
         }
     }
 
     async fn answer(&mut self, action: &ActionMessage) {
-        let frame = ToConnector::Feedback(action.reply(Status::Done, "done")).to_frame();
-        self.socket.write_all(&frame).await.unwrap();
+        self.say(&ToConnector::Feedback(action.reply(Status::Done, "done"))).await;
+    }
+
+    async fn say(&mut self, message: &ToConnector) {
+        self.socket.write_all(&message.to_frame()).await.unwrap();
+    }
+
+    /// Waits until so many feedbacks have been delivered, and not one more.
+    async fn delivered(&mut self, expected: usize) {
+        let mut delivered = 0;
+        while delivered < expected {
+            if let ToProcessor::Delivered { count } = self.next().await.unwrap() {
+                delivered += count;
+            }
+        }
+        assert_eq!(delivered, expected);
     }
 }
 
@@ -172,7 +189,13 @@ struct Agent {
 
 impl Agent {
     fn start(settings: &BackendSettings, key: &PrivateKey) -> Self {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        Self::start_after(settings, key, &ToConnector::Ready.to_frame())
+    }
+
+    /// The same when the processor's first words are others.
+    fn start_after(settings: &BackendSettings, key: &PrivateKey, words: &[u8]) -> Self {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut ours, words).unwrap();
         ours.set_nonblocking(true).unwrap();
         // Without jitter, every wait is the shortest.
         let connector = BackendConnector::new(settings, key.clone(), theirs, || 0.0).unwrap();
@@ -283,49 +306,76 @@ async fn feedback_survives_a_lost_connection() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_while_its_answer_is_on_its_way_is_not_done_again() {
+async fn the_processor_is_told_what_was_delivered() {
     let (mut backend, mut agent) = world().await;
     let mut session = backend.session().await;
-    for mid in 1..=2 {
-        session.send(frame(mid)).await;
-    }
-    let taken = [agent.processor.action().await, agent.processor.action().await];
-    drop(session);
-    assert!(matches!(agent.processor.link().await, LinkState::Disconnected { .. }));
-    // One is answered meanwhile, one is still in hand.
-    agent.processor.answer(&taken[0]).await;
-    let mut session = backend.session().await;
+    session.send_body("no json").await;
     for mid in 1..=3 {
         session.send(frame(mid)).await;
     }
-    assert_eq!(agent.processor.action().await, action(3), "nothing but the new one");
-    agent.processor.answer(&taken[1]).await;
-    agent.processor.answer(&action(3)).await;
     for mid in 1..=3 {
-        assert_eq!(session.feedback().await.mid, action(mid).mid);
+        assert_eq!(agent.processor.action().await, action(mid));
+        agent.processor.answer(&action(mid)).await;
+    }
+    // The connector's own answer is none of the processor's.
+    agent.processor.delivered(3).await;
+    for _ in 0..4 {
+        session.feedback().await;
     }
 }
 
 #[tokio::test]
-async fn what_is_sent_again_after_its_answer_has_arrived_is_not_done_again() {
+async fn an_action_that_the_processor_knows_gets_no_second_feedback() {
     let (mut backend, mut agent) = world().await;
     let mut session = backend.session().await;
     session.send(frame(1)).await;
-    let taken = agent.processor.action().await;
+    assert_eq!(agent.processor.action().await, action(1));
     drop(session);
     assert!(matches!(agent.processor.link().await, LinkState::Disconnected { .. }));
-    agent.processor.answer(&taken).await;
+    agent.processor.answer(&action(1)).await;
     let mut session = backend.session().await;
-    assert_eq!(session.feedback().await.mid, taken.mid);
-    // Another answer goes out only when the first one is confirmed.
-    session.send(frame(2)).await;
+    session.send([frame(1), frame(2)].concat()).await;
+    assert_eq!(agent.processor.action().await, action(1));
+    agent.processor.say(&ToConnector::Answered).await;
     assert_eq!(agent.processor.action().await, action(2));
     agent.processor.answer(&action(2)).await;
-    assert_eq!(session.feedback().await.mid, action(2).mid);
-    // A backend queues what was not answered before it reads what arrives.
-    session.send(frame(1)).await;
-    session.send(frame(3)).await;
-    assert_eq!(agent.processor.action().await, action(3), "nothing but the new one");
+    for mid in 1..=2 {
+        assert_eq!(session.feedback().await.mid, action(mid).mid);
+    }
+    // Nothing counts as in hand any more: the stop waits for nothing.
+    agent.stop.send(()).unwrap();
+    timeout(Duration::from_secs(5), agent.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_connector_left_goes_out_before_new_actions_come_in() {
+    let key = PrivateKey::generate(KeyKind::Ed25519).unwrap();
+    let mut backend = Backend::start(&key).await;
+    let left = ToConnector::Feedback(action(1).reply(Status::Done, "done")).to_frame();
+    let mut agent = Agent::start_after(&backend.settings(&backend.host_key), &key, &left);
+    let mut session = backend.session().await;
+    session.send(frame(2)).await;
+    assert_eq!(session.feedback().await.mid, action(1).mid);
+    agent.processor.delivered(1).await;
+    let early = timeout(Duration::from_millis(300), agent.processor.action()).await;
+    assert!(early.is_err(), "taken before the processor was ready");
+    agent.processor.say(&ToConnector::Ready).await;
+    assert_eq!(agent.processor.action().await, action(2));
+}
+
+#[tokio::test]
+async fn a_new_line_is_told_before_what_it_delivers_and_brings() {
+    let (mut backend, mut agent) = world().await;
+    let session = backend.session().await;
+    assert!(matches!(agent.processor.link().await, LinkState::Connected { .. }));
+    drop(session);
+    assert!(matches!(agent.processor.link().await, LinkState::Disconnected { .. }));
+    agent.processor.answer(&action(1)).await;
+    let mut session = backend.session().await;
+    session.send(frame(2)).await;
+    assert_eq!(session.feedback().await.mid, action(1).mid);
+    let first = agent.processor.next().await.unwrap();
+    assert!(matches!(first, ToProcessor::Link(LinkState::Connected { .. })), "{first:?}");
 }
 
 #[tokio::test]

@@ -16,6 +16,14 @@ fn key() -> PublicKey {
     PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap()
 }
 
+/// One from docs/vectors/orders.json.
+fn order() -> Order {
+    let text = include_str!("../../../docs/vectors/orders.json");
+    let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+    let body = vectors["orders"][0]["body"].as_str().unwrap();
+    Order::parse(body.as_bytes()).unwrap().unwrap()
+}
+
 fn body(frame: &[u8]) -> Vec<u8> {
     Netstring::parse(frame, PIPE_LIMIT).unwrap()
 }
@@ -31,6 +39,8 @@ fn everything_sent_to_the_processor_arrives_equal() {
         action(Action::RemoveKey { public_key: key() }),
         ToProcessor::Link(LinkState::Connected { backend: "b.example:2357".into(), since: 17 }),
         ToProcessor::Link(LinkState::Disconnected { reason: "refused\n\"é".into(), retry_in: 5 }),
+        ToProcessor::Delivered { count: 3 },
+        ToProcessor::Order(order()),
     ] {
         assert_eq!(ToProcessor::parse(&body(&message.to_frame())).unwrap(), message);
     }
@@ -43,7 +53,14 @@ fn everything_sent_to_the_connector_arrives_equal() {
         status: Status::Failed,
         feedback: "no\nway: é".into(),
     };
-    for message in [ToConnector::Feedback(feedback), ToConnector::Stopping] {
+    for message in [
+        ToConnector::Feedback(feedback),
+        ToConnector::Ready,
+        ToConnector::Obeys(Obeys { last_sequence: u64::MAX, signing_key: None }),
+        ToConnector::Obeys(Obeys { last_sequence: 0, signing_key: Some("SHA256:x".into()) }),
+        ToConnector::Answered,
+        ToConnector::Stopping,
+    ] {
         assert_eq!(ToConnector::parse(&body(&message.to_frame())).unwrap(), message);
     }
 }
@@ -53,6 +70,8 @@ fn only_the_listed_kinds_cross_towards_the_processor() {
     for (text, expected) in [
         (r#"{"type":"feedback","mid":"1","status":200,"feedback":""}"#, "direction"),
         (r#"{"type":"stopping"}"#, "direction"),
+        (r#"{"type":"ready"}"#, "direction"),
+        (r#"{"type":"delivered","count":-1}"#, "no message"),
         (r#"{"type":"shell","command":"id"}"#, "direction"),
         (r#"{"type":1}"#, "no message"),
         (r#"{"mid":"1"}"#, "no message"),
@@ -74,6 +93,7 @@ fn only_the_listed_kinds_cross_towards_the_connector() {
     for (text, expected) in [
         (r#"{"type":"action","mid":"1","action":"remove-user","username":"alice"}"#, "direction"),
         (r#"{"type":"link"}"#, "direction"),
+        (r#"{"type":"delivered","count":1}"#, "direction"),
         (r#"{"type":"feedback","mid":"1","status":201,"feedback":""}"#, "status"),
         (r#"{"type":"feedback","mid":"1","status":200}"#, "no feedback"),
     ] {

@@ -18,9 +18,12 @@ use thiserror::Error;
 use super::Processor;
 use super::end_point::EndPoint;
 use super::listen::{Accepted, ListenError, Listener, Peers, take_given, take_stdin};
+use super::once::{Once, Outcome};
 use super::stop::{Signals, Stop};
+use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
 use crate::accounts::{Accounts, SystemAccounts};
-use crate::pipe::{LinkState, ToConnector, ToProcessor};
+use crate::journal::{Journal, JournalError};
+use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
 use crate::status::StatusFile;
 
 /// The most often that the heartbeat may wake an idle processor.
@@ -45,6 +48,10 @@ pub struct ProcessorSettings {
     pub connector_user: Option<String>,
     /// Where the state is written for `status`.
     pub status_file: PathBuf,
+    /// The folder of the journal.
+    pub state: PathBuf,
+    /// Whose orders are obeyed.
+    pub obedience: Obedience,
     /// Which keys may be added.
     pub key_policy: KeyPolicy,
     /// Called when a connector can be served: readiness for a service manager.
@@ -87,6 +94,12 @@ pub enum ProcessorError {
     /// There is no socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Another processor is at work.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Nobody knows whose orders are to be obeyed.
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     /// Threads, pipes or signals could not be set up.
     #[error("cannot start the processor: {0}")]
     System(#[from] std::io::Error),
@@ -113,14 +126,18 @@ pub(super) fn run<A: Accounts>(
     let peers = Peers::with(settings.connector_user.as_deref())?;
     let mut ready = settings.ready;
     let pause = settings.heartbeat.as_ref().map(|it| it.every.max(SHORTEST_HEARTBEAT));
+    let journal = Journal::open(&settings.state)?;
+    let verifier = Verifier::new(settings.obedience, &settings.state)?;
     let mut service = Service {
         pause,
-        processor: Processor::new(accounts, settings.key_policy),
+        once: Once::new(Processor::new(accounts, settings.key_policy), journal),
+        verifier,
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,
         stop,
     };
     service.status.write();
+    service.once.finish_begun();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
     let socket = match source {
         SocketSource::Inherited => take_stdin()?,
@@ -139,7 +156,8 @@ pub(super) fn run<A: Accounts>(
 struct Service<A> {
     /// Time between heartbeats when idle.
     pause: Option<Duration>,
-    processor: Processor<A>,
+    once: Once<A>,
+    verifier: Verifier,
     status: StatusFile,
     heartbeat: Option<Heartbeat>,
     stop: Stop,
@@ -165,7 +183,7 @@ impl<A: Accounts> Service<A> {
     /// Serves one connector to its end.
     fn serve(&mut self, socket: UnixStream) -> Result<Ended, ProcessorError> {
         let end_point = EndPoint::start(socket, self.stop.clone())?;
-        let ended = self.work(&end_point);
+        let ended = if self.welcome(&end_point) { self.work(&end_point) } else { self.gone() };
         if ended == Ended::Stopped {
             // A connector that is gone, or full, learns it from the closed socket.
             let _ = end_point.egress.try_send(ToConnector::Stopping);
@@ -174,6 +192,17 @@ impl<A: Accounts> Service<A> {
         let reason = "the connector is not running".to_owned();
         self.status.set_link(LinkState::Disconnected { reason, retry_in: 0 });
         Ok(ended)
+    }
+
+    /// Hands over what an earlier connector did not deliver; false when nobody takes it.
+    fn welcome(&mut self, end_point: &EndPoint) -> bool {
+        let left = self.once.new_connector();
+        let words = self.obeys().into_iter().chain([ToConnector::Ready]);
+        left.into_iter().chain(words).all(|word| self.say(word, end_point))
+    }
+
+    fn gone(&self) -> Ended {
+        if self.stop.is_over() { Ended::Stopped } else { Ended::ConnectorGone }
     }
 
     fn work(&mut self, end_point: &EndPoint) -> Ended {
@@ -186,18 +215,29 @@ impl<A: Accounts> Service<A> {
             let message = select! {
                 recv(end_point.ingress) -> message => match message {
                     Ok(message) => Some(message),
-                    Err(_) if self.stop.is_over() => return Ended::Stopped,
-                    Err(_) => return Ended::ConnectorGone,
+                    Err(_) => return self.gone(),
                 },
                 recv(self.stop.channel()) -> _ => return Ended::Stopped,
                 recv(idle) -> _ => None,
             };
             match message {
-                Some(ToProcessor::Link(link)) => self.status.set_link(link),
+                Some(ToProcessor::Link(link)) => {
+                    if matches!(link, LinkState::Connected { .. }) {
+                        self.once.new_line();
+                    }
+                    self.status.set_link(link);
+                    if !self.say_obeys(end_point) {
+                        return self.gone();
+                    }
+                }
+                Some(ToProcessor::Delivered { count }) => self.once.delivered(count),
                 Some(ToProcessor::Action(action)) if !self.act(&action, end_point) => {
                     return Ended::ConnectorGone;
                 }
-                Some(ToProcessor::Action(_)) | None => {}
+                Some(ToProcessor::Order(order)) if !self.obey(&order, end_point) => {
+                    return Ended::ConnectorGone;
+                }
+                Some(ToProcessor::Action(_) | ToProcessor::Order(_)) | None => {}
             }
             self.beat();
         }
@@ -205,13 +245,37 @@ impl<A: Accounts> Service<A> {
 
     /// Carries out one action and hands over its answer; false when nobody takes it any more.
     fn act(&mut self, action: &ActionMessage, end_point: &EndPoint) -> bool {
-        let feedback = self.processor.process(action);
-        self.status.count(feedback.status);
-        let answer = ToConnector::Feedback(feedback);
+        if self.is_crowded() {
+            return false;
+        }
+        let outcome = match self.verifier.plain() {
+            Ok(()) => self.once.answer(action),
+            Err(refusal) => self.once.reply(refuse_plain(action, &refusal)),
+        };
+        self.hand_over(outcome, end_point)
+    }
+
+    /// Whether the connector hands over more than it may.
+    fn is_crowded(&self) -> bool {
+        let crowded = self.once.undelivered() >= IN_FLIGHT;
+        if crowded {
+            tracing::error!("ending the connector: it hands over more than it may have in flight");
+        }
+        crowded
+    }
+
+    fn hand_over(&mut self, outcome: Outcome, end_point: &EndPoint) -> bool {
+        if let Some(status) = outcome.carried_out {
+            self.status.count(status);
+        }
+        self.say(outcome.answer, end_point)
+    }
+
+    fn say(&self, word: ToConnector, end_point: &EndPoint) -> bool {
         select! {
-            send(end_point.egress, answer.clone()) -> sent => sent.is_ok(),
+            send(end_point.egress, word.clone()) -> sent => sent.is_ok(),
             recv(self.stop.channel()) -> _ => {
-                end_point.egress.send_timeout(answer, LAST_ANSWER_LIMIT).is_ok()
+                end_point.egress.send_timeout(word, LAST_ANSWER_LIMIT).is_ok()
             }
         }
     }
@@ -223,5 +287,6 @@ impl<A: Accounts> Service<A> {
     }
 }
 
+mod obey;
 #[cfg(test)]
 mod tests;

@@ -177,7 +177,7 @@ impl Accounts for Fake {
     }
 }
 
-fn key(comment: &str) -> PublicKey {
+pub(super) fn key(comment: &str) -> PublicKey {
     PublicKey::parse(&format!("{KEY} {comment}"), &KeyPolicy::ANY).unwrap()
 }
 

@@ -14,10 +14,13 @@ use nix::sys::signal::Signal;
 
 mod crash;
 mod hostile;
+mod journal;
 mod removal;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+/// Tells the processor that the backend has its oldest answer.
+const DELIVERED: &[u8] = br#"30:{"type":"delivered","count":1},"#;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connector that is only the test's hand on the pipe.
@@ -41,7 +44,19 @@ impl Connector {
             .log_to("/var/log/processor.log")
             .spawn()
             .unwrap();
-        Self { socket: ours, processor }
+        let mut connector = Self { socket: ours, processor };
+        // What an earlier connector did not deliver stands before the first word.
+        while connector.receive().expect("a first word")["type"] != "ready" {
+            connector.socket.write_all(DELIVERED).unwrap();
+        }
+        connector
+    }
+
+    /// Ends it when the processor has taken note of everything said.
+    fn finish(mut self) {
+        self.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(self.receive(), None);
+        self.processor.wait(LIMIT).unwrap();
     }
 
     fn send(&mut self, action: &str, user: &str, rest: &str) {
@@ -76,6 +91,8 @@ impl Connector {
         let message = self.receive().expect("an answer");
         assert_eq!(message["type"], "feedback");
         assert_eq!(message["mid"], "m");
+        // A processor that is stopping takes no word any more.
+        let _ = self.socket.write_all(DELIVERED);
         (message["status"].as_u64().unwrap(), message["feedback"].as_str().unwrap().to_owned())
     }
 
@@ -497,7 +514,7 @@ fn a_foreign_account_may_not_connect() {
     host.exec(&["chmod", "666", socket]).unwrap();
     let program = r#"use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "no: $!";
         my $b = '{"type":"action","mid":"m","action":"add-user","username":"' . $ARGV[1] . '","sudo":true}';
-        $s->printflush(length($b) . ":$b,"); $s->sysread(my $a, 1000); print $a;"#;
+        $s->printflush(length($b) . ":$b,"); while ($s->sysread(my $a, 1000)) { print $a; last if $a =~ /$ARGV[1]/ }"#;
     let connect = |who: &str, user: &str| {
         let words = [
             "setpriv",

@@ -11,6 +11,8 @@ use super::*;
 use crate::pipe::PIPE_LIMIT;
 use crate::status::StatusReport;
 
+mod orders;
+
 struct Running {
     folder: TempDir,
     stop: Option<StopHandle>,
@@ -20,11 +22,17 @@ struct Running {
 
 impl Running {
     fn start(source: SocketSource, folder: TempDir) -> Self {
+        Self::start_with(source, folder, Obedience::default())
+    }
+
+    fn start_with(source: SocketSource, folder: TempDir, obedience: Obedience) -> Self {
         let (handle, stop) = Stop::new().unwrap();
         let (say_ready, ready) = mpsc::channel();
         let settings = ProcessorSettings {
             connector_user: None,
             status_file: folder.path().join("status.json"),
+            state: folder.path().join("state"),
+            obedience,
             key_policy: KeyPolicy::default(),
             ready: Some(Box::new(move || say_ready.send(()).unwrap())),
             heartbeat: None,
@@ -36,7 +44,7 @@ impl Running {
     fn given() -> (Connector, Self) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let running = Self::start(SocketSource::Given(ours.into()), tempfile::tempdir().unwrap());
-        (Connector::new(theirs), running)
+        (Connector::new(theirs).greeted(), running)
     }
 
     fn wait_ready(&self) {
@@ -63,6 +71,12 @@ impl Connector {
         Self { socket, decoder: NetstringDecoder::new(PIPE_LIMIT) }
     }
 
+    /// After the processor's first word.
+    fn greeted(mut self) -> Self {
+        assert_eq!(self.receive(), Some(ToConnector::Ready));
+        self
+    }
+
     fn send(&mut self, message: &ToProcessor) {
         self.socket.write_all(&message.to_frame()).unwrap();
     }
@@ -70,7 +84,10 @@ impl Connector {
     fn ask(&mut self, action: Action) -> Status {
         self.send(&ToProcessor::Action(message(action)));
         match self.receive() {
-            Some(ToConnector::Feedback(feedback)) => feedback.status,
+            Some(ToConnector::Feedback(feedback)) => {
+                self.send(&ToProcessor::Delivered { count: 1 });
+                feedback.status
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -141,7 +158,7 @@ fn listening_serves_one_connector_after_another_until_the_stop() {
     let mut running = Running::start(SocketSource::Listen(path.clone()), folder);
     running.wait_ready();
     for expected in [Status::Done, Status::Unchanged] {
-        let mut connector = Connector::new(UnixStream::connect(&path).unwrap());
+        let mut connector = Connector::new(UnixStream::connect(&path).unwrap()).greeted();
         assert_eq!(connector.ask(ADD), expected);
     }
     running.stop = None;
@@ -155,13 +172,14 @@ fn a_second_connector_waits_for_the_end_of_the_first() {
     let path = folder.path().join("processor.sock");
     let running = Running::start(SocketSource::Listen(path.clone()), folder);
     running.wait_ready();
-    let mut first = Connector::new(UnixStream::connect(&path).unwrap());
+    let mut first = Connector::new(UnixStream::connect(&path).unwrap()).greeted();
     assert_eq!(first.ask(ADD), Status::Done);
     let mut second = Connector::new(UnixStream::connect(&path).unwrap());
     second.send(&ToProcessor::Action(message(ADD)));
     assert_eq!(first.ask(Action::RemoveUser), Status::Done);
     drop(first);
     // Done, not Unchanged: it was carried out after the removal.
+    let mut second = second.greeted();
     let answer = second.receive();
     assert!(
         matches!(&answer, Some(ToConnector::Feedback(f)) if f.status == Status::Done),
@@ -189,7 +207,7 @@ fn a_path_where_another_processor_listens_is_not_taken_from_it() {
     let second = Running::start(SocketSource::Listen(path.clone()), tempfile::tempdir().unwrap());
     let error = second.thread.join().unwrap().unwrap_err().to_string();
     assert!(error.contains("another processor listens at"), "{error}");
-    let mut connector = Connector::new(UnixStream::connect(&path).unwrap());
+    let mut connector = Connector::new(UnixStream::connect(&path).unwrap()).greeted();
     assert_eq!(connector.ask(ADD), Status::Done);
 }
 
@@ -208,6 +226,8 @@ fn the_heartbeat_follows_progress() {
     let settings = ProcessorSettings {
         connector_user: None,
         status_file: folder.path().join("status.json"),
+        state: folder.path().join("state"),
+        obedience: Obedience::default(),
         key_policy: KeyPolicy::default(),
         ready: None,
         heartbeat: Some(Heartbeat {
@@ -218,10 +238,13 @@ fn the_heartbeat_follows_progress() {
     let thread = std::thread::spawn(move || {
         run(SocketSource::Given(ours.into()), settings, Fake::default(), stop)
     });
-    let mut connector = Connector::new(theirs);
+    let mut connector = Connector::new(theirs).greeted();
     for _ in 0..3 {
         connector.ask(ADD);
-        beats.recv_timeout(Duration::from_secs(10)).unwrap();
+        // One for the action, one for the word that its answer was delivered.
+        for _ in 0..2 {
+            beats.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
     }
     drop(handle);
     assert_eq!(thread.join().unwrap().unwrap(), Ended::Stopped);
@@ -235,7 +258,11 @@ fn beating(stop: Stop, folder: &TempDir) -> (Service<Fake>, mpsc::Receiver<()>) 
     let beat = Box::new(move || beat.send(()).unwrap());
     let service = Service {
         pause: Some(Duration::from_millis(5)),
-        processor: Processor::new(Fake::default(), KeyPolicy::default()),
+        once: Once::new(
+            Processor::new(Fake::default(), KeyPolicy::default()),
+            Journal::open(&folder.path().join("state")).unwrap(),
+        ),
+        verifier: Verifier::new(Obedience::default(), folder.path()).unwrap(),
         status: StatusFile::new(folder.path().join("status.json")),
         heartbeat: Some(Heartbeat { every: Duration::from_secs(60), beat }),
         stop,
@@ -259,10 +286,65 @@ fn an_idle_processor_beats_with_a_connector_and_without() {
     let listener = Listener::bind(&path, peers).unwrap();
     let thread = std::thread::spawn(move || service.serve_all(&listener, peers).unwrap());
     three_beats(&beats);
-    let mut connector = Connector::new(UnixStream::connect(&path).unwrap());
+    let mut connector = Connector::new(UnixStream::connect(&path).unwrap()).greeted();
     assert_eq!(connector.ask(ADD), Status::Done);
     beats.try_iter().for_each(drop);
     three_beats(&beats);
     drop(handle);
     assert_eq!(thread.join().unwrap(), Ended::Stopped);
+}
+
+#[test]
+fn an_answer_that_no_connector_delivered_is_the_first_that_the_next_one_gets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("processor.sock");
+    let running = Running::start(SocketSource::Listen(path.clone()), folder);
+    running.wait_ready();
+    let mut first = Connector::new(UnixStream::connect(&path).unwrap()).greeted();
+    first.send(&ToProcessor::Action(message(ADD)));
+    let answer = first.receive();
+    assert!(matches!(&answer, Some(ToConnector::Feedback(f)) if f.status == Status::Done));
+    drop(first);
+    let mut second = Connector::new(UnixStream::connect(&path).unwrap());
+    assert_eq!(second.receive(), answer);
+    let mut second = second.greeted();
+    // A new connection to the backend, which asks again and delivers.
+    let link = LinkState::Connected { backend: "b:1".into(), since: 9 };
+    second.send(&ToProcessor::Link(link));
+    second.send(&ToProcessor::Action(message(ADD)));
+    assert_eq!(second.receive(), Some(ToConnector::Answered));
+    second.send(&ToProcessor::Delivered { count: 1 });
+    assert_eq!(second.ask(ADD), Status::Unchanged, "asked once more on purpose");
+    assert_eq!(running.report().actions.done, 1);
+}
+
+#[test]
+fn a_connector_with_more_in_flight_than_it_may_have_is_ended() {
+    let (mut connector, running) = Running::given();
+    let mut sender = connector.socket.try_clone().unwrap();
+    let thread = std::thread::spawn(move || {
+        for mid in 0..=IN_FLIGHT as u64 {
+            let mut message = message(Action::RemoveUser);
+            message.mid = bastio_protocol::MessageId::from_number(mid);
+            // The last may meet a closed socket.
+            let _ = sender.write_all(&ToProcessor::Action(message).to_frame());
+        }
+    });
+    let mut answers = 0;
+    while connector.receive().is_some() {
+        answers += 1;
+    }
+    assert_eq!(answers, IN_FLIGHT);
+    thread.join().unwrap();
+    assert_eq!(running.end(), Ended::ConnectorGone);
+}
+
+#[test]
+fn a_second_processor_on_the_same_journal_is_refused() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let _journal = Journal::open(&folder.path().join("state")).unwrap();
+    let running = Running::start(SocketSource::Given(ours.into()), folder);
+    let error = running.thread.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("another processor keeps the journal"), "{error}");
 }

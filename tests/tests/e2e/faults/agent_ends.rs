@@ -5,7 +5,7 @@ use bastio_tests::Direction;
 use super::*;
 
 #[test]
-fn an_agent_killed_between_doing_and_answering_says_at_the_next_asking_that_it_was_so_already() {
+fn an_agent_killed_between_doing_and_answering_answers_after_its_restart_once_and_the_truth() {
     require_root!();
     let world = World::new().unwrap();
     let site = Site::start(&world);
@@ -25,13 +25,27 @@ fn an_agent_killed_between_doing_and_answering_says_at_the_next_asking_that_it_w
     server.restart_agent();
     site.wait_answered(LIMIT);
     let answers = site.answers("web-1");
-    assert!(answers[0].starts_with("add-user: 300 alice already exists"), "{answers:?}");
-    assert!(answers[1].starts_with("add-key: 300 public key"), "{answers:?}");
+    assert!(answers[0].starts_with("add-user: 200 alice was created"), "{answers:?}");
+    assert!(answers[1].starts_with("add-key: 200 added public key"), "{answers:?}");
     assert_eq!(answers.len(), 2, "{answers:?}");
+    assert_eq!(server.carried_out(), 2, "{}", server.log());
     assert_eq!(server.keys("alice"), Some(done.clone()));
     assert_eq!(done.matches(key.public().rsplit_once(' ').unwrap().0).count(), 1, "{done}");
     let shown = site.show("web-1");
     assert_eq!((&shown["pending"], &shown["failed"]), (&0.into(), &0.into()), "{shown}");
+    // Behind all that: nothing came twice, and nothing is kept for another time.
+    let none_came_twice = || {
+        let log = site.backend.log().unwrap();
+        assert!(!log.contains("feedback to "), "{log}");
+    };
+    site.done(&["user", "update", "alice", "--sudo"]);
+    none_came_twice();
+    server.kill_agent();
+    server.restart_agent();
+    site.wait_presence("web-1", "connected", LIMIT);
+    site.done(&["user", "update", "alice", "--no-sudo"]);
+    none_came_twice();
+    assert_eq!(server.carried_out(), 4, "{}", server.log());
 }
 
 #[test]

@@ -25,11 +25,14 @@ const MOST_CALLS: usize = 40;
 fn add_key_with(host: &Host, call: &str, fault: &str, nth: usize) -> (Option<(u64, String)>, bool) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(LIMIT)).unwrap();
+    // Its own journal, each time anew: the other processor keeps the usual one.
+    host.exec(&["rm", "-rf", "/var/lib/second"]).unwrap();
     let inject = format!("inject={call}:{fault}:when={nth}");
     let processor = host
         .command("strace")
         .args(["-f", "-qq", "-o", "/run/strace.log", "-e", &format!("trace={call}"), "-e", &inject])
         .args(["/usr/bin/bastio-agent", "processor"])
+        .env("BASTIO_AGENT_STATE", "/var/lib/second")
         .stdin(OwnedFd::from(theirs))
         .spawn()
         .unwrap();
@@ -39,7 +42,8 @@ fn add_key_with(host: &Host, call: &str, fault: &str, nth: usize) -> (Option<(u6
     );
     // It may be dead already.
     let _ = connector.socket.write_all(format!("{}:{body},", body.len()).as_bytes());
-    let answer = connector.receive().map(|message| {
+    let first = connector.receive().filter(|message| message["type"] == "ready");
+    let answer = first.and_then(|_| connector.receive()).map(|message| {
         (message["status"].as_u64().unwrap(), message["feedback"].as_str().unwrap().to_owned())
     });
     drop(connector.socket);

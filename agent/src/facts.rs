@@ -1,0 +1,153 @@
+//! What this server is, for people at the backend: a few files, uname(2), and what two programs say
+//! of their version. Gathered once, before the connector gives up its rights; what is unknown is
+//! left out. This file must not know who is told.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bastio_protocol::Facts;
+use nix::poll::{PollFd, PollFlags};
+
+use crate::wait::wait_ready;
+
+/// How long a program may take to say its version.
+const LIMIT: Duration = Duration::from_secs(2);
+/// How much of what it says is read, in bytes.
+const LONGEST: usize = 4 * 1024;
+/// Where programs are looked for.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Gathers the facts.
+#[must_use]
+pub fn gather() -> Facts {
+    let uname = nix::sys::utsname::uname().ok();
+    let uname = uname.as_ref();
+    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    let known = [
+        ("hostname", uname.map(|it| text(it.nodename()))),
+        ("machine_id", std::fs::read_to_string("/etc/machine-id").ok()),
+        ("os", os_name()),
+        ("kernel", uname.map(|it| format!("{} {}", text(it.sysname()), text(it.release())))),
+        ("agent_version", Some(env!("CARGO_PKG_VERSION").to_owned())),
+        ("sshd_version", version("sshd").as_deref().and_then(sshd_version)),
+        ("sudo_version", version("sudo").as_deref().and_then(sudo_version)),
+    ];
+    let known = known.into_iter().filter_map(|(name, value)| {
+        let value = value?.trim().to_owned();
+        (!value.is_empty()).then(|| (name.to_owned(), value))
+    });
+    Facts::from(known.collect::<BTreeMap<_, _>>())
+}
+
+/// `PRETTY_NAME` of os-release(5).
+fn os_name() -> Option<String> {
+    let files = ["/etc/os-release", "/usr/lib/os-release"];
+    pretty_name(&files.iter().find_map(|file| std::fs::read_to_string(file).ok())?)
+}
+
+fn pretty_name(os_release: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// The first word that names a version: older ones do not know `-V` and complain around it.
+fn sshd_version(said: &str) -> Option<String> {
+    let line = said.lines().map(str::trim).find(|line| line.starts_with("OpenSSH_"))?;
+    line.split(',').next().map(str::to_owned)
+}
+
+fn sudo_version(said: &str) -> Option<String> {
+    said.lines().find_map(|line| line.trim().strip_prefix("Sudo version ")).map(str::to_owned)
+}
+
+/// What the program says when it is asked for its version, on either output.
+fn version(program: &str) -> Option<String> {
+    let mut paths = FOLDERS.iter().map(|folder| Path::new(folder).join(program));
+    said(&paths.find(|path| path.is_file())?)
+}
+
+fn said(path: &PathBuf) -> Option<String> {
+    let (mut reader, writer) = std::io::pipe().ok()?;
+    let mut command = Command::new(path);
+    command.arg("-V").env_clear().env("LC_ALL", "C").stdin(Stdio::null());
+    command.stdout(writer.try_clone().ok()?).stderr(writer);
+    let mut child = command.spawn().ok()?;
+    // Else our own ends of the pipe would keep it open.
+    drop(command);
+    let until = Instant::now() + LIMIT;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 1024];
+    while bytes.len() < LONGEST {
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        match wait_ready(&mut fds, Some(until)) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => break,
+        }
+        match reader.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(len) => bytes.extend_from_slice(piece.get(..len).unwrap_or_default()),
+        }
+    }
+    // It has said enough; one that has ended is not harmed.
+    let _ = child.kill();
+    let _ = child.wait();
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (said, version) in [
+            (
+                "OpenSSH_9.2p1 Debian-2+deb12u3, OpenSSL 3.0.15\n",
+                Some("OpenSSH_9.2p1 Debian-2+deb12u3"),
+            ),
+            (
+                "unknown option -- V\nOpenSSH_8.4p1, OpenSSL 1.1.1\nusage: sshd\n",
+                Some("OpenSSH_8.4p1"),
+            ),
+            ("usage: sshd\n", None),
+            ("", None),
+        ] {
+            assert_eq!(sshd_version(said).as_deref(), version, "{said}");
+        }
+        let said = "Sudo version 1.9.13p3\nSudoers policy plugin version 1.9.13p3\n";
+        assert_eq!(sudo_version(said).as_deref(), Some("1.9.13p3"));
+        assert_eq!(sudo_version("sudo: no\n"), None);
+    }
+
+    #[test]
+    fn the_systems_name_is_read_from_os_release() {
+        let text = "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
+        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
+        assert_eq!(pretty_name("NAME=x\n"), None);
+    }
+
+    #[test]
+    fn facts_are_gathered_here() {
+        let facts = gather();
+        let facts = facts.as_map();
+        assert_eq!(facts["agent_version"], env!("CARGO_PKG_VERSION"));
+        assert!(facts["kernel"].starts_with("Linux ") && !facts["hostname"].is_empty());
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_or_stop_is_cut_short() {
+        let begun = Instant::now();
+        // Says nothing: `cat -V` is refused; `tail -V`, too; yes(1) repeats it for ever.
+        let text = said(&PathBuf::from("/usr/bin/yes")).unwrap();
+        assert!(
+            text.starts_with("/usr/bin/yes: invalid option") || text.len() >= LONGEST,
+            "{text}"
+        );
+        assert!(begun.elapsed() < LIMIT * 2);
+        assert_eq!(said(&PathBuf::from("/no/such/program")), None);
+    }
+}

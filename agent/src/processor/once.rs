@@ -1,0 +1,156 @@
+//! The life of an action: written down, carried out, its answer written down, handed over, forgotten when the backend
+//! has it. This file must not know sockets or threads, nor how the journal keeps what it is told.
+
+use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Status};
+
+use super::Processor;
+use crate::accounts::Accounts;
+use crate::journal::{Journal, JournalError, Taken, Ticket};
+use crate::pipe::{ToConnector, ToProcessor};
+
+/// A processor that carries each action out once, whatever is killed when.
+#[derive(Debug)]
+pub(super) struct Once<A> {
+    processor: Processor<A>,
+    journal: Journal,
+}
+
+/// What became of an action.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// For the connector.
+    pub(super) answer: ToConnector,
+    /// How it ended, if it was carried out now or refused.
+    pub(super) carried_out: Option<Status>,
+}
+
+impl<A: Accounts> Once<A> {
+    pub(super) fn new(processor: Processor<A>, journal: Journal) -> Self {
+        Self { processor, journal }
+    }
+
+    /// Carries out again what a crash cut short. Before anything else.
+    pub(super) fn finish_begun(&mut self) {
+        for (ticket, body) in self.journal.unfinished() {
+            match ToProcessor::parse(&body) {
+                Ok(ToProcessor::Action(action)) => {
+                    let mid = action.mid.text();
+                    tracing::warn!(mid, "an action was cut short: carrying it out again");
+                    let feedback = self.processor.process(&action);
+                    self.journal.done(ticket, &body, feedback.to_json());
+                }
+                unusable => {
+                    tracing::error!(?unusable, "an action in the journal cannot be read: dropped");
+                    self.journal.acknowledge(&[ticket]);
+                }
+            }
+        }
+    }
+
+    /// A new connector: the answers that it must deliver, oldest first.
+    pub(super) fn new_connector(&mut self) -> Vec<ToConnector> {
+        let mut answers = Vec::new();
+        for (ticket, body) in self.journal.new_connector() {
+            match ToConnector::parse(&body) {
+                Ok(answer) => {
+                    self.journal.hand_over(Some(ticket));
+                    answers.push(answer);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an answer in the journal cannot be read: dropped");
+                    self.journal.acknowledge(&[ticket]);
+                }
+            }
+        }
+        answers
+    }
+
+    /// A new connection to the backend.
+    pub(super) fn new_line(&mut self) {
+        self.journal.new_line();
+    }
+
+    /// The backend has so many more answers.
+    pub(super) fn delivered(&mut self, count: usize) {
+        self.journal.delivered(count);
+    }
+
+    /// How many answers the connector has and the backend, as far as we know, has not.
+    pub(super) fn undelivered(&self) -> usize {
+        self.journal.handed()
+    }
+
+    /// The highest number of an order that was obeyed.
+    pub(super) fn highest_sequence(&mut self) -> Result<u64, JournalError> {
+        self.journal.highest_sequence()
+    }
+
+    /// The action that comes next was ordered under this number.
+    pub(super) fn record_sequence(&mut self, sequence: u64) {
+        self.journal.record_sequence(sequence);
+    }
+
+    /// Answers what is no action for the journal.
+    pub(super) fn reply(&mut self, feedback: FeedbackMessage) -> Outcome {
+        self.journal.hand_over(None);
+        let carried_out = Some(feedback.status);
+        Outcome { answer: ToConnector::Feedback(feedback), carried_out }
+    }
+
+    /// Carries an action out, unless that was done before, and counts its answer as handed over.
+    pub(super) fn answer(&mut self, action: &ActionMessage) -> Outcome {
+        let body = action.to_json();
+        let stored = match self.journal.take(&body) {
+            Ok(Taken::New(ticket)) => return self.carry_out(action, &body, ticket),
+            Ok(Taken::Answered) => {
+                return Outcome { answer: ToConnector::Answered, carried_out: None };
+            }
+            Ok(Taken::Known(ticket, stored)) => ToConnector::parse(&stored).map(|it| (ticket, it)),
+            Err(error) => return self.without_journal(action, &error),
+        };
+        match stored {
+            Ok((ticket, answer)) => {
+                self.journal.hand_over(Some(ticket));
+                Outcome { answer, carried_out: None }
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer in the journal cannot be read: done again");
+                let ticket = self.journal.skip();
+                self.carry_out(action, &body, ticket)
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: &ActionMessage, body: &[u8], ticket: Ticket) -> Outcome {
+        let feedback = self.processor.process(action);
+        let carried_out = Some(feedback.status);
+        self.journal.done(ticket, body, feedback.to_json());
+        self.journal.hand_over(Some(ticket));
+        Outcome { answer: ToConnector::Feedback(feedback), carried_out }
+    }
+
+    /// Access must be closed even where nothing can be written down; everything else waits until it can.
+    fn without_journal(&mut self, action: &ActionMessage, error: &JournalError) -> Outcome {
+        tracing::error!(mid = action.mid.text(), %error, "cannot keep the journal");
+        let feedback = if closes_access(&action.action) {
+            self.journal.skip();
+            self.processor.process(action)
+        } else {
+            let text = format!("cannot keep the journal: {error}; nothing was done");
+            action.reply(Status::Failed, text)
+        };
+        self.journal.hand_over(None);
+        let carried_out = Some(feedback.status);
+        Outcome { answer: ToConnector::Feedback(feedback), carried_out }
+    }
+}
+
+fn closes_access(action: &Action) -> bool {
+    match action {
+        Action::RemoveUser | Action::RemoveKey { .. } | Action::UpdateUser { sudo: false } => true,
+        Action::AddUser { .. } | Action::AddKey { .. } | Action::UpdateUser { sudo: true } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

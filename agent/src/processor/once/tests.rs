@@ -1,0 +1,241 @@
+//! Lives of actions, cut short at every point: a crash is a journal opened anew.
+
+use std::path::Path;
+
+use bastio_protocol::{FeedbackMessage, KeyPolicy, MessageId};
+use tempfile::TempDir;
+
+use super::super::tests::{Fake, message};
+use super::*;
+
+const ADD: Action = Action::AddUser { sudo: false };
+
+fn once(folder: &TempDir) -> Once<Fake> {
+    let journal = Journal::open(&folder.path().join("state")).unwrap();
+    Once::new(Processor::new(Fake::default(), KeyPolicy::default()), journal)
+}
+
+/// The agent is killed and comes back: the accounts stay, everything in memory is gone.
+fn crash(once: Once<Fake>, folder: &TempDir) -> Once<Fake> {
+    let Once { processor, journal } = once;
+    drop(journal);
+    let journal = Journal::open(&folder.path().join("state")).unwrap();
+    let mut once = Once { processor, journal };
+    once.finish_begun();
+    once
+}
+
+fn numbered(mid: u64, action: Action) -> ActionMessage {
+    ActionMessage { mid: MessageId::from_number(mid), ..message(action) }
+}
+
+fn calls(once: &Once<Fake>) -> usize {
+    once.processor.accounts.calls.borrow().len()
+}
+
+fn has_alice(once: &Once<Fake>) -> bool {
+    once.processor.accounts.accounts.borrow().contains_key("alice")
+}
+
+#[track_caller]
+fn feedback(answer: ToConnector) -> FeedbackMessage {
+    match answer {
+        ToConnector::Feedback(feedback) => feedback,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_same_action_twice_is_one_effect_and_two_equal_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let first = once.answer(&numbered(1, ADD));
+    assert_eq!(first.carried_out, Some(Status::Done));
+    let effects = calls(&once);
+    let second = once.answer(&numbered(1, ADD));
+    assert_eq!((second.answer, second.carried_out), (first.answer, None));
+    assert_eq!(calls(&once), effects);
+    once.delivered(2);
+    assert_eq!(once.answer(&numbered(1, ADD)).carried_out, Some(Status::Unchanged), "on purpose");
+}
+
+#[test]
+fn one_id_with_another_action_is_another_action() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    for (action, status) in [
+        (ADD, Status::Done),
+        (Action::RemoveUser, Status::Done),
+        // Equal to the first, which is not acknowledged; but it was undone since.
+        (ADD, Status::Done),
+        (ADD, Status::Done),
+    ] {
+        assert_eq!(feedback(once.answer(&numbered(1, action)).answer).status, status);
+    }
+    assert!(has_alice(&once));
+    assert_eq!(once.undelivered(), 4);
+}
+
+#[test]
+fn killed_after_writing_it_down_it_is_carried_out_and_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let action = numbered(1, ADD);
+    assert!(matches!(once.journal.take(&action.to_json()), Ok(Taken::New(_))));
+    let mut once = crash(once, &folder);
+    assert!(has_alice(&once));
+    let left = once.new_connector();
+    assert_eq!(left.len(), 1);
+    assert_eq!(
+        feedback(left[0].clone()),
+        action.reply(Status::Done, "alice was created successfully")
+    );
+    once.new_line();
+    let effects = calls(&once);
+    assert_eq!(once.answer(&action).answer, ToConnector::Answered);
+    assert_eq!(calls(&once), effects);
+}
+
+#[test]
+fn killed_after_doing_it_it_is_found_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let action = numbered(1, ADD);
+    assert!(matches!(once.journal.take(&action.to_json()), Ok(Taken::New(_))));
+    once.processor.process(&action);
+    let mut once = crash(once, &folder);
+    let left = once.new_connector();
+    assert_eq!(feedback(left[0].clone()).status, Status::Unchanged);
+    assert_eq!(left.len(), 1);
+}
+
+#[test]
+fn killed_before_the_backend_has_the_answers_each_is_handed_over_once_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let actions = [numbered(1, ADD), numbered(2, Action::RemoveUser), numbered(3, ADD)];
+    let answers = actions.each_ref().map(|action| once.answer(action).answer);
+    once.delivered(1);
+    let mut once = crash(once, &folder);
+    let effects = calls(&once);
+    assert_eq!(once.new_connector(), answers[1..]);
+    once.new_line();
+    // The backend asks for what it does not know to be answered, and then for something new.
+    for action in &actions[1..] {
+        assert_eq!(once.answer(action).answer, ToConnector::Answered);
+    }
+    assert_eq!(calls(&once), effects);
+    assert!(has_alice(&once));
+    assert_eq!(feedback(once.answer(&numbered(4, ADD)).answer).status, Status::Unchanged);
+    once.delivered(3);
+    let mut once = crash(once, &folder);
+    assert_eq!(once.new_connector(), []);
+}
+
+#[test]
+fn an_answer_that_is_delivered_while_the_action_comes_again_is_not_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    once.answer(&numbered(1, ADD));
+    once.answer(&numbered(2, Action::RemoveUser));
+    once.new_line();
+    once.delivered(2);
+    let effects = calls(&once);
+    assert_eq!(once.answer(&numbered(1, ADD)).answer, ToConnector::Answered);
+    assert_eq!(once.answer(&numbered(2, Action::RemoveUser)).answer, ToConnector::Answered);
+    assert_eq!(calls(&once), effects);
+    once.new_line();
+    assert_eq!(once.answer(&numbered(1, ADD)).carried_out, Some(Status::Done), "long forgotten");
+}
+
+/// The backend lost the answer to the first action after it was delivered.
+#[test]
+fn what_was_overtaken_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let (remove, add) = (numbered(1, Action::RemoveUser), numbered(2, ADD));
+    once.answer(&remove);
+    once.answer(&add);
+    once.delivered(1);
+    once.new_line();
+    assert_eq!(feedback(once.answer(&remove).answer).status, Status::Done);
+    assert_eq!(feedback(once.answer(&add).answer).status, Status::Done);
+    assert!(has_alice(&once), "the last word counts");
+    // Also when that order is all that is left of it.
+    let mut once = crash(once, &folder);
+    once.new_connector();
+    assert_eq!(once.answer(&add).answer, ToConnector::Answered);
+    assert_eq!(feedback(once.answer(&remove).answer).status, Status::Done);
+    assert_eq!(feedback(once.answer(&add).answer).status, Status::Done);
+    assert!(has_alice(&once));
+}
+
+/// A folder of that name cannot be made where a file stands.
+fn block(state: &Path) {
+    std::fs::write(state, "").unwrap();
+}
+
+#[test]
+fn without_a_journal_only_what_closes_access_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    block(&state);
+    let mut once = once(&folder);
+    once.new_connector();
+    let add_key = Action::AddKey { public_key: super::super::tests::key("x") };
+    for action in [ADD, Action::UpdateUser { sudo: true }, add_key] {
+        let refused = feedback(once.answer(&message(action)).answer);
+        assert_eq!(refused.status, Status::Failed);
+        assert!(refused.feedback.starts_with("cannot keep the journal: "), "{}", refused.feedback);
+        assert!(refused.feedback.ends_with("; nothing was done"), "{}", refused.feedback);
+    }
+    assert_eq!(calls(&once), 0);
+    once.processor.process(&message(Action::AddUser { sudo: true }));
+    let remove_key = Action::RemoveKey { public_key: super::super::tests::key("x") };
+    for (action, status) in [
+        (Action::UpdateUser { sudo: false }, Status::Done),
+        (remove_key, Status::Unchanged),
+        (Action::RemoveUser, Status::Done),
+    ] {
+        assert_eq!(feedback(once.answer(&message(action)).answer).status, status);
+    }
+    assert!(!has_alice(&once));
+    once.delivered(6);
+    assert_eq!(once.undelivered(), 0);
+    // As soon as it can be kept again, it is.
+    std::fs::remove_file(&state).unwrap();
+    assert_eq!(feedback(once.answer(&message(ADD)).answer).status, Status::Done);
+    let mut once = crash(once, &folder);
+    assert_eq!(once.new_connector().len(), 1);
+}
+
+#[test]
+fn what_was_begun_before_the_journal_was_out_of_reach_is_not_done_behind_what_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let mut before = once(&folder);
+    before.journal.take(&numbered(1, ADD).to_json()).unwrap();
+    drop(before);
+    let away = folder.path().join("away");
+    std::fs::rename(&state, &away).unwrap();
+    block(&state);
+    let mut once = once(&folder);
+    once.finish_begun();
+    once.answer(&numbered(2, Action::RemoveUser));
+    std::fs::remove_file(&state).unwrap();
+    std::fs::rename(&away, &state).unwrap();
+    once.answer(&numbered(3, Action::RemoveUser));
+    let once = crash(once, &folder);
+    assert!(!has_alice(&once), "it must not come back");
+}
+
+#[test]
+fn what_the_journal_holds_and_nobody_can_read_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    once.journal.take(b"of another version").unwrap();
+    let mut once = crash(once, &folder);
+    assert_eq!(once.new_connector(), []);
+    let once = crash(once, &folder);
+    assert!(once.journal.unfinished().is_empty());
+}

@@ -1,0 +1,72 @@
+//! Orders on their way: verified first, then carried out as the action in them, or as the change of
+//! the key that signs. This file must not know how an order is verified, nor what an action does.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bastio_protocol::{FeedbackMessage, Order, Payload, Status, VerifyingKey};
+
+use super::super::end_point::EndPoint;
+use super::super::verify::{Refusal, refuse};
+use super::Service;
+use crate::accounts::Accounts;
+use crate::pipe::{Obeys, ToConnector};
+
+impl<A: Accounts> Service<A> {
+    /// Obeys one order or refuses it, and hands over its answer; false when nobody takes it.
+    pub(super) fn obey(&mut self, order: &Order, end_point: &EndPoint) -> bool {
+        if self.is_crowded() {
+            return false;
+        }
+        let (outcome, key_changed) = match self.verified(order) {
+            Err(refusal) => (self.once.reply(refuse(order, &refusal)), false),
+            Ok(Payload::Action(action)) => {
+                self.once.record_sequence(order.sequence());
+                (self.once.answer(&action), false)
+            }
+            Ok(Payload::RotateKey { mid, key }) => {
+                let (status, feedback) = self.rotate(key, order.sequence());
+                let feedback = FeedbackMessage { mid, status, feedback };
+                (self.once.reply(feedback), status.is_success())
+            }
+        };
+        self.hand_over(outcome, end_point) && (!key_changed || self.say_obeys(end_point))
+    }
+
+    /// Whom the processor obeys; nothing where no key is pinned.
+    pub(super) fn obeys(&mut self) -> Option<ToConnector> {
+        let signing_key = Some(self.verifier.key()?);
+        // A journal that cannot be read refuses orders one by one.
+        let highest = self.once.highest_sequence().unwrap_or_default();
+        let last_sequence = self.verifier.at_least(highest);
+        Some(ToConnector::Obeys(Obeys { last_sequence, signing_key }))
+    }
+
+    pub(super) fn say_obeys(&mut self, end_point: &EndPoint) -> bool {
+        self.obeys().is_none_or(|obeys| self.say(obeys, end_point))
+    }
+
+    fn verified(&mut self, order: &Order) -> Result<Payload, Refusal> {
+        let highest = self.once.highest_sequence();
+        let highest = highest.map_err(|error| Refusal::Forgotten(error.to_string()))?;
+        self.verifier.check(order, highest, unix_now())
+    }
+
+    fn rotate(&mut self, key: VerifyingKey, sequence: u64) -> (Status, String) {
+        let fingerprint = key.fingerprint();
+        match self.verifier.obey_instead(key, sequence) {
+            Ok(()) => {
+                tracing::warn!(key = fingerprint, "another key signs orders from now on");
+                (Status::Done, format!("orders signed by {fingerprint} are obeyed from now on"))
+            }
+            Err(error) => {
+                tracing::error!(key = fingerprint, %error, "the new signing key cannot be kept");
+                (Status::Failed, format!("the new signing key cannot be kept: {error}"))
+            }
+        }
+    }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
