@@ -64,4 +64,4 @@ hosts: packages ## the packages on whole booted hosts: enrol, reboot, upgrade, r
 	packaging/build $(dir $(BUILT))$(ZIG_TARGET)/release 0.0.1
 	cargo build --workspace --bins
 	@$(BUILT)/bastio-lab prepare
-	cargo nextest run -p bastio-tests --profile hosts --features hosts --test hosts
+	cargo nextest run -p bastio-tests --test hosts --profile hosts

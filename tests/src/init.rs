@@ -24,10 +24,10 @@ pub(crate) enum Lifetime {
     UntilKilled,
 }
 
-/// Process 1 of a place, with its parent `unshare`, which dies with it and it with which.
+/// Process 1 of a place, with its parent `unshare` (if we started it), which dies with it and it with which.
 #[derive(Debug)]
 pub(crate) struct Init {
-    unshare: Child,
+    unshare: Option<Child>,
     pid: Pid,
     lifetime: Lifetime,
     _hold: Option<io::PipeWriter>,
@@ -75,11 +75,17 @@ impl Starting {
             None => return Err(LabError::doing(doing)(io::Error::other("it has no output"))),
         }
         let pid = only_child(self.unshare.id()).map_err(LabError::doing(doing))?;
-        Ok(Init { unshare: self.unshare, pid, lifetime: self.lifetime, _hold: self.hold })
+        let unshare = Some(self.unshare);
+        Ok(Init { unshare, pid, lifetime: self.lifetime, _hold: self.hold })
     }
 }
 
 impl Init {
+    /// A process 1 that somebody else has started and will end.
+    pub(crate) fn of_others(pid: Pid) -> Self {
+        Self { unshare: None, pid, lifetime: Lifetime::UntilKilled, _hold: None }
+    }
+
     /// Process id as this process sees it.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
@@ -96,12 +102,12 @@ impl Drop for Init {
         if self.lifetime == Lifetime::Maker {
             // Fails only when it is gone already. The parent is waited for: then everything in the place has ended.
             let _ = kill(self.pid, Signal::SIGKILL);
-            let _ = self.unshare.wait();
+            let _ = self.unshare.as_mut().map(Child::wait);
         }
     }
 }
 
-fn only_child(parent: u32) -> io::Result<Pid> {
+pub(crate) fn only_child(parent: u32) -> io::Result<Pid> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
     let first = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
     first.map(Pid::from_raw).ok_or_else(|| io::Error::other("it ended at once"))

@@ -8,6 +8,8 @@
 //! Needs root, Linux 5.8 or later, and the tools that `tests/install-tools` installs.
 
 mod binaries;
+mod booted;
+mod cgroup;
 mod command;
 mod disk;
 mod error;
@@ -25,6 +27,7 @@ mod ssh;
 mod world;
 
 pub use binaries::binary;
+pub use booted::BootedHost;
 pub use command::{Finished, PlacedCommand};
 pub use error::LabError;
 pub use host::{Host, HostBuilder};

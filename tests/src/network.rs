@@ -36,6 +36,31 @@ pub(crate) fn connect_server(world: &Place, host: &Place, number: u8) -> Result<
     ip(world, &format!("link set server{number} master {BRIDGE} up\n"))
 }
 
+/// Makes a network of its own for a server that is to be booted, and connects it to the bridge. Returns its path in the
+/// world; it stays there while the server is off.
+pub(crate) fn connect_booted(
+    world: &Place,
+    name: &str,
+    number: u8,
+) -> Result<std::path::PathBuf, LabError> {
+    let address = server_address(number);
+    let batch = |words: &[&str], lines: &str| {
+        world.command("ip").args(words).args(["-batch", "-"]).input(lines).check()
+    };
+    batch(
+        &[],
+        &format!(
+            "netns add {name}\nlink add server{number} type veth peer name eth0 netns {name}\n"
+        ),
+    )?;
+    batch(
+        &["-n", name],
+        &format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n"),
+    )?;
+    batch(&[], &format!("link set server{number} master {BRIDGE} up\n"))?;
+    Ok(std::path::Path::new("/run/netns").join(name))
+}
+
 /// Takes a server's cable out, or puts it in again.
 pub(crate) fn set_cable(world: &Place, number: u8, plugged: bool) -> Result<(), LabError> {
     let state = if plugged { "up" } else { "down" };

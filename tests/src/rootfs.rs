@@ -1,4 +1,5 @@
-//! The Debian tree that all servers of the lab share, made once and never changed afterwards.
+//! The Debian trees that the servers of the lab share, made once and never changed afterwards: one for all isolated
+//! servers, one with systemd for the booted hosts of each release.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,6 +11,10 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::LabError;
 
 const PACKAGES: &str = "openssh-server,sudo,passwd,iproute2,procps,strace";
+/// What a host needs besides its kernel to boot.
+const BOOTED_PACKAGES: &str =
+    "systemd,systemd-sysv,dbus,openssh-server,sudo,passwd,iproute2,procps";
+const PREPARE: &str = "prepare the folder of the lab";
 /// A file in the finished tree that says what it was made of.
 const STAMP: &str = "etc/bastio-lab";
 
@@ -26,7 +31,8 @@ impl Rootfs {
     /// [`LabError`] when the machine is no Debian.
     pub fn find() -> Result<Option<Self>, LabError> {
         let rootfs = Self { lab: lab_folder() };
-        Ok(rootfs.is_made_of(&ingredients()?).then_some(rootfs))
+        let tree = rootfs.tree("rootfs", ingredients()?);
+        Ok((tree.is_made() && rootfs.lab.join("mount").is_dir()).then_some(rootfs))
     }
 
     /// Finds the tree, or makes it first: that takes about a minute, and others who ask at the same time wait for it.
@@ -38,16 +44,20 @@ impl Rootfs {
         if let Some(rootfs) = Self::find()? {
             return Ok(rootfs);
         }
-        let (rootfs, wanted) = (Self { lab: lab_folder() }, ingredients()?);
-        let doing = "prepare the folder of the lab";
-        fs::create_dir_all(rootfs.lab.join("mount")).map_err(LabError::doing(doing))?;
-        let lock = File::create(rootfs.lab.join("lock")).map_err(LabError::doing(doing))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| LabError::doing(doing)(errno))?;
-        if !rootfs.is_made_of(&wanted) {
-            rootfs.make(&wanted)?;
-        }
+        let rootfs = Self { lab: lab_folder() };
+        fs::create_dir_all(rootfs.lab.join("mount")).map_err(LabError::doing(PREPARE))?;
+        rootfs.tree("rootfs", ingredients()?).ensure()?;
         Ok(rootfs)
+    }
+
+    /// The tree that hosts of a Debian release boot from; made first when it is missing, which takes about a minute.
+    pub(crate) fn booted(&self, release: &str) -> Result<PathBuf, LabError> {
+        let name = format!("rootfs-systemd-{release}");
+        self.tree(&name, format!("{release} {BOOTED_PACKAGES}\n")).ensure()
+    }
+
+    fn tree(&self, name: &str, wanted: String) -> Tree {
+        Tree { lab: self.lab.clone(), name: name.into(), wanted }
     }
 
     /// The folder of the lab, with the tree in `rootfs` and an empty folder `mount`.
@@ -55,31 +65,59 @@ impl Rootfs {
     pub fn lab_folder(&self) -> &Path {
         &self.lab
     }
+}
 
-    fn is_made_of(&self, wanted: &str) -> bool {
-        let stamp = fs::read_to_string(self.lab.join("rootfs").join(STAMP));
-        stamp.is_ok_and(|found| found == wanted) && self.lab.join("mount").is_dir()
+/// A tree in the folder of the lab.
+struct Tree {
+    lab: PathBuf,
+    name: String,
+    /// A release and its packages.
+    wanted: String,
+}
+
+impl Tree {
+    fn folder(&self) -> PathBuf {
+        self.lab.join(&self.name)
     }
 
-    fn make(&self, wanted: &str) -> Result<(), LabError> {
-        let (unfinished, finished) = (self.lab.join("rootfs.tmp"), self.lab.join("rootfs"));
-        let doing = "make the root file system of the lab's servers";
+    fn is_made(&self) -> bool {
+        fs::read_to_string(self.folder().join(STAMP)).is_ok_and(|found| found == self.wanted)
+    }
+
+    fn ensure(&self) -> Result<PathBuf, LabError> {
+        if self.is_made() {
+            return Ok(self.folder());
+        }
+        fs::create_dir_all(&self.lab).map_err(LabError::doing(PREPARE))?;
+        let lock = File::create(self.lab.join("lock")).map_err(LabError::doing(PREPARE))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| LabError::doing(PREPARE)(errno))?;
+        if !self.is_made() {
+            self.make()?;
+        }
+        Ok(self.folder())
+    }
+
+    fn make(&self) -> Result<(), LabError> {
+        let (unfinished, finished) = (self.folder().with_extension("tmp"), self.folder());
+        let doing = "make a root file system of the lab's servers";
         remove(&unfinished).and_then(|()| remove(&finished)).map_err(LabError::doing(doing))?;
-        bootstrap(&unfinished, wanted.split_whitespace().next().unwrap_or_default())?;
-        personalise(&unfinished, wanted).map_err(LabError::doing(doing))?;
+        let mut words = self.wanted.split_whitespace();
+        bootstrap(&unfinished, words.next().unwrap_or_default(), words.next().unwrap_or_default())?;
+        personalise(&unfinished, &self.wanted).map_err(LabError::doing(doing))?;
         fs::rename(&unfinished, &finished).map_err(LabError::doing(doing))
     }
 }
 
 /// Runs mmdebstrap in namespaces of its own, so that its mounts go when it is interrupted.
-fn bootstrap(target: &Path, release: &str) -> Result<(), LabError> {
+fn bootstrap(target: &Path, release: &str, packages: &str) -> Result<(), LabError> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.args([
         "mmdebstrap",
         "--quiet",
         "--variant=minbase",
-        &format!("--include={PACKAGES}"),
+        &format!("--include={packages}"),
         release,
     ]);
     let output = command

@@ -1,0 +1,9 @@
+//! The packages on whole hosts: booted by systemd, installed by dpkg or rpm. Run by `make hosts`, which builds the
+//! packages first; `make test` leaves these tests out and says so.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod agent;
+mod life;
+mod packages;
+mod rig;
+mod rpm;
