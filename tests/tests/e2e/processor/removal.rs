@@ -235,3 +235,24 @@ fn a_home_that_is_not_the_accounts_own_is_left() {
         host.exec(&["sh", "-c", "rm -rf /home/alice /srv/*"]).unwrap();
     }
 }
+
+/// Somebody makes an account of that name while useradd is failing.
+#[test]
+fn a_failed_add_user_takes_no_account_without_the_mark_back() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    host.exec(&["mv", "/usr/sbin/useradd", "/usr/sbin/useradd.real"]).unwrap();
+    let script =
+        "#!/bin/sh\nfor name; do :; done\n/usr/sbin/useradd.real -m -U \"$name\"\nexit 1\n";
+    host.write_file("/usr/sbin/useradd", script).unwrap();
+    host.exec(&["chmod", "755", "/usr/sbin/useradd"]).unwrap();
+    let refused = connector.add_user("alice", false);
+    expect_like(&refused, 500, "there is an account alice now that is not in the group");
+    expect_like(&refused, 500, "userdel alice");
+    assert!(line(&host, "/etc/passwd", "alice").is_some());
+    assert!(host.exists("/home/alice").unwrap());
+    expect_like(&connector.remove_user("alice"), 500, "alice");
+    assert!(line(&host, "/etc/passwd", "alice").is_some(), "it is not ours");
+}
