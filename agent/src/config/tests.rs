@@ -1,3 +1,5 @@
+//! Which source wins, what is refused, and that texts say what to do.
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

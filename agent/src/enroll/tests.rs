@@ -1,3 +1,5 @@
+//! Enrolment against a small HTTP server that answers from a script.
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

@@ -1,3 +1,5 @@
+//! The link as a table: each event in each state, and delays within their bounds.
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The pipe's messages: there and back, and everything else refused.
+
 use super::*;
 use bastio_protocol::{Action, MessageId, PublicKey, Status, Username};
 

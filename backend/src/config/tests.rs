@@ -1,3 +1,5 @@
+//! Which source wins, what is refused, and that texts say what to do.
+
 use super::*;
 
 fn parse(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config, ConfigError> {

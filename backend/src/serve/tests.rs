@@ -1,3 +1,5 @@
+//! The whole backend from its start to its stop, in a temporary state folder.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

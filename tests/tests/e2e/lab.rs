@@ -301,4 +301,3 @@ fn the_proxy_holds_everything_back_until_told_otherwise() {
     accepted.read_exact(&mut buffer).unwrap();
     assert_eq!(&buffer, b"late");
 }
-

@@ -1,3 +1,5 @@
+//! The processor's ends of the pipe: pieces, garbage, and a bounded queue.
+
 use std::time::Instant;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The work loop over a pipe, with accounts in memory.
+
 use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
