@@ -15,6 +15,7 @@ use bastio_tests::{Host, LabError, Running, World, binary};
 use thiserror::Error;
 
 mod footprint;
+mod journal;
 mod round_trip;
 
 /// Time for an agent to connect.
@@ -60,12 +61,13 @@ impl<'world> Fleet<'world> {
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);
     let result = match wanted.as_deref() {
-        None => round_trip::run().and_then(|()| footprint::run()),
+        None => round_trip::run().and_then(|()| journal::run()).and_then(|()| footprint::run()),
         Some("round-trip") => round_trip::run(),
+        Some("journal") => journal::run(),
         Some("footprint") => footprint::run(),
         Some(other) => {
             eprintln!(
-                "no benchmark {other:?}; there are: round-trip, footprint (none: all of them)"
+                "no benchmark {other:?}; there are: round-trip, journal, footprint (none: all of them)"
             );
             return ExitCode::from(2);
         }

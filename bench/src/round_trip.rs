@@ -126,7 +126,7 @@ fn write_floor(size: usize) -> std::io::Result<Vec<Duration>> {
 }
 
 /// A key line; the point need not be on the curve for sshd to read it.
-fn line(number: u32) -> String {
+pub fn line(number: u32) -> String {
     let mut blob = Vec::new();
     for field in [&b"ssh-ed25519"[..], &[number.to_be_bytes(); 8].concat()] {
         blob.extend(u32::try_from(field.len()).unwrap_or(0).to_be_bytes());
@@ -141,12 +141,13 @@ fn escaped_fingerprint(number: u32) -> String {
     text.replace('+', "%2B").replace('/', "%2F").replace(':', "%3A")
 }
 
-fn row(name: &str, times: &[Duration]) {
+/// Prints one line of a table.
+pub fn row(name: &str, times: &[Duration]) {
     let ms = |percent| percentile(times, percent).as_secs_f64() * 1e3;
     println!("{name:<44} {:>10.2} {:>10.2}", ms(50), ms(99));
 }
 
 /// Of sorted times.
-fn percentile(times: &[Duration], percent: usize) -> Duration {
+pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     times.get(times.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }
