@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use crate::config::DEFAULT_FILE;
 
 /// What `--version` shows: also the versions of the protocol with the backend.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 1)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol 2)");
 
 /// Keeps this server's accounts and keys as its backend says.
 #[derive(Debug, Parser)]

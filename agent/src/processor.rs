@@ -34,7 +34,7 @@ mod verify;
 pub use end_point::EndPoint;
 pub use run::{Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource, main};
 pub use stop::{Stop, StopHandle};
-pub use verify::{Obedience, SuccessionError};
+pub use verify::{Obedience, SuccessionError, forget_succession};
 
 /// Carries out actions, one after another.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use crate::config::{Secret, Settings};
 use crate::connector::lockdown::Identity;
 use crate::enroll::{self, Api, EnrollError, Enrolled, Enrolment};
 use crate::files;
+use crate::processor::forget_succession;
 
 /// The environment variable with an API key.
 const API_KEY: &str = "BASTIO_API_KEY";
@@ -36,6 +37,10 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
     }
     let present = settings.backend.as_ref();
     let done = enroll::enroll(&asked, &settings.file, &settings.agent_key, present)?;
+    forget_succession(&settings.state).map_err(|source| {
+        let path = settings.state.clone();
+        EnrollError::Write { path, source }
+    })?;
     tell(&done, settings);
     Ok(())
 }

@@ -175,6 +175,17 @@ impl Verifier {
     }
 }
 
+/// Forgets which key has taken the pinned one's place: another enrolment begins anew.
+///
+/// # Errors
+/// As the system says; a file that is not there is fine.
+pub fn forget_succession(state: &Path) -> io::Result<()> {
+    match std::fs::remove_file(state.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The answer to an order that is not obeyed: under the id in its payload, which is for nothing but
 /// this answer, or under one of our own.
 pub(super) fn refuse(order: &Order, refusal: &Refusal) -> FeedbackMessage {

@@ -101,9 +101,12 @@ impl Connector {
                 return Some(ToConnector::parse(&body).unwrap());
             }
             let mut piece = [0; 4096];
-            match self.socket.read(&mut piece).unwrap() {
-                0 => return None,
-                len => self.decoder.push(&piece[..len]),
+            match self.socket.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(len) => self.decoder.push(&piece[..len]),
+                // A socket closed with something unread in it ends with a reset.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
             }
         }
     }

@@ -131,6 +131,16 @@ fn a_key_that_took_over_is_obeyed_after_a_restart_and_the_old_one_is_not() {
 }
 
 #[test]
+fn an_enrolment_brings_the_pinned_key_back() {
+    let state = tempfile::tempdir().unwrap();
+    verifier(state.path()).obey_instead(key(2).verifying_key(), 9).unwrap();
+    for _ in 0..2 {
+        forget_succession(state.path()).unwrap();
+        assert_eq!(verifier(state.path()).key(), Some(key(1).verifying_key().fingerprint()));
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_no_reason_to_obey_the_old_key() {
     let state = tempfile::tempdir().unwrap();
     std::fs::write(state.path().join(FILE), "torn").unwrap();
