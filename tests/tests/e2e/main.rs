@@ -8,6 +8,7 @@
 mod faults;
 mod lab;
 mod main_job;
+mod orders;
 mod privileges;
 mod processor;
 mod v1;
