@@ -5,7 +5,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST ?= web-1
 
-.PHONY: help build demo demo-shell demo-stop test fmt bench packages hosts
+.PHONY: help build demo demo-shell demo-stop test fmt bench fuzz packages hosts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,7 @@ test: ## format check, lints, all tests (the end-to-end ones need root)
 	cargo nextest run --workspace --no-tests=fail
 	@if [ "$$(id -u)" -ne 0 ]; then \
 		echo; echo "*** NOT RUN: the end-to-end tests need root. As root: make test ***"; echo; fi
+	@echo "not run here: the packages on booted hosts (make hosts)"
 
 fmt: ## format the code
 	cargo fmt --all
@@ -65,3 +66,13 @@ hosts: packages ## the packages on whole booted hosts: enrol, reboot, upgrade, r
 	cargo build --workspace --bins
 	@$(BUILT)/bastio-lab prepare
 	cargo nextest run -p bastio-tests --test hosts --profile hosts
+
+SECONDS_EACH := $(or $(SECONDS),30)
+fuzz: ## fuzz every parser for SECONDS each (30); what is found stays in fuzz/artifacts
+	@command -v cargo-fuzz >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@fuzz/seed-corpus
+	@for target in $$(RUSTC_BOOTSTRAP=1 cargo fuzz list); do \
+		echo "fuzzing $$target for $(SECONDS_EACH) s"; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- \
+			-max_total_time=$(SECONDS_EACH) -print_final_stats=1 -verbosity=0 || exit 1; \
+	done

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod agent;
+mod backend;
 mod life;
 mod packages;
 mod rig;
