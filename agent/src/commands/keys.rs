@@ -79,7 +79,15 @@ fn tell(done: &Enrolled, settings: &Settings) {
     if let Err(missing) = Identity::find(&settings.user) {
         say(&format!("Before the agent can start: {missing}"));
     }
-    say("Next: bastio-agent start");
+    say(&format!("Next: {}", next_step()));
+}
+
+/// How the agent is started here: by systemd where the package put its units, by hand elsewhere.
+fn next_step() -> &'static str {
+    let has_unit = ["/usr/lib/systemd/system", "/lib/systemd/system"]
+        .iter()
+        .any(|folder| Path::new(folder).join("bastio-agent.service").exists());
+    if has_unit { "systemctl start bastio-agent" } else { "bastio-agent start" }
 }
 
 pub(super) fn generate(args: &GenerateKeyArgs, settings: &Settings) -> Result<(), CommandError> {
