@@ -88,7 +88,7 @@ pub struct EnrollArgs {
     #[command(flatten)]
     pub api_key: ApiKeyArgs,
     /// Refuse any other host key of the backend
-    #[arg(long, value_name = "SHA256:FINGERPRINT")]
+    #[arg(long, value_name = "SHA256:FINGERPRINT", value_parser = fingerprint)]
     pub host_key: Option<String>,
     /// The server's name at the backend [default: this host's name]
     #[arg(long)]
@@ -205,6 +205,15 @@ pub enum Output {
     Json,
 }
 
+/// A fingerprint as OpenSSH prints it: 32 bytes are 43 characters of base64.
+fn fingerprint(text: &str) -> Result<String, &'static str> {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+    match text.strip_prefix("SHA256:") {
+        Some(hash) if hash.len() == 43 && hash.chars().all(is_base64) => Ok(text.to_owned()),
+        _ => Err("a fingerprint is `SHA256:` and 43 characters, as `bastio status` shows it"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
@@ -234,6 +243,20 @@ mod tests {
         for line in [&["bastio-agent"][..], &["bastio-agent", "dance"], &["bastio-agent", "enroll"]]
         {
             assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_that_is_none_is_a_usage_error_and_no_alarm() {
+        let enroll = |host_key: &str| {
+            let line = ["bastio-agent", "enroll", "--backend", "http://b", "--api-key-file", "-"];
+            Cli::try_parse_from(line.into_iter().chain(["--host-key", host_key]))
+        };
+        assert!(enroll("SHA256:/YNEUo24S/W4NXRbQAm+g/KfWC0EHi4wk1MXkVQaUcI").is_ok());
+        for wrong in
+            ["eeebAF", "SHA256:", "SHA256:abc", "MD5:/YNEUo24S/W4NXRbQAm+g/KfWC0EHi4wk1MXkVQaUcI"]
+        {
+            assert_eq!(enroll(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
     }
 }
