@@ -273,6 +273,10 @@ impl BackendConnector {
                     self.in_hand += 1;
                     self.to_processor.push(&ToProcessor::Action(action));
                 }
+                Ok(Some(Heard::Host(host))) => {
+                    self.in_hand += 1;
+                    self.to_processor.push(&ToProcessor::Host(host));
+                }
                 Ok(Some(Heard::Order(order))) => {
                     self.in_hand += 1;
                     self.to_processor.push(&ToProcessor::Order(order));
@@ -336,6 +340,7 @@ impl BackendConnector {
                 self.in_hand = self.in_hand.saturating_sub(usize::from(self.ready));
                 self.outbox.push(Origin::Processor, message.to_frame());
             }
+            Some(ToConnector::Drift(_)) => {}
             Some(ToConnector::Answered) => {
                 debug!("an action was sent again; its answer is on its way");
                 self.in_hand = self.in_hand.saturating_sub(1);

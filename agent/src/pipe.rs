@@ -8,8 +8,8 @@
 //! the processor, the connector has its own on tokio.
 
 use bastio_protocol::{
-    ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageError, Netstring, NetstringError,
-    Order, V2_LIMIT,
+    ActionMessage, DriftMessage, FeedbackMessage, HostMessage, KeyPolicy, Message, MessageError,
+    Netstring, NetstringError, Order, V2_LIMIT,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -28,6 +28,8 @@ pub enum ToProcessor {
     /// An action to carry out; answered by exactly one [`ToConnector::Feedback`] or
     /// [`ToConnector::Answered`], in order.
     Action(ActionMessage),
+    /// Something to do for the whole server; answered as an action is.
+    Host(HostMessage),
     /// An order; nothing in it is to be believed before the processor has verified it. Answered as an action is.
     Order(Order),
     /// The link to the backend changed; stands before the actions of a new connection. Never answered.
@@ -49,6 +51,8 @@ pub enum ToConnector {
     Obeys(Obeys),
     /// The answer to one action.
     Feedback(FeedbackMessage),
+    /// Something that is managed was changed by others. For backends of version 2 alone; never confirmed.
+    Drift(DriftMessage),
     /// The action came again, and its feedback was handed over already.
     Answered,
     /// The processor takes no further action; every answer it owed stands before this.
@@ -141,6 +145,7 @@ impl ToProcessor {
         let message = match kind.as_str() {
             "action" => match Message::parse(body, &KeyPolicy::ANY)? {
                 Message::Action(action) => Self::Action(action),
+                Message::Host(host) => Self::Host(host),
                 Message::Feedback(_) => return Err(PipeError::UnknownKind(kind)),
             },
             "order" => Self::Order(Order::parse(body).ok_or(PipeError::UnknownKind(kind))??),
@@ -159,6 +164,7 @@ impl ToProcessor {
     pub fn to_json(&self) -> Vec<u8> {
         match self {
             Self::Action(action) => action.to_json(),
+            Self::Host(host) => host.to_json(),
             Self::Order(order) => order.to_json(),
             Self::Link(link) => control_json(&Control::Link { link: link.clone() }),
             Self::Delivered { count } => control_json(&Control::Delivered { count: *count }),
@@ -182,8 +188,9 @@ impl ToConnector {
         let message = match kind.as_str() {
             "feedback" => match Message::parse(body, &KeyPolicy::ANY)? {
                 Message::Feedback(feedback) => Self::Feedback(feedback),
-                Message::Action(_) => return Err(PipeError::UnknownKind(kind)),
+                Message::Action(_) | Message::Host(_) => return Err(PipeError::UnknownKind(kind)),
             },
+            "drift" => Self::Drift(DriftMessage::parse(body).ok_or(PipeError::UnknownKind(kind))??),
             "ready" => Self::Ready,
             "obeys" => match serde_json::from_slice(body)? {
                 Control::Obeys { obeys } => Self::Obeys(obeys),
@@ -201,6 +208,7 @@ impl ToConnector {
     pub fn to_json(&self) -> Vec<u8> {
         match self {
             Self::Feedback(feedback) => feedback.to_json(),
+            Self::Drift(drift) => drift.to_json(),
             Self::Obeys(obeys) => control_json(&Control::Obeys { obeys: obeys.clone() }),
             Self::Ready => control_json(&Control::Ready),
             Self::Answered => control_json(&Control::Answered),

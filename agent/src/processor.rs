@@ -63,6 +63,8 @@ impl Answer {
 /// Why an action was not carried out. The text is the feedback.
 #[derive(Debug, Error)]
 enum Failure {
+    #[error("not known")]
+    Unknown,
     #[error("{0} does not exist")]
     Absent(Username),
     #[error(
@@ -101,8 +103,17 @@ impl<A: Accounts> Processor<A> {
         let answer = self.look_up(name).and_then(|account| match (&message.action, account) {
             (Action::AddUser { sudo }, None) => self.create(name, *sudo),
             (Action::AddUser { sudo }, Some(account)) => self.bring_in_line(&account, *sudo),
-            (Action::RemoveUser, None) => Ok(Answer::unchanged(format!("{name} does not exist"))),
-            (Action::RemoveUser, Some(account)) => self.remove(&account),
+            (Action::RemoveUser { .. }, None) => {
+                Ok(Answer::unchanged(format!("{name} does not exist")))
+            }
+            (Action::RemoveUser { .. }, Some(account)) => self.remove(&account),
+            (
+                Action::SetUser { .. }
+                | Action::LockUser
+                | Action::UnlockUser
+                | Action::EndSessions,
+                _,
+            ) => Err(Failure::Unknown),
             (_, None) => Err(Failure::Absent(name.clone())),
             (Action::UpdateUser { sudo }, Some(account)) => self.update(&account, *sudo),
             (Action::AddKey { public_key }, Some(account)) => self.add_key(&account, public_key),
@@ -231,7 +242,7 @@ fn log(message: &ActionMessage, answer: &Answer) {
         Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
             Some(public_key.fingerprint())
         }
-        Action::AddUser { .. } | Action::RemoveUser | Action::UpdateUser { .. } => None,
+        _ => None,
     };
     let (mid, action, user) = (message.mid.text(), message.action.name(), &message.username);
     let (status, key) = (answer.status.code(), key.as_deref());

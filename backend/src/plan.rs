@@ -117,13 +117,14 @@ pub fn confirm(accounts: &mut Accounts, step: &Step) {
         Action::AddUser { sudo } | Action::UpdateUser { sudo } => {
             accounts.entry(step.login.clone()).or_default().sudo = *sudo;
         }
-        Action::RemoveUser => {
+        Action::RemoveUser { .. } => {
             accounts.remove(&step.login);
         }
         Action::AddKey { public_key } => {
             let account = accounts.entry(step.login.clone()).or_default();
             account.keys.insert(public_key.clone());
         }
+        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {}
         Action::RemoveKey { public_key } => {
             if let Some(account) = accounts.get_mut(&step.login) {
                 account.keys.remove(public_key);
@@ -137,8 +138,9 @@ pub fn confirm(accounts: &mut Accounts, step: &Step) {
 #[must_use]
 pub fn difference(desired: &Accounts, projected: &Accounts) -> Vec<Step> {
     let gone = projected.keys().filter(|login| !desired.contains_key(*login));
-    let mut steps: Vec<Step> =
-        gone.map(|login| Step { login: login.clone(), action: Action::RemoveUser }).collect();
+    let mut steps: Vec<Step> = gone
+        .map(|login| Step { login: login.clone(), action: Action::RemoveUser { removal: None } })
+        .collect();
     for (login, wanted) in desired {
         let actions = match projected.get(login) {
             None => create(wanted),
@@ -188,7 +190,7 @@ pub fn revise(desired: &Accounts, projected: &Accounts, unsent: &[Step]) -> Revi
         revised.add.extend(add);
     }
     revised.drop.sort_unstable();
-    revised.add.sort_by_key(|step| step.action != Action::RemoveUser);
+    revised.add.sort_by_key(|step| !matches!(step.action, Action::RemoveUser { .. }));
     revised
 }
 

@@ -159,5 +159,5 @@ pub(crate) fn new_user(name: &str, keys: &[PublicKey], on: &str, sudo: bool) -> 
 }
 
 pub(crate) fn feedback(mid: &str, status: Status, text: &str) -> FeedbackMessage {
-    FeedbackMessage { mid: MessageId::from(mid), status, feedback: text.to_owned() }
+    FeedbackMessage { mid: MessageId::from(mid), status, feedback: text.to_owned(), detail: None }
 }

@@ -4,9 +4,13 @@
 //! This room is pure. It must not know files, sockets, clocks, randomness, accounts or any
 //! async runtime: bytes and values go in, values and bytes come out.
 
+mod account;
 pub mod api;
+mod detail;
 mod hello;
+mod host;
 mod key_file;
+mod key_options;
 mod message;
 mod message_id;
 mod netstring;
@@ -15,11 +19,21 @@ mod public_key;
 mod replacement;
 mod signing;
 mod ssh_blob;
+mod sudo_policy;
 mod target;
 mod username;
 
+pub use account::{
+    AbsolutePath, AccountFieldError, AccountSpec, Comment, GroupName, KeyGrant, Removal, Sudo,
+    WantedAccount,
+};
+pub use detail::{
+    ChangeKind, ChangeNote, Detail, FailureNote, FoundGroup, FoundKey, FoundUser, HostReport,
+};
 pub use hello::{AgentHello, BackendHello, Facts, V2, V2_LIMIT};
+pub use host::{DriftMessage, HostMessage, HostRequest, WantedState};
 pub use key_file::{Change, KeyFile, KeyLine};
+pub use key_options::{KeyOptions, KeyOptionsError};
 pub use message::{
     Action, ActionMessage, FeedbackMessage, Message, MessageError, MessageFault, Status,
 };
@@ -29,5 +43,6 @@ pub use order::{Order, Payload, PayloadError, ServerId, ServerIdError};
 pub use public_key::{Algorithm, KeyPolicy, PublicKey, PublicKeyError};
 pub use replacement::{REPLACE_NAMESPACE, replacement_text};
 pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
+pub use sudo_policy::{SudoPolicy, SudoPolicyError};
 pub use target::{Requirement, ServerName, Target, TargetError, parse_label};
 pub use username::{Username, UsernameError};

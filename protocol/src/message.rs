@@ -1,4 +1,4 @@
-//! Messages of version 1 of the wire: the five actions and their feedback, as JSON.
+//! Messages as JSON: the five actions of version 1, those that version 2 adds, and their feedback.
 //!
 //! This file must not know frames, queues or accounts. Texts that cannot be parsed keep their
 //! message id, so that whoever reads them can answer.
@@ -6,19 +6,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::{
-    KeyPolicy, MessageId, MessageIdError, PublicKey, PublicKeyError, Username, UsernameError,
+    Detail, HostMessage, HostRequest, KeyPolicy, MessageId, MessageIdError, PublicKey,
+    PublicKeyError, Removal, Username, UsernameError, WantedAccount,
 };
 
-/// Any message of version 1.
+/// Any message but hellos, orders and drift.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Backend to agent.
+    /// Backend to agent, about one account.
     Action(ActionMessage),
+    /// Backend to agent, about the whole server (version 2).
+    Host(HostMessage),
     /// Agent to backend.
     Feedback(FeedbackMessage),
 }
@@ -34,7 +38,7 @@ pub struct ActionMessage {
     pub action: Action,
 }
 
-/// The five actions of version 1.
+/// The five actions of version 1, and what version 2 adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Make the account; with sudo rights or without.
@@ -42,8 +46,11 @@ pub enum Action {
         /// Whether the account may use sudo.
         sudo: bool,
     },
-    /// Remove the account with its home.
-    RemoveUser,
+    /// Remove the account.
+    RemoveUser {
+        /// What becomes of it and its home; the server's own rule when absent (version 2).
+        removal: Option<Removal>,
+    },
     /// Give or take sudo rights.
     UpdateUser {
         /// Whether the account may use sudo.
@@ -59,6 +66,17 @@ pub enum Action {
         /// The key; compared by its blob, never by its comment.
         public_key: PublicKey,
     },
+    /// Make the account exactly this, whatever it was before (version 2).
+    SetUser {
+        /// All of it.
+        wanted: Box<WantedAccount>,
+    },
+    /// Let nobody in as this account, and keep everything else (version 2).
+    LockUser,
+    /// Undo a lock (version 2).
+    UnlockUser,
+    /// End the account's sessions and processes (version 2).
+    EndSessions,
 }
 
 /// The agent's answer to one action.
@@ -71,6 +89,9 @@ pub struct FeedbackMessage {
     pub status: Status,
     /// One text for people.
     pub feedback: String,
+    /// The same for programs (version 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
 }
 
 /// How an action ended.
@@ -106,8 +127,11 @@ pub enum MessageFault {
     /// `type` is absent or none of `action`, `feedback`.
     #[error("the type of a message is \"action\" or \"feedback\"")]
     UnknownType,
-    /// `action` is absent or none of the five.
-    #[error("unknown action; known are add-user, remove-user, update-user, add-key, remove-key")]
+    /// `action` is absent or unknown.
+    #[error(
+        "unknown action; known are add-user, remove-user, update-user, add-key, remove-key, \
+         set-user, lock-user, unlock-user, end-sessions, sync, report-state"
+    )]
     UnknownAction,
     /// No usable `mid`.
     #[error(transparent)]
@@ -129,6 +153,14 @@ pub enum MessageFault {
     /// `public_key` is no key that may be used.
     #[error("public_key: {0}")]
     PublicKey(#[from] PublicKeyError),
+    /// A member's content is not understood, or there is more in it than this program knows.
+    #[error("{member}: {reason}")]
+    Content {
+        /// The member's name.
+        member: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `status` is none of 200, 300, 400, 500.
     #[error("a status is one of 200, 300, 400, 500")]
     UnknownStatus,
@@ -153,28 +185,32 @@ impl ActionMessage {
     /// The JSON body of this message.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let (action, sudo, public_key) = match &self.action {
-            Action::AddUser { sudo } => ("add-user", Some(*sudo), None),
-            Action::RemoveUser => ("remove-user", None, None),
-            Action::UpdateUser { sudo } => ("update-user", Some(*sudo), None),
-            Action::AddKey { public_key } => ("add-key", None, Some(public_key.to_string())),
-            Action::RemoveKey { public_key } => ("remove-key", None, Some(public_key.to_string())),
-        };
-        let wire = WireAction {
+        let mut wire = WireAction {
             kind: "action",
             mid: &self.mid,
-            action,
+            action: self.action.name(),
             username: &self.username,
-            sudo,
-            public_key,
+            sudo: None,
+            public_key: None,
+            wanted: None,
+            removal: None,
         };
+        match &self.action {
+            Action::AddUser { sudo } | Action::UpdateUser { sudo } => wire.sudo = Some(*sudo),
+            Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
+                wire.public_key = Some(public_key.to_string());
+            }
+            Action::SetUser { wanted } => wire.wanted = Some(wanted),
+            Action::RemoveUser { removal } => wire.removal = *removal,
+            Action::LockUser | Action::UnlockUser | Action::EndSessions => {}
+        }
         serde_json::to_vec(&wire).expect("strings, booleans and checked raw JSON always serialise")
     }
 
     /// The answer to this message.
     #[must_use]
     pub fn reply(&self, status: Status, feedback: impl Into<String>) -> FeedbackMessage {
-        FeedbackMessage { mid: self.mid.clone(), status, feedback: feedback.into() }
+        FeedbackMessage { mid: self.mid.clone(), status, feedback: feedback.into(), detail: None }
     }
 }
 
@@ -184,10 +220,14 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::AddUser { .. } => "add-user",
-            Self::RemoveUser => "remove-user",
+            Self::RemoveUser { .. } => "remove-user",
             Self::UpdateUser { .. } => "update-user",
             Self::AddKey { .. } => "add-key",
             Self::RemoveKey { .. } => "remove-key",
+            Self::SetUser { .. } => "set-user",
+            Self::LockUser => "lock-user",
+            Self::UnlockUser => "unlock-user",
+            Self::EndSessions => "end-sessions",
         }
     }
 }
@@ -257,6 +297,10 @@ struct WireAction<'a> {
     sudo: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<&'a WantedAccount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removal: Option<Removal>,
 }
 
 /// The members of a JSON object, each still unparsed.
@@ -273,22 +317,48 @@ impl<'a> Members<'a> {
 
     fn message(&self, mid: MessageId, policy: &KeyPolicy) -> Result<Message, MessageFault> {
         match self.string("type").map_err(|_| MessageFault::UnknownType)?.as_str() {
-            "action" => self.action(mid, policy).map(Message::Action),
+            "action" => self.action_or_host(mid, policy),
             "feedback" => self.feedback(mid).map(Message::Feedback),
             _ => Err(MessageFault::UnknownType),
         }
     }
 
-    fn action(&self, mid: MessageId, policy: &KeyPolicy) -> Result<ActionMessage, MessageFault> {
+    fn action_or_host(&self, mid: MessageId, policy: &KeyPolicy) -> Result<Message, MessageFault> {
         let name = self.string("action").map_err(|_| MessageFault::UnknownAction)?;
+        let request = match name.as_str() {
+            "sync" => {
+                let wanted =
+                    self.content("wanted")?.ok_or(MessageFault::MissingMember("wanted"))?;
+                HostRequest::Sync { wanted, dry_run: self.flag("dry_run")? }
+            }
+            "report-state" => HostRequest::ReportState,
+            name => return self.action(mid, name, policy).map(Message::Action),
+        };
+        Ok(Message::Host(HostMessage { mid, request }))
+    }
+
+    fn action(
+        &self,
+        mid: MessageId,
+        name: &str,
+        policy: &KeyPolicy,
+    ) -> Result<ActionMessage, MessageFault> {
         let username = Username::parse(&self.string("username")?)?;
-        let action = match name.as_str() {
+        let action = match name {
             "add-user" => Action::AddUser { sudo: self.boolean("sudo")? },
-            "remove-user" => Action::RemoveUser,
+            "remove-user" => Action::RemoveUser { removal: self.content("removal")? },
             "update-user" => Action::UpdateUser { sudo: self.boolean("sudo")? },
             "add-key" => Action::AddKey { public_key: self.public_key(policy)? },
             // A key that policy forbids must still be removable.
             "remove-key" => Action::RemoveKey { public_key: self.public_key(&KeyPolicy::ANY)? },
+            "set-user" => {
+                let wanted =
+                    self.content("wanted")?.ok_or(MessageFault::MissingMember("wanted"))?;
+                Action::SetUser { wanted }
+            }
+            "lock-user" => Action::LockUser,
+            "unlock-user" => Action::UnlockUser,
+            "end-sessions" => Action::EndSessions,
             _ => return Err(MessageFault::UnknownAction),
         };
         Ok(ActionMessage { mid, username, action })
@@ -297,7 +367,8 @@ impl<'a> Members<'a> {
     fn feedback(&self, mid: MessageId) -> Result<FeedbackMessage, MessageFault> {
         let code: u16 = self.member("status", "an integer")?;
         let status = Status::try_from(code).map_err(|_| MessageFault::UnknownStatus)?;
-        Ok(FeedbackMessage { mid, status, feedback: self.string("feedback")? })
+        let detail = self.content("detail")?;
+        Ok(FeedbackMessage { mid, status, feedback: self.string("feedback")?, detail })
     }
 
     fn public_key(&self, policy: &KeyPolicy) -> Result<PublicKey, MessageFault> {
@@ -306,6 +377,23 @@ impl<'a> Members<'a> {
 
     fn string(&self, member: &'static str) -> Result<String, MessageFault> {
         self.member(member, "a string")
+    }
+
+    /// An optional member with members of its own, which are closed.
+    fn content<T: DeserializeOwned>(
+        &self,
+        member: &'static str,
+    ) -> Result<Option<T>, MessageFault> {
+        let Some(raw) = self.0.get(member) else { return Ok(None) };
+        let parsed = serde_json::from_str(raw.get());
+        parsed
+            .map(Some)
+            .map_err(|error| MessageFault::Content { member, reason: error.to_string() })
+    }
+
+    /// An optional `true` or `false`.
+    fn flag(&self, member: &'static str) -> Result<bool, MessageFault> {
+        if self.0.contains_key(member) { self.boolean(member) } else { Ok(false) }
     }
 
     fn boolean(&self, member: &'static str) -> Result<bool, MessageFault> {

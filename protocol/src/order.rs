@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use crate::signing::{Signature, SigningKey, VerifyingKey};
 use crate::{
-    ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageError, MessageFault, MessageId,
-    Status,
+    ActionMessage, FeedbackMessage, HostMessage, KeyPolicy, Message, MessageError, MessageFault,
+    MessageId, Status,
 };
 
 /// What is signed begins with this, so that no other use of the key can be taken for an order.
@@ -58,6 +58,8 @@ enum OrderKind {
 pub enum Payload {
     /// An action.
     Action(ActionMessage),
+    /// Something for the whole server.
+    Host(HostMessage),
     /// From now on another key signs.
     RotateKey {
         /// Echoed by the feedback.
@@ -205,6 +207,7 @@ impl Order {
         } else {
             match Message::parse(body, &KeyPolicy::ANY)? {
                 Message::Action(action) => Payload::Action(action),
+                Message::Host(host) => Payload::Host(host),
                 Message::Feedback(_) => return Err(PayloadError::NoAction),
             }
         };
@@ -247,6 +250,7 @@ impl Payload {
     pub fn mid(&self) -> &MessageId {
         match self {
             Self::Action(action) => &action.mid,
+            Self::Host(host) => &host.mid,
             Self::RotateKey { mid, .. } => mid,
         }
     }
@@ -254,12 +258,13 @@ impl Payload {
     /// The answer to it.
     #[must_use]
     pub fn reply(&self, status: Status, feedback: impl Into<String>) -> FeedbackMessage {
-        FeedbackMessage { mid: self.mid().clone(), status, feedback: feedback.into() }
+        FeedbackMessage { mid: self.mid().clone(), status, feedback: feedback.into(), detail: None }
     }
 
     fn to_json(&self) -> String {
         let bytes = match self {
             Self::Action(action) => action.to_json(),
+            Self::Host(host) => host.to_json(),
             Self::RotateKey { mid, key } => {
                 let mid = serde_json::from_str(mid.as_json()).expect("a mid is JSON");
                 let wire = WireRotation { kind: ROTATE.to_owned(), mid, key: *key };

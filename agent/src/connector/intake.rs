@@ -2,8 +2,8 @@
 //! no action is answered; broken frames end the connection. This file must not know sockets.
 
 use bastio_protocol::{
-    ActionMessage, BackendHello, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
-    NetstringDecoder, NetstringError, Order, Status, V1_LIMIT, V2, V2_LIMIT,
+    ActionMessage, BackendHello, FeedbackMessage, HostMessage, KeyPolicy, Message, MessageError,
+    MessageId, NetstringDecoder, NetstringError, Order, Status, V1_LIMIT, V2, V2_LIMIT,
 };
 
 use crate::chance;
@@ -15,6 +15,8 @@ pub(super) enum Heard {
     Hello(BackendHello),
     /// For the processor.
     Action(ActionMessage),
+    /// For the processor, about the whole server.
+    Host(HostMessage),
     /// For the processor, which alone can tell whether to believe it.
     Order(Order),
     /// No action; this is the answer.
@@ -75,6 +77,7 @@ impl Intake {
         }
         Ok(Some(match Message::parse(&body, &KeyPolicy::ANY) {
             Ok(Message::Action(action)) => Heard::Action(action),
+            Ok(Message::Host(host)) => Heard::Host(host),
             Ok(Message::Feedback(_)) => Heard::Feedback,
             Err(error) => Heard::Refused(refusal(error)),
         }))
@@ -85,14 +88,14 @@ impl Intake {
 fn no_order(error: &serde_json::Error) -> FeedbackMessage {
     let feedback = format!("an order that cannot be read: {error}; nothing was done");
     let mid = MessageId::from_number(chance::number());
-    FeedbackMessage { mid, status: Status::Failed, feedback }
+    FeedbackMessage { mid, status: Status::Failed, feedback, detail: None }
 }
 
 /// The answer to a message that is none; with an id of its own when the message has no usable one.
 fn refusal(error: MessageError) -> FeedbackMessage {
     let feedback = error.to_string();
     let mid = error.mid.unwrap_or_else(|| MessageId::from_number(chance::number()));
-    FeedbackMessage { mid, status: Status::Failed, feedback }
+    FeedbackMessage { mid, status: Status::Failed, feedback, detail: None }
 }
 
 #[cfg(test)]

@@ -105,6 +105,7 @@ impl BackendSession {
             if let Some(body) = self.decoder.next_body().unwrap() {
                 match Message::parse(&body, &KeyPolicy::ANY).unwrap() {
                     Message::Feedback(feedback) => return feedback,
+                    Message::Host(host) => panic!("an agent sent {host:?}"),
                     Message::Action(action) => panic!("an agent sent {action:?}"),
                 }
             }
@@ -225,7 +226,7 @@ fn action(mid: u64) -> ActionMessage {
     ActionMessage {
         mid: MessageId::from_number(mid),
         username: Username::parse("alice").unwrap(),
-        action: Action::RemoveUser,
+        action: Action::RemoveUser { removal: None },
     }
 }
 

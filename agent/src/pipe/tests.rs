@@ -35,7 +35,7 @@ fn everything_sent_to_the_processor_arrives_equal() {
     for message in [
         action(Action::AddUser { sudo: true }),
         action(Action::AddUser { sudo: false }),
-        action(Action::RemoveUser),
+        action(Action::RemoveUser { removal: None }),
         action(Action::UpdateUser { sudo: true }),
         action(Action::AddKey { public_key: key() }),
         action(Action::RemoveKey { public_key: key() }),
@@ -54,6 +54,7 @@ fn everything_sent_to_the_connector_arrives_equal() {
         mid: MessageId::from_number(7),
         status: Status::Failed,
         feedback: "no\nway: é".into(),
+        detail: None,
     };
     for message in [
         ToConnector::Feedback(feedback),

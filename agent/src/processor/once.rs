@@ -147,8 +147,16 @@ impl<A: Accounts> Once<A> {
 
 fn closes_access(action: &Action) -> bool {
     match action {
-        Action::RemoveUser | Action::RemoveKey { .. } | Action::UpdateUser { sudo: false } => true,
-        Action::AddUser { .. } | Action::AddKey { .. } | Action::UpdateUser { sudo: true } => false,
+        Action::RemoveUser { .. }
+        | Action::RemoveKey { .. }
+        | Action::UpdateUser { sudo: false }
+        | Action::LockUser
+        | Action::EndSessions => true,
+        Action::AddUser { .. }
+        | Action::AddKey { .. }
+        | Action::UpdateUser { sudo: true }
+        | Action::SetUser { .. }
+        | Action::UnlockUser => false,
     }
 }
 

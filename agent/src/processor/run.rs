@@ -237,6 +237,13 @@ impl<A: Accounts> Service<A> {
                 Some(ToProcessor::Order(order)) if !self.obey(&order, end_point) => {
                     return Ended::ConnectorGone;
                 }
+                Some(ToProcessor::Host(host)) => {
+                    let answer = host.reply(bastio_protocol::Status::Failed, "not known");
+                    let outcome = self.once.reply(answer);
+                    if !self.hand_over(outcome, end_point) {
+                        return Ended::ConnectorGone;
+                    }
+                }
                 Some(ToProcessor::Action(_) | ToProcessor::Order(_)) | None => {}
             }
             self.beat();

@@ -278,25 +278,34 @@ fn update_user_ends_as_asked() {
 #[test]
 fn remove_user_closes_ends_and_deletes_in_this_order() {
     let all = ["close_access", "end_processes", "delete"];
-    check(Fake::ours(), Action::RemoveUser, 200, "alice was removed successfully", &all);
+    check(
+        Fake::ours(),
+        Action::RemoveUser { removal: None },
+        200,
+        "alice was removed successfully",
+        &all,
+    );
     let home_fate = Some(HomeFate::Left("/home/alice belongs to uid 0".to_owned()));
     let left = Fake { home_fate, ..Fake::ours() };
     let text = "alice was removed successfully; its home was left: /home/alice belongs to uid 0";
-    check(left, Action::RemoveUser, 200, text, &all);
-    check(Fake::default(), Action::RemoveUser, 300, "alice does not exist", &[]);
+    check(left, Action::RemoveUser { removal: None }, 200, text, &all);
+    check(Fake::default(), Action::RemoveUser { removal: None }, 300, "alice does not exist", &[]);
 }
 
 #[test]
 fn a_removal_that_fails_leaves_access_closed_and_says_so() {
     for fails in ["end_processes", "delete"] {
         let fake = Fake { fails: Cell::new(Some(fails)), ..Fake::ours() };
-        let (status, text, _, mut processor) = process(fake, Action::RemoveUser);
+        let (status, text, _, mut processor) = process(fake, Action::RemoveUser { removal: None });
         assert_eq!(status, 500, "{text}");
         assert!(text.starts_with("access of alice is closed, but"), "{text}");
         assert!(processor.accounts.accounts.borrow()["alice"].closed);
         // The same again, with the cause gone, ends as it should have.
         processor.accounts.fails.set(None);
-        assert_eq!(processor.process(&message(Action::RemoveUser)).status, Status::Done);
+        assert_eq!(
+            processor.process(&message(Action::RemoveUser { removal: None })).status,
+            Status::Done
+        );
     }
 }
 
@@ -337,7 +346,7 @@ fn every_action() -> [Action; 7] {
         add_user(true),
         update_user(false),
         update_user(true),
-        Action::RemoveUser,
+        Action::RemoveUser { removal: None },
         add_key(),
         remove_key(),
     ]
@@ -368,7 +377,7 @@ fn a_failing_tool_is_answered_with_its_words() {
     for (fails, action) in [
         ("create", add_user(false)),
         ("join", update_user(true)),
-        ("close_access", Action::RemoveUser),
+        ("close_access", Action::RemoveUser { removal: None }),
         ("insert_key", add_key()),
     ] {
         let fake = if fails == "create" { Fake::default() } else { Fake::ours() };

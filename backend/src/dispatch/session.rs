@@ -347,7 +347,7 @@ impl Session {
     /// an account that was never confirmed is not tried again, see [`crate::plan`].
     async fn suspect(&self, db: &mut Connection, failed: &ActionMessage) -> Result<(), StoreError> {
         let login = &failed.username;
-        if failed.action != Action::RemoveUser {
+        if !matches!(failed.action, Action::RemoveUser { .. }) {
             return store::suspects::add(db, self.server.id, &step(failed.clone())).await;
         }
         if !store::suspects::give_up(db, self.server.id, login).await? {
@@ -385,7 +385,7 @@ impl Session {
     /// The original's remove-user answers 500 for a missing mail spool although the account is
     /// gone; asked again, it says 300 when it is and 500 when it is not.
     fn wants_second_try(&self, known: &KnownAction, status: Status) -> bool {
-        let removes = known.action.message.action == Action::RemoveUser;
+        let removes = matches!(known.action.message.action, Action::RemoveUser { .. });
         self.info.legacy && removes && !status.is_success() && known.action.tries < 2
     }
 

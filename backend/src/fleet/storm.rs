@@ -175,7 +175,9 @@ impl Storm {
             let step = done_by(action);
             if *answer != Answer::Failed {
                 plan::confirm(&mut self.real[server], &step);
-            } else if action.action == Action::RemoveUser && !self.confirmed(server, &step).await {
+            } else if matches!(action.action, Action::RemoveUser { .. })
+                && !self.confirmed(server, &step).await
+            {
                 // What an agent refuses to remove is a stranger's: nothing of ours was there.
                 self.real[server].remove(&step.login);
             }

@@ -28,11 +28,12 @@ fn words(steps: &[Step]) -> Vec<String> {
     let word = |step: &Step| match &step.action {
         Action::AddUser { sudo } => format!("add-user {} {sudo}", step.login),
         Action::UpdateUser { sudo } => format!("update-user {} {sudo}", step.login),
-        Action::RemoveUser => format!("remove-user {}", step.login),
+        Action::RemoveUser { .. } => format!("remove-user {}", step.login),
         Action::AddKey { public_key } => format!("add-key {} {}", step.login, public_key.comment()),
         Action::RemoveKey { public_key } => {
             format!("remove-key {} {}", step.login, public_key.comment())
         }
+        other => format!("{} {}", other.name(), step.login),
     };
     steps.iter().map(word).collect()
 }
@@ -150,7 +151,10 @@ proptest! {
         for (login, suspect) in &suspects {
             let told = |action: Action| steps.contains(&Step { login: login.clone(), action });
             match (wanted.get(login), present.get(login)) {
-                (None, _) => prop_assert!(told(Action::RemoveUser)),
+                (None, _) => {
+                    let goes = told(Action::RemoveUser { removal: None });
+                    prop_assert!(goes, "{login} does not go");
+                }
                 (Some(wanted), None) => {
                     let comes = told(Action::AddUser { sudo: wanted.sudo });
                     prop_assert!(comes, "{login} does not come first");
@@ -189,7 +193,7 @@ proptest! {
         for step in difference(&wanted, &present) {
             let known = present.contains_key(&step.login);
             prop_assert!(known || wanted.contains_key(&step.login));
-            let takes = matches!(step.action, Action::RemoveUser | Action::RemoveKey { .. });
+            let takes = matches!(step.action, Action::RemoveUser { .. } | Action::RemoveKey { .. });
             prop_assert!(known || !takes);
         }
     }

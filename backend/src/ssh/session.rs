@@ -363,7 +363,7 @@ impl Owner {
             }
             match Message::parse(&body, &KeyPolicy::ANY).map_err(Garbage::from)? {
                 Message::Feedback(feedback) => self.answered(&feedback).await?,
-                Message::Action(_) => return Err(Garbage::Action.into()),
+                Message::Action(_) | Message::Host(_) => return Err(Garbage::Action.into()),
             }
         }
         Ok(())

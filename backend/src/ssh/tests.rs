@@ -86,7 +86,10 @@ impl Backend {
             .map(|mid| {
                 let username = Username::parse(&format!("user{mid}")).unwrap();
                 let mid = MessageId::from_number(mid);
-                (server, ActionMessage { mid, username, action: Action::RemoveUser })
+                (
+                    server,
+                    ActionMessage { mid, username, action: Action::RemoveUser { removal: None } },
+                )
             })
             .collect();
         let mut tx = self.store.write().await.unwrap();
@@ -147,6 +150,7 @@ impl Agent {
         let body = Netstring::parse(&packet, V1_LIMIT).expect("not one netstring in one packet");
         match Message::parse(&body, &KeyPolicy::default()).unwrap() {
             Message::Action(action) => action,
+            Message::Host(_) => panic!("nobody asked for that"),
             Message::Feedback(_) => panic!("a backend sends no feedback"),
         }
     }
@@ -178,7 +182,9 @@ impl Agent {
 fn feedback(mid: u64) -> Vec<u8> {
     let mid = MessageId::from_number(mid);
     let feedback = "there is no such account".to_owned();
-    Netstring::compose(&FeedbackMessage { mid, status: Status::Unchanged, feedback }.to_json())
+    Netstring::compose(
+        &FeedbackMessage { mid, status: Status::Unchanged, feedback, detail: None }.to_json(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,7 +348,7 @@ async fn garbage_ends_the_session_and_loses_nothing() {
     let action = ActionMessage {
         mid: MessageId::from_number(7),
         username: Username::parse("root").unwrap(),
-        action: Action::RemoveUser,
+        action: Action::RemoveUser { removal: None },
     };
     let garbage = [
         b"hello".to_vec(),
@@ -390,6 +396,7 @@ async fn largest_feedback_is_taken() {
         mid: MessageId::from_number(1),
         status: Status::Unchanged,
         feedback: String::new(),
+        detail: None,
     };
     answer.feedback = "x".repeat(FEEDBACK_LIMIT - answer.to_json().len());
     let body = answer.to_json();

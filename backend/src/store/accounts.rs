@@ -63,9 +63,12 @@ pub async fn confirm(db: &mut Connection, server: ServerId, step: &Step) -> Resu
     match &step.action {
         Action::AddUser { sudo } => set_sudo(db, server, &step.login, *sudo, false).await,
         Action::UpdateUser { sudo } => set_sudo(db, server, &step.login, *sudo, true).await,
-        Action::RemoveUser => remove(db, server, &step.login).await,
+        Action::RemoveUser { .. } => remove(db, server, &step.login).await,
         Action::AddKey { public_key } => add_key(db, server, &step.login, public_key).await,
         Action::RemoveKey { public_key } => remove_key(db, server, &step.login, public_key).await,
+        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {
+            Ok(())
+        }
     }
 }
 

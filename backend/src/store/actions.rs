@@ -365,7 +365,9 @@ pub fn step(message: ActionMessage) -> Step {
 fn queued_action((id, message, tries): QueuedColumns) -> Result<QueuedAction, StoreError> {
     match Message::parse(message.as_bytes(), &KeyPolicy::ANY) {
         Ok(Message::Action(message)) => Ok(QueuedAction { id, message, tries: count(tries) }),
-        Ok(Message::Feedback(_)) | Err(_) => Err(StoreError::Corrupt { what: "a queued action" }),
+        Ok(Message::Feedback(_) | Message::Host(_)) | Err(_) => {
+            Err(StoreError::Corrupt { what: "a queued action" })
+        }
     }
 }
 

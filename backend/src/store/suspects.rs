@@ -29,9 +29,13 @@ pub async fn add(db: &mut Connection, server: ServerId, failed: &Step) -> Result
             let gift = public_key.fingerprint();
             insert(db, server, &failed.login, &gift, Some(public_key)).await
         }
-        Action::UpdateUser { sudo: false } | Action::RemoveUser | Action::RemoveKey { .. } => {
-            Ok(())
-        }
+        Action::UpdateUser { sudo: false }
+        | Action::RemoveUser { .. }
+        | Action::RemoveKey { .. }
+        | Action::SetUser { .. }
+        | Action::LockUser
+        | Action::UnlockUser
+        | Action::EndSessions => Ok(()),
     }
 }
 
@@ -53,12 +57,15 @@ pub async fn resolve(
         Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
             delete(db, server, login, &public_key.fingerprint()).await
         }
-        Action::RemoveUser => {
+        Action::RemoveUser { .. } => {
             sqlx::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2")
                 .bind(server)
                 .bind(login.as_str())
                 .execute(db)
                 .await?;
+            Ok(())
+        }
+        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {
             Ok(())
         }
     }

@@ -107,9 +107,9 @@ async fn the_database_confirms_as_the_plan_does() {
         ("alice", Action::RemoveKey { public_key: key(9) }),
         ("carol", Action::UpdateUser { sudo: true }),
         ("alice", Action::AddUser { sudo: false }),
-        ("bob", Action::RemoveUser),
+        ("bob", Action::RemoveUser { removal: None }),
         ("dave", Action::RemoveKey { public_key: key(3) }),
-        ("bob", Action::RemoveUser),
+        ("bob", Action::RemoveUser { removal: None }),
         ("carol", Action::UpdateUser { sudo: false }),
     ];
     let mut expected = Accounts::new();

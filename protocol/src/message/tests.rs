@@ -43,6 +43,7 @@ fn variant(fault: &MessageFault) -> &'static str {
         MessageFault::WrongType { .. } => "wrong-type",
         MessageFault::Username(_) => "username",
         MessageFault::PublicKey(_) => "public-key",
+        MessageFault::Content { .. } => "content",
         MessageFault::UnknownStatus => "unknown-status",
     }
 }
@@ -53,14 +54,14 @@ fn key_text(action: &Action) -> Option<String> {
         Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
             Some(public_key.to_string())
         }
-        Action::AddUser { .. } | Action::RemoveUser | Action::UpdateUser { .. } => None,
+        _ => None,
     }
 }
 
 fn sudo(action: &Action) -> Option<bool> {
     match action {
         Action::AddUser { sudo } | Action::UpdateUser { sudo } => Some(*sudo),
-        Action::RemoveUser | Action::AddKey { .. } | Action::RemoveKey { .. } => None,
+        _ => None,
     }
 }
 
@@ -72,6 +73,10 @@ fn vectors_are_read_as_they_say() {
             Err(error) => {
                 assert_eq!(Some(variant(&error.fault)), vector.error.as_deref(), "{name}");
                 assert_eq!(error.mid.map(|mid| mid.to_string()), vector.mid, "{name}");
+            }
+            Ok(Message::Host(message)) => {
+                assert_eq!(Some(message.request.name()), vector.action.as_deref(), "{name}");
+                assert_eq!(Some(message.mid.to_string()), vector.mid, "{name}");
             }
             Ok(Message::Action(message)) => {
                 assert_eq!(Some(message.action.name()), vector.action.as_deref(), "{name}");
@@ -98,6 +103,7 @@ fn what_is_written_is_read_again() {
             Message::parse(&vector.bytes(), &KeyPolicy::default()).expect("a good vector");
         let written = match &message {
             Message::Action(action) => action.to_json(),
+            Message::Host(host) => host.to_json(),
             Message::Feedback(feedback) => feedback.to_json(),
         };
         let again = Message::parse(&written, &KeyPolicy::default()).expect("what we wrote");
@@ -125,7 +131,8 @@ proptest! {
     #[test]
     fn any_feedback_text_survives(text in ".*", mid in ".{1,40}") {
         let feedback = FeedbackMessage {
-            mid: MessageId::from(mid.as_str()), status: Status::Failed, feedback: text };
+            mid: MessageId::from(mid.as_str()), status: Status::Failed, feedback: text,
+            detail: None };
         let read = Message::parse(&feedback.to_json(), &KeyPolicy::default()).expect("what we wrote");
         prop_assert_eq!(read, Message::Feedback(feedback));
     }

@@ -76,6 +76,10 @@ fn payloads_are_understood_whole_or_not_at_all() {
                 assert_eq!(Some(action.action.name()), vector.action.as_deref(), "{name}");
                 None
             }
+            Ok(Payload::Host(host)) => {
+                assert_eq!(Some(host.request.name()), vector.action.as_deref(), "{name}");
+                None
+            }
             Ok(Payload::RotateKey { key, .. }) => {
                 assert_eq!(Some(key), vector.new_key, "{name}");
                 None

@@ -52,6 +52,7 @@ fn answers_go_out_in_order_before_the_end() {
             mid: MessageId::from_number(number),
             status: Status::Done,
             feedback: "done".into(),
+            detail: None,
         })
     };
     let sent: Vec<_> = (0..50).map(feedback).chain([ToConnector::Stopping]).collect();
@@ -125,7 +126,7 @@ fn a_stop_frees_a_reader_that_waits_for_room() {
 fn a_connector_that_reads_nothing_is_left_within_the_limit() {
     let (_theirs, end_point, _stop) = start();
     let text = "x".repeat(8 * 1024);
-    let feedback = message(Action::RemoveUser).reply(Status::Done, text);
+    let feedback = message(Action::RemoveUser { removal: None }).reply(Status::Done, text);
     while end_point
         .egress
         .send_timeout(ToConnector::Feedback(feedback.clone()), Duration::from_millis(200))

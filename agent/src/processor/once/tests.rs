@@ -65,7 +65,7 @@ fn one_id_with_another_action_is_another_action() {
     let mut once = once(&folder);
     for (action, status) in [
         (ADD, Status::Done),
-        (Action::RemoveUser, Status::Done),
+        (Action::RemoveUser { removal: None }, Status::Done),
         // Equal to the first, which is not acknowledged; but it was undone since.
         (ADD, Status::Done),
         (ADD, Status::Done),
@@ -113,7 +113,8 @@ fn killed_after_doing_it_it_is_found_done() {
 fn killed_before_the_backend_has_the_answers_each_is_handed_over_once_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
-    let actions = [numbered(1, ADD), numbered(2, Action::RemoveUser), numbered(3, ADD)];
+    let actions =
+        [numbered(1, ADD), numbered(2, Action::RemoveUser { removal: None }), numbered(3, ADD)];
     let answers = actions.each_ref().map(|action| once.answer(action).answer);
     once.delivered(1);
     let mut once = crash(once, &folder);
@@ -137,12 +138,15 @@ fn an_answer_that_is_delivered_while_the_action_comes_again_is_not_done_again() 
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
     once.answer(&numbered(1, ADD));
-    once.answer(&numbered(2, Action::RemoveUser));
+    once.answer(&numbered(2, Action::RemoveUser { removal: None }));
     once.new_line();
     once.delivered(2);
     let effects = calls(&once);
     assert_eq!(once.answer(&numbered(1, ADD)).answer, ToConnector::Answered);
-    assert_eq!(once.answer(&numbered(2, Action::RemoveUser)).answer, ToConnector::Answered);
+    assert_eq!(
+        once.answer(&numbered(2, Action::RemoveUser { removal: None })).answer,
+        ToConnector::Answered
+    );
     assert_eq!(calls(&once), effects);
     once.new_line();
     assert_eq!(once.answer(&numbered(1, ADD)).carried_out, Some(Status::Done), "long forgotten");
@@ -153,7 +157,7 @@ fn an_answer_that_is_delivered_while_the_action_comes_again_is_not_done_again() 
 fn what_was_overtaken_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
-    let (remove, add) = (numbered(1, Action::RemoveUser), numbered(2, ADD));
+    let (remove, add) = (numbered(1, Action::RemoveUser { removal: None }), numbered(2, ADD));
     once.answer(&remove);
     once.answer(&add);
     once.delivered(1);
@@ -195,7 +199,7 @@ fn without_a_journal_only_what_closes_access_is_done() {
     for (action, status) in [
         (Action::UpdateUser { sudo: false }, Status::Done),
         (remove_key, Status::Unchanged),
-        (Action::RemoveUser, Status::Done),
+        (Action::RemoveUser { removal: None }, Status::Done),
     ] {
         assert_eq!(feedback(once.answer(&message(action)).answer).status, status);
     }
@@ -221,10 +225,10 @@ fn what_was_begun_before_the_journal_was_out_of_reach_is_not_done_behind_what_fo
     block(&state);
     let mut once = once(&folder);
     once.finish_begun();
-    once.answer(&numbered(2, Action::RemoveUser));
+    once.answer(&numbered(2, Action::RemoveUser { removal: None }));
     std::fs::remove_file(&state).unwrap();
     std::fs::rename(&away, &state).unwrap();
-    once.answer(&numbered(3, Action::RemoveUser));
+    once.answer(&numbered(3, Action::RemoveUser { removal: None }));
     let once = crash(once, &folder);
     assert!(!has_alice(&once), "it must not come back");
 }

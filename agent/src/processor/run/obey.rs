@@ -23,9 +23,13 @@ impl<A: Accounts> Service<A> {
                 self.once.record_sequence(order.sequence());
                 (self.once.answer(&action), false)
             }
+            Ok(Payload::Host(host)) => {
+                self.once.record_sequence(order.sequence());
+                (self.once.reply(host.reply(Status::Failed, "not known")), false)
+            }
             Ok(Payload::RotateKey { mid, key }) => {
                 let (status, feedback) = self.rotate(key, order.sequence());
-                let feedback = FeedbackMessage { mid, status, feedback };
+                let feedback = FeedbackMessage { mid, status, feedback, detail: None };
                 (self.once.reply(feedback), status.is_success())
             }
         };

@@ -119,7 +119,7 @@ fn answers_each_action_and_ends_with_the_connector() {
     let (mut connector, running) = Running::given();
     assert_eq!(connector.ask(ADD), Status::Done);
     assert_eq!(connector.ask(ADD), Status::Unchanged);
-    assert_eq!(connector.ask(Action::RemoveUser), Status::Done);
+    assert_eq!(connector.ask(Action::RemoveUser { removal: None }), Status::Done);
     drop(connector);
     assert_eq!(running.end(), Ended::ConnectorGone);
 }
@@ -181,7 +181,7 @@ fn a_second_connector_waits_for_the_end_of_the_first() {
     assert_eq!(first.ask(ADD), Status::Done);
     let mut second = Connector::new(UnixStream::connect(&path).unwrap());
     second.send(&ToProcessor::Action(message(ADD)));
-    assert_eq!(first.ask(Action::RemoveUser), Status::Done);
+    assert_eq!(first.ask(Action::RemoveUser { removal: None }), Status::Done);
     drop(first);
     // Done, not Unchanged: it was carried out after the removal.
     let mut second = second.greeted();
@@ -329,7 +329,7 @@ fn a_connector_with_more_in_flight_than_it_may_have_is_ended() {
     let mut sender = connector.socket.try_clone().unwrap();
     let thread = std::thread::spawn(move || {
         for mid in 0..=IN_FLIGHT as u64 {
-            let mut message = message(Action::RemoveUser);
+            let mut message = message(Action::RemoveUser { removal: None });
             message.mid = bastio_protocol::MessageId::from_number(mid);
             // The last may meet a closed socket.
             let _ = sender.write_all(&ToProcessor::Action(message).to_frame());

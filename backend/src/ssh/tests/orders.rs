@@ -86,6 +86,7 @@ impl Backend {
 fn mid_of(order: &Order) -> String {
     match order.payload().unwrap() {
         Payload::Action(action) => action.mid.text(),
+        Payload::Host(host) => host.mid.text(),
         Payload::RotateKey { .. } => panic!("a rotation"),
     }
 }
@@ -167,6 +168,7 @@ async fn answers_may_be_as_long_as_version_2_allows() {
         mid: MessageId::from_number(1),
         status: Status::Unchanged,
         feedback: String::new(),
+        detail: None,
     };
     answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
     agent.say(&answer.to_json()).await;
@@ -218,7 +220,8 @@ async fn the_old_key_tells_of_the_new_one_before_anything_else() {
     };
     assert_eq!(offered, new);
     assert!(agent.gets_nothing().await, "nothing before the answer");
-    let answer = FeedbackMessage { mid, status: Status::Done, feedback: String::new() };
+    let answer =
+        FeedbackMessage { mid, status: Status::Done, feedback: String::new(), detail: None };
     agent.say(&answer.to_json()).await;
     for sequence in [2, 3] {
         let order = agent.order().await;
@@ -244,7 +247,12 @@ async fn an_agent_that_refuses_the_new_key_is_served_with_the_old_one() {
     agent.hello().await;
     agent.greet(Some(&old), 0).await;
     let mid = agent.order().await.mid().unwrap();
-    let answer = FeedbackMessage { mid, status: Status::Failed, feedback: "disk full".to_owned() };
+    let answer = FeedbackMessage {
+        mid,
+        status: Status::Failed,
+        feedback: "disk full".to_owned(),
+        detail: None,
+    };
     agent.say(&answer.to_json()).await;
     assert!(agent.order().await.verify(&old));
     assert_eq!(backend.known_keys().await, [old.fingerprint()]);

@@ -70,9 +70,13 @@ fn orders_are_obeyed_once_and_in_rising_numbers_also_after_a_restart() {
     let first = order(1, 5, &payload(1, ADD));
     assert_eq!(connector.order(&first).0, Status::Done);
     connector.refuses(&first, "5 was obeyed already");
-    connector.refuses(&order(1, 4, &payload(2, Action::RemoveUser)), "5 was obeyed already");
-    connector.refuses(&order(2, 6, &payload(2, Action::RemoveUser)), "signature");
-    connector.refuses(&ToProcessor::Action(message(Action::RemoveUser)), "not signed");
+    connector.refuses(
+        &order(1, 4, &payload(2, Action::RemoveUser { removal: None })),
+        "5 was obeyed already",
+    );
+    connector.refuses(&order(2, 6, &payload(2, Action::RemoveUser { removal: None })), "signature");
+    connector
+        .refuses(&ToProcessor::Action(message(Action::RemoveUser { removal: None })), "not signed");
     // What was refused has used up no number.
     assert_eq!(connector.order(&order(1, 6, &payload(3, ADD))).0, Status::Unchanged);
 
