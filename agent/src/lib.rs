@@ -11,6 +11,7 @@ pub mod facts;
 pub mod files;
 pub mod journal;
 pub mod keys_on_disk;
+pub mod ledger;
 pub mod link;
 pub mod logging;
 pub mod notify;
