@@ -17,6 +17,7 @@ pub mod logging;
 pub mod notify;
 pub mod pipe;
 pub mod processor;
+pub mod reconcile;
 pub mod start;
 pub mod status;
 mod wait;
