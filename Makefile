@@ -4,8 +4,9 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 # Only the isolated servers need root; when you are not root, sudo asks you.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST ?= web-1
+SHELL := /bin/bash
 
-.PHONY: help build demo demo-shell demo-stop test fmt bench fuzz packages hosts
+.PHONY: help build demo demo-shell demo-stop test fmt bench proof fuzz packages hosts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,17 @@ bench: ## measure the release programs against floors and limits (needs root)
 	cargo build --release -p bastio-backend -p bastio -p bastio-bench -p bastio-tests
 	@$(AS_ROOT) $(dir $(BUILT))release/bastio-lab prepare
 	$(AS_ROOT) $(dir $(BUILT))release/bastio-bench
+
+# What is slow by its number of tries; the usual tests do a part of each.
+PROOFS := binary(proof) | (binary(e2e) & test(/^processor::(crash|journal)::/))
+proof: ## every proof by many tries, in full, with a table of the counts (needs root)
+	@tests/install-tools test
+	cargo build --workspace --bins
+	@$(BUILT)/bastio-lab prepare
+	@BASTIO_PROOF=full cargo nextest run -p bastio-tests --profile proof -E '$(PROOFS)' \
+		--no-tests=fail 2>&1 | tee $(dir $(BUILT))proof.log; exit $${PIPESTATUS[0]}
+	@echo; awk -F ' [|] ' '/^ *PROOF / { printf "%-44s %9d  %s\n", $$2, $$3, $$4; all += $$3 } \
+		END { printf "%-44s %9d\n", "together", all }' $(dir $(BUILT))proof.log
 
 # Programs that need no glibc newer than 2.28 (checked); paths of this machine stay out of them.
 ZIG_TARGET := x86_64-unknown-linux-gnu

@@ -104,7 +104,7 @@ fn try_every_step(fault: &str) {
             }
         }
     }
-    eprintln!("{fault}: {faults} faults");
+    eprintln!("PROOF | key file: {fault} | {faults} | points");
     assert!(faults >= CALLS.len(), "{faults}");
 }
 

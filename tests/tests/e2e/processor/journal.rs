@@ -249,7 +249,7 @@ impl Lab {
             points += hits.count();
         }
         eprintln!(
-            "{name}: {points} points{}",
+            "PROOF | journal: {name} | {points} | points{}",
             if full { "" } else { " (BASTIO_PROOF=full tries all)" }
         );
         assert!(points * step >= 10, "{points} points");
