@@ -3,6 +3,7 @@
 //! and keeps feedbacks until the backend has them. It must not know accounts, keys of users or
 //! anything that needs root.
 
+mod dial;
 mod intake;
 pub mod lockdown;
 mod outbox;
@@ -17,16 +18,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bastio_protocol::{AgentHello, BackendHello, Facts, Netstring, V2};
-use bastio_transport::{
-    BoxFuture, ClientConfig, CloseReason, ConnectError, PrivateKey, Subsystem, connect,
-};
+use bastio_transport::{BoxFuture, ClientConfig, CloseReason, ConnectError, PrivateKey, Subsystem};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, warn};
 
+use self::dial::{client_config, dial, trouble};
 use self::intake::Heard;
-use self::outbox::{Origin, Outbox};
+use self::outbox::{Drifts, Origin, Outbox};
 pub use self::pipe_end::PipeEndError;
 use self::pipe_end::{FromProcessor, ToProcessorEnd, ends};
 use self::report::Reporter;
@@ -37,15 +37,8 @@ use crate::link::{Effect, Event, Link, Trouble};
 use crate::pipe::{IN_FLIGHT, Obeys, ToConnector, ToProcessor};
 use crate::{chance, notify};
 
-/// How long the backend may take for a sign of life. With the time to the next tick, a dead one is
-/// noticed within 45 s.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(29);
 /// How far the two clocks may differ before it is worth a warning, in seconds.
 const CLOCK_LIMIT: i64 = 30;
-/// Long enough that the transport's own keepalives never run.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The subsystem that agents open.
-const SUBSYSTEM: &str = "bastio-agent";
 /// At a stop: how long the processor may take for what it has in hand.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// At a stop: how long the backend may take to confirm the last feedbacks.
@@ -110,6 +103,8 @@ pub struct BackendConnector {
     processor_gone: bool,
     stop_heard: bool,
     outbox: Outbox,
+    /// What the backend does not know yet, if it is one of version 2.
+    drifts: Drifts,
     dialing: Option<BoxFuture<'static, Result<Subsystem, ConnectError>>>,
     session: Option<Session>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -157,6 +152,7 @@ impl BackendConnector {
             processor_gone: false,
             stop_heard: false,
             outbox: Outbox::default(),
+            drifts: Drifts::default(),
             dialing: None,
             session: None,
             timer: None,
@@ -317,9 +313,12 @@ impl BackendConnector {
     fn send_feedbacks(&mut self) {
         if let Some(session) = self.session.as_mut()
             && !session.is_sending()
-            && (!self.outbox.is_empty() || session.owes_hello())
         {
-            session.send(self.outbox.burst());
+            let told = session.speaks_version_2() && !self.drifts.is_empty();
+            if told || session.owes_hello() || !self.outbox.is_empty() {
+                let drifts = if told { self.drifts.take() } else { Vec::new() };
+                session.send(self.outbox.burst(), drifts);
+            }
         }
     }
 
@@ -340,7 +339,8 @@ impl BackendConnector {
                 self.in_hand = self.in_hand.saturating_sub(usize::from(self.ready));
                 self.outbox.push(Origin::Processor, message.to_frame());
             }
-            Some(ToConnector::Drift(_)) => {}
+            Some(ToConnector::Drift(drift)) => self.drifts.put(&drift),
+            Some(ToConnector::Reconnect) => self.happen(Event::Redial).await,
             Some(ToConnector::Answered) => {
                 debug!("an action was sent again; its answer is on its way");
                 self.in_hand = self.in_hand.saturating_sub(1);
@@ -404,7 +404,10 @@ impl BackendConnector {
     async fn happen(&mut self, event: Event) {
         for effect in self.link.on(event, now(), (self.jitter)()) {
             match effect {
-                Effect::Dial => self.dialing = Some(dial(Arc::clone(&self.dialer))),
+                Effect::Dial => {
+                    self.timer = None;
+                    self.dialing = Some(dial(Arc::clone(&self.dialer)));
+                }
                 Effect::ReportUp => self.to_processor.tell(self.reporter.up()),
                 Effect::ReportDown { trouble, retry_in } => {
                     self.to_processor.tell(self.reporter.down(&trouble, retry_in));
@@ -419,44 +422,6 @@ impl BackendConnector {
                 Effect::Exit => self.exit = true,
             }
         }
-    }
-}
-
-fn client_config(backend: &BackendSettings) -> ClientConfig {
-    let mut config = ClientConfig::new(
-        backend.host.as_str(),
-        backend.port.get(),
-        backend.login(),
-        env!("CARGO_PKG_VERSION"),
-        backend.host_keys.clone(),
-    );
-    // Our own tick asks for the sign of life, so that the process wakes up once and not thrice.
-    config.keepalive_interval = NEVER;
-    config.stall_limit = SIGN_OF_LIFE;
-    config.protocol = Some(V2);
-    config
-}
-
-fn dial(
-    dialer: Arc<(ClientConfig, PrivateKey)>,
-) -> BoxFuture<'static, Result<Subsystem, ConnectError>> {
-    Box::pin(async move {
-        let (config, key) = dialer.as_ref();
-        connect(config, key).await?.open_subsystem(SUBSYSTEM).await
-    })
-}
-
-fn trouble(error: ConnectError) -> Trouble {
-    match error {
-        ConnectError::HostKeyMismatch { expected, seen } => {
-            Trouble::WrongHostKey { pinned: expected, seen }
-        }
-        ConnectError::LoginRefused { .. } | ConnectError::SubsystemRefused { .. } => {
-            Trouble::Refused(error.to_string())
-        }
-        ConnectError::Paced { retry_after } => Trouble::Paced(retry_after),
-        ConnectError::ProtocolError { .. } => Trouble::Malformed(error.to_string()),
-        other => Trouble::Network(other.to_string()),
     }
 }
 

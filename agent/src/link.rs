@@ -24,6 +24,8 @@ pub enum Event {
     Down(Trouble),
     /// The wait that [`Effect::Wait`] asked for is over.
     WaitOver,
+    /// Whatever there is, a new connection is wanted, now.
+    Redial,
     /// The program was told to stop.
     Stop,
     /// Everything owed to the backend was delivered, or the time for it is over.
@@ -53,7 +55,8 @@ pub enum Trouble {
 /// What is to be done now, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Connect, log in, open the subsystem; answer with `Connected` or `Down`.
+    /// Connect, log in, open the subsystem; answer with `Connected` or `Down`. An attempt or a wait under way is
+    /// given up.
     Dial,
     /// Say that the link is up.
     ReportUp,
@@ -124,6 +127,15 @@ impl Link {
     pub fn on(&mut self, event: Event, now: Instant, jitter: f64) -> Vec<Effect> {
         match (self.phase, event) {
             (Phase::Disconnected, Event::Start) | (Phase::BackingOff, Event::WaitOver) => {
+                self.phase = Phase::Connecting;
+                vec![Effect::Dial]
+            }
+            (Phase::Connected { .. }, Event::Redial) => {
+                self.phase = Phase::Connecting;
+                vec![Effect::HangUp, Effect::Dial]
+            }
+            // An attempt under way was begun too early.
+            (Phase::Connecting | Phase::BackingOff, Event::Redial) => {
                 self.phase = Phase::Connecting;
                 vec![Effect::Dial]
             }

@@ -1,8 +1,8 @@
 //! The pipe between the two processes: the closed list of what may cross it, as netstrings of JSON.
 //!
 //! To the processor go actions, orders, the state of the link and how many feedbacks were delivered; to the
-//! connector go feedbacks and the words that the processor begins, knows an action, or stops. Nothing else exists, and each message has one spelling only:
-//! a body that would be written otherwise is refused. An error here means that the other
+//! connector go feedbacks, drift, and the words that the processor begins, wants a new connection, knows an action, or
+//! stops. Nothing else exists, and each message has one spelling only: a body that would be written otherwise is refused. An error here means that the other
 //! process is not the one we started (or is taken over), so it ends the connection.
 //! This file must not know sockets, threads or accounts; the blocking ends are in
 //! the processor, the connector has its own on tokio.
@@ -53,6 +53,8 @@ pub enum ToConnector {
     Feedback(FeedbackMessage),
     /// Something that is managed was changed by others. For backends of version 2 alone; never confirmed.
     Drift(DriftMessage),
+    /// Connect to the backend anew, at once: the answer is the [`ToProcessor::Link`] of the new connection.
+    Reconnect,
     /// The action came again, and its feedback was handed over already.
     Answered,
     /// The processor takes no further action; every answer it owed stands before this.
@@ -124,6 +126,7 @@ enum Control {
     Delivered { count: usize },
     Ready,
     Obeys { obeys: Obeys },
+    Reconnect,
     Answered,
     Stopping,
 }
@@ -196,6 +199,7 @@ impl ToConnector {
                 Control::Obeys { obeys } => Self::Obeys(obeys),
                 _ => return Err(PipeError::UnknownKind(kind)),
             },
+            "reconnect" => Self::Reconnect,
             "answered" => Self::Answered,
             "stopping" => Self::Stopping,
             _ => return Err(PipeError::UnknownKind(kind)),
@@ -211,6 +215,7 @@ impl ToConnector {
             Self::Drift(drift) => drift.to_json(),
             Self::Obeys(obeys) => control_json(&Control::Obeys { obeys: obeys.clone() }),
             Self::Ready => control_json(&Control::Ready),
+            Self::Reconnect => control_json(&Control::Reconnect),
             Self::Answered => control_json(&Control::Answered),
             Self::Stopping => control_json(&Control::Stopping),
         }

@@ -51,7 +51,7 @@ pub struct WantedState {
 
 /// What an agent says unasked: something that is managed was changed by others. Nobody answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "drift", deny_unknown_fields)]
+#[serde(tag = "type", rename = "drift")]
 pub struct DriftMessage {
     /// When it was seen, in seconds since the Unix epoch.
     pub at: i64,
@@ -102,7 +102,7 @@ impl DriftMessage {
     /// Parses the body of a frame. `None` when its `type` is another.
     ///
     /// # Errors
-    /// As the JSON of it is wrong; the members are closed.
+    /// As the JSON of it is wrong. Unknown members are ignored, as in a hello.
     #[must_use = "nothing else is read from the body"]
     pub fn parse(body: &[u8]) -> Option<Result<Self, serde_json::Error>> {
         crate::order::is_kind(body, "drift").then(|| serde_json::from_slice(body))
@@ -120,4 +120,24 @@ struct WireHost<'a> {
     wanted: Option<&'a WantedState>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DriftMessage;
+    use crate::Detail;
+
+    #[test]
+    fn drift_is_written_and_read() {
+        let drift = DriftMessage { at: 7, healed: true, detail: Detail::default() };
+        let text = r#"{"type":"drift","at":7,"healed":true,"detail":{}}"#;
+        assert_eq!(String::from_utf8(drift.to_json()).expect("text"), text);
+        assert_eq!(DriftMessage::parse(text.as_bytes()).expect("one").expect("good"), drift);
+        for other in [r#"{"type":"hello"}"#, "[]", "no json", ""] {
+            assert!(DriftMessage::parse(other.as_bytes()).is_none(), "{other}");
+        }
+        for wrong in [r#"{"type":"drift"}"#, r#"{"type":"drift","at":7,"healed":1,"detail":{}}"#] {
+            assert!(DriftMessage::parse(wrong.as_bytes()).expect("one").is_err(), "{wrong}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ pub(super) struct Session {
     intake: Intake,
     /// Our hello, as long as it is not on its way.
     hello: Option<Bytes>,
+    /// Whether the backend has said hello.
+    version_2: bool,
     sending: Option<BoxFuture<'static, Result<usize, SendError>>>,
 }
 
@@ -38,7 +40,15 @@ impl Session {
     /// Takes over a channel that was just opened.
     pub(super) fn new(subsystem: Subsystem) -> Self {
         let (reader, writer, link) = subsystem.split();
-        Self { reader, writer, link, intake: Intake::new(), hello: None, sending: None }
+        Self {
+            reader,
+            writer,
+            link,
+            intake: Intake::new(),
+            hello: None,
+            version_2: false,
+            sending: None,
+        }
     }
 
     /// The next message among the bytes that arrived.
@@ -49,6 +59,7 @@ impl Session {
     /// Sends our hello with the next burst.
     pub(super) fn answer_hello(&mut self, frame: Vec<u8>) {
         self.hello = Some(frame.into());
+        self.version_2 = true;
     }
 
     /// Whether our hello waits for the next burst.
@@ -56,18 +67,24 @@ impl Session {
         self.hello.is_some()
     }
 
+    /// Whether the backend takes what version 1 does not know.
+    pub(super) fn speaks_version_2(&self) -> bool {
+        self.version_2
+    }
+
     /// Whether a burst is on its way.
     pub(super) fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
 
-    /// Begins to send a burst: each frame in one packet, then one question whether all arrived.
-    pub(super) fn send(&mut self, burst: Vec<Bytes>) {
+    /// Begins to send a burst: each frame in one packet, then one question whether all arrived. What is `uncounted` goes
+    /// with it and is confirmed by nobody.
+    pub(super) fn send(&mut self, burst: Vec<Bytes>, uncounted: Vec<Bytes>) {
         let writer = self.writer.clone();
         let hello = self.hello.take();
         self.sending = Some(Box::pin(async move {
             let count = burst.len();
-            for frame in hello.into_iter().chain(burst) {
+            for frame in hello.into_iter().chain(burst).chain(uncounted) {
                 writer.send(frame).await?;
             }
             writer.confirm().await?;
@@ -78,7 +95,7 @@ impl Session {
     /// Asks for a sign of life, unless one is awaited already.
     pub(super) fn keep_alive(&mut self) {
         if !self.is_sending() {
-            self.send(Vec::new());
+            self.send(Vec::new(), Vec::new());
         }
     }
 

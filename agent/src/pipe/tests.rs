@@ -1,7 +1,7 @@
 //! The pipe's messages: there and back, and everything else refused.
 
 use super::*;
-use bastio_protocol::{Action, MessageId, PublicKey, Status, Username};
+use bastio_protocol::{Action, Detail, MessageId, PublicKey, Status, Username};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f a key";
@@ -61,6 +61,8 @@ fn everything_sent_to_the_connector_arrives_equal() {
         ToConnector::Ready,
         ToConnector::Obeys(Obeys { last_sequence: u64::MAX, signing_key: None }),
         ToConnector::Obeys(Obeys { last_sequence: 0, signing_key: Some("SHA256:x".into()) }),
+        ToConnector::Drift(DriftMessage { at: 7, healed: true, detail: Detail::default() }),
+        ToConnector::Reconnect,
         ToConnector::Answered,
         ToConnector::Stopping,
     ] {

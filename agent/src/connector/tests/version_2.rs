@@ -1,7 +1,7 @@
 //! A backend that opens with a hello, and what the connector does with orders: nothing but carry
 //! them.
 
-use bastio_protocol::{AgentHello, BackendHello, Facts, Order, ServerId, V2};
+use bastio_protocol::{AgentHello, BackendHello, Detail, DriftMessage, Facts, Order, ServerId, V2};
 
 use super::*;
 use crate::pipe::Obeys;
@@ -100,4 +100,85 @@ async fn a_backend_that_says_no_hello_gets_version_1() {
     }
     agent.processor.answer(&taken).await;
     assert_eq!(session.feedback().await.mid, action(1).mid);
+}
+
+fn drift(at: i64, healed: bool) -> ToConnector {
+    ToConnector::Drift(DriftMessage { at, healed, detail: Detail::default() })
+}
+
+/// The next drift, by its time, or the next feedback, by its id.
+async fn next_word(session: &mut BackendSession) -> String {
+    loop {
+        if let Some(body) = session.decoder.next_body().unwrap() {
+            return match DriftMessage::parse(&body) {
+                Some(drift) => format!("drift {}", drift.unwrap().at),
+                None => match Message::parse(&body, &KeyPolicy::ANY).unwrap() {
+                    Message::Feedback(feedback) => format!("feedback {}", feedback.mid.text()),
+                    other => panic!("{other:?}"),
+                },
+            };
+        }
+        let bytes = timeout(LONG, session.session.reader.recv()).await.unwrap();
+        session.decoder.push(&bytes.expect("the agent closed the connection"));
+    }
+}
+
+#[tokio::test]
+async fn drift_goes_behind_the_hello_and_is_not_counted_as_delivered() {
+    let (mut backend, mut agent) = world().await;
+    let mut session = backend.session().await;
+    for word in [drift(1, false), drift(2, false)] {
+        agent.processor.say(&word).await;
+    }
+    // Nothing of it may come before the hello, however long that takes.
+    agent.processor.say(&ToConnector::Feedback(action(1).reply(Status::Done, ""))).await;
+    assert_eq!(next_word(&mut session).await, "feedback 1");
+    session.send_body(&hello()).await;
+    agent_hello(&mut session).await;
+    assert_eq!(next_word(&mut session).await, "drift 2");
+    agent.processor.say(&drift(3, true)).await;
+    assert_eq!(next_word(&mut session).await, "drift 3");
+    agent.processor.say(&ToConnector::Feedback(action(2).reply(Status::Done, ""))).await;
+    assert_eq!(next_word(&mut session).await, "feedback 2");
+    let mut delivered = 0;
+    while delivered < 2 {
+        if let ToProcessor::Delivered { count } = agent.processor.next().await.unwrap() {
+            delivered += count;
+        }
+    }
+    assert_eq!(delivered, 2);
+}
+
+#[tokio::test]
+async fn a_backend_of_version_1_hears_of_no_drift() {
+    let (mut backend, mut agent) = world().await;
+    let mut session = backend.session().await;
+    session.send(frame(1)).await;
+    let taken = agent.processor.action().await;
+    agent.processor.say(&drift(1, false)).await;
+    agent.processor.answer(&taken).await;
+    assert_eq!(next_word(&mut session).await, "feedback 1");
+    session.send(frame(2)).await;
+    let taken = agent.processor.action().await;
+    agent.processor.answer(&taken).await;
+    assert_eq!(next_word(&mut session).await, "feedback 2");
+}
+
+#[tokio::test]
+async fn a_new_connection_is_made_when_the_processor_wants_one() {
+    let (mut backend, mut agent) = world().await;
+    let session = backend.session().await;
+    assert!(matches!(agent.processor.next().await, Some(ToProcessor::Link(_))));
+    let begun = std::time::Instant::now();
+    agent.processor.say(&ToConnector::Reconnect).await;
+    session.ended().await;
+    let mut session = backend.session().await;
+    assert!(begun.elapsed() < Duration::from_millis(900), "no back-off: {:?}", begun.elapsed());
+    loop {
+        if let Some(ToProcessor::Link(LinkState::Connected { .. })) = agent.processor.next().await {
+            break;
+        }
+    }
+    session.send(frame(1)).await;
+    assert_eq!(agent.processor.action().await, action(1));
 }
