@@ -21,6 +21,7 @@ mod tool;
 pub use home::HomeFate;
 pub use system::SystemAccounts;
 pub use tool::{Tool, ToolError, ToolFault};
+pub(crate) use tool::{find_program, run_program};
 
 /// The group that marks the accounts which bastio made.
 pub const MANAGED_GROUP: &str = "bastio-managed";

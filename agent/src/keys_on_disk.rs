@@ -19,7 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 use thiserror::Error;
 
-mod handles;
+pub(crate) mod handles;
 mod temporary;
 
 use handles::{kind_of, open_beneath, open_without_links};

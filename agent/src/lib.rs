@@ -20,4 +20,5 @@ pub mod processor;
 pub mod reconcile;
 pub mod start;
 pub mod status;
+pub mod sudoers;
 mod wait;

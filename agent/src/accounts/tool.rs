@@ -132,7 +132,7 @@ impl Tool {
     }
 
     fn path(self) -> Option<PathBuf> {
-        FOLDERS.iter().map(|f| PathBuf::from(f).join(self.name())).find(|p| p.is_file())
+        find_program(self.name())
     }
 }
 
@@ -159,6 +159,26 @@ impl ToolFault {
 impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Where a program of the system is; `None` when it is in none of the system's folders.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    FOLDERS.iter().map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
+}
+
+/// Runs a program of the system that is no account tool to its end: its exit code, and what it
+/// said on stderr (trimmed; at most 4 KiB).
+///
+/// # Errors
+/// [`ToolFault`] when it cannot be run, or was ended by a signal.
+pub(crate) fn run_program(name: &str, arguments: &[&str]) -> Result<(i32, String), ToolFault> {
+    let path = find_program(name).ok_or(ToolFault::NotInstalled)?;
+    let (ended, stderr) = run_to_end(path, arguments, TIME_LIMIT);
+    let status = ended?;
+    match status.code() {
+        Some(code) => Ok((code, stderr)),
+        None => Err(ToolFault::from_status(status)),
     }
 }
 

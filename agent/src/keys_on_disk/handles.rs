@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag};
 
 /// Opens the folder at an absolute path; fails with `ELOOP` or `ENOTDIR` when any part of it is
 /// a symbolic link.
-pub(super) fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     if !path.is_absolute() {
         return Err(Errno::ENOTDIR);
@@ -26,7 +26,7 @@ pub(super) fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Opens `name`, one component, in a folder for reading: no link is followed, and no mount
 /// (which could be a file system run by the owner) is entered.
-pub(super) fn open_beneath(folder: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_beneath(folder: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_BENEATH
@@ -66,12 +66,12 @@ pub(super) fn is_empty(folder: &OwnedFd) -> bool {
 }
 
 /// The kind of a file.
-pub(super) fn kind_of(stat: &FileStat) -> SFlag {
+pub(crate) fn kind_of(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
 /// The kind of a file, for people.
-pub(super) fn name_of(kind: SFlag) -> &'static str {
+pub(crate) fn name_of(kind: SFlag) -> &'static str {
     match kind {
         SFlag::S_IFREG => "a plain file",
         SFlag::S_IFDIR => "a folder",
