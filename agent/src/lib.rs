@@ -1,6 +1,7 @@
 //! The agent on each server: a root processor without network, and an unprivileged connector.
 
 pub mod accounts;
+pub mod ask;
 pub mod chance;
 pub mod cli;
 pub mod commands;
@@ -18,6 +19,7 @@ pub mod notify;
 pub mod pipe;
 pub mod processor;
 pub mod reconcile;
+pub mod sshd;
 pub mod start;
 pub mod status;
 pub mod sudoers;
