@@ -4,8 +4,10 @@
 //! byte for byte as it was, line endings included. This file must not know paths or owners.
 
 mod lenient;
+mod ours;
 
-use crate::{KeyPolicy, PublicKey};
+pub use self::ours::{KeyEdit, KeyLineSpec};
+use crate::{KeyOptions, KeyOptionsError, KeyPolicy, PublicKey};
 
 /// The last word of the lines that bastio wrote.
 const MARK: &str = "bastio:managed";
@@ -33,8 +35,9 @@ pub struct KeyLine {
     pub key: PublicKey,
     /// Whether bastio wrote the line.
     pub ours: bool,
-    /// Whether options (`command=`, `from=`...) stand in front of the key.
-    pub has_options: bool,
+    /// The options in front of the key as they stand, whoever wrote them; what is no UTF-8 is
+    /// replaced. Empty when there are none.
+    pub options: String,
 }
 
 impl KeyFile {
@@ -53,15 +56,10 @@ impl KeyFile {
     /// Adds a line of ours for `key`, unless some line gives access to that key already. A
     /// missing newline at the end of the file is added first.
     pub fn insert(&mut self, key: &PublicKey) -> Change {
-        if self.keys().any(|line| line.key == *key) {
+        if self.lines.iter().filter_map(|line| parse_line(line)).any(|line| line.key == *key) {
             return Change::Unchanged;
         }
-        if let Some(last) = self.lines.last_mut()
-            && !last.ends_with(b"\n")
-        {
-            last.push(b'\n');
-        }
-        self.lines.push(format!("{} {MARK}\n", key).into_bytes());
+        self.append(&KeyLineSpec::plain(key.clone()));
         Change::Changed
     }
 
@@ -74,50 +72,70 @@ impl KeyFile {
         if self.lines.len() == before { Change::Unchanged } else { Change::Changed }
     }
 
-    /// The lines that give access, in their order.
+    /// The lines that give access, in their order, however they are spelled.
     pub fn keys(&self) -> impl Iterator<Item = KeyLine> {
-        self.lines.iter().filter_map(|line| parse_line(line))
+        self.lines.iter().filter_map(|line| parse_line(line).or_else(|| lenient::read(line)))
     }
 
-    /// The keys of the lines that bastio wrote.
-    pub fn our_keys(&self) -> impl Iterator<Item = PublicKey> {
-        self.keys().filter(|line| line.ours).map(|line| line.key)
+    fn append(&mut self, spec: &KeyLineSpec) {
+        if let Some(last) = self.lines.last_mut()
+            && !last.ends_with(b"\n")
+        {
+            last.push(b'\n');
+        }
+        self.lines.push(spec.to_line());
+    }
+}
+
+impl KeyLine {
+    /// The line as bastio would write it.
+    ///
+    /// # Errors
+    /// [`KeyOptionsError`] when its options are none that bastio writes.
+    pub fn spec(&self) -> Result<KeyLineSpec, KeyOptionsError> {
+        let (options, expiry) = KeyOptions::with_expiry(&self.options)?;
+        Ok(KeyLineSpec { key: self.key.clone(), options, expiry })
     }
 }
 
 /// Reads a line as OpenSSH's own tools write it: blank lines and comments aside, a key stands
-/// first or behind one word of options. `None` when the line gives no access for sure.
+/// first or behind one word of options. `None` when it is written otherwise.
 fn parse_line(line: &[u8]) -> Option<KeyLine> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     if text.is_empty() || text.starts_with('#') {
         return None;
     }
-    let parsed = match parse_key(text) {
-        Some(key) => Some((key, false)),
-        None => {
-            parse_key(text.get(options_len(text.as_bytes())..)?.trim_start()).map(|key| (key, true))
-        }
-    };
-    parsed.map(|(key, has_options)| KeyLine { ours: is_marked(&key), key, has_options })
+    let ours = is_ours(line);
+    if let Some(key) = parse_key(text) {
+        return Some(KeyLine { key, ours, options: String::new() });
+    }
+    let (options, rest) = text.split_at_checked(options_len(text.as_bytes()))?;
+    let key = parse_key(rest.trim_start())?;
+    Some(KeyLine { key, ours, options: options.to_owned() })
 }
 
-/// Reads `TYPE BASE64`, whatever may stand behind it.
+/// Reads `TYPE BASE64`, whatever may stand behind it; the mark is no part of the comment.
 fn parse_key(text: &str) -> Option<PublicKey> {
     let mut words = text.split_ascii_whitespace();
     let line = format!("{} {}", words.next()?, words.next()?);
     let key = PublicKey::parse(&line, &KeyPolicy::ANY).ok()?;
-    let comment: Vec<&str> = words.collect();
+    let mut comment: Vec<&str> = words.collect();
+    if comment.last() == Some(&MARK) {
+        comment.pop();
+    }
     PublicKey::parse(&format!("{line} {}", comment.join(" ")), &KeyPolicy::ANY).ok().or(Some(key))
 }
 
-fn is_marked(key: &PublicKey) -> bool {
-    key.comment().split_ascii_whitespace().next_back() == Some(MARK)
+/// Whether the mark is the last word.
+fn is_ours(line: &[u8]) -> bool {
+    let last = line.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty());
+    last == Some(MARK.as_bytes())
 }
 
 /// Length in bytes of the options at the front: up to the first blank outside double quotes, in
 /// which `\"` stands for a quote (sshd(8)), even behind another backslash.
-fn options_len(text: &[u8]) -> usize {
+pub(crate) fn options_len(text: &[u8]) -> usize {
     let mut quoted = false;
     let mut before = 0;
     for (index, byte) in text.iter().enumerate() {

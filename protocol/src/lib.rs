@@ -19,6 +19,7 @@ mod public_key;
 mod replacement;
 mod signing;
 mod ssh_blob;
+mod stamp;
 mod sudo_policy;
 mod target;
 mod username;
@@ -32,8 +33,8 @@ pub use detail::{
 };
 pub use hello::{AgentHello, BackendHello, Facts, V2, V2_LIMIT};
 pub use host::{DriftMessage, HostMessage, HostRequest, WantedState};
-pub use key_file::{Change, KeyFile, KeyLine};
-pub use key_options::{KeyOptions, KeyOptionsError};
+pub use key_file::{Change, KeyEdit, KeyFile, KeyLine, KeyLineSpec};
+pub use key_options::{KeyExpiry, KeyOptions, KeyOptionsError};
 pub use message::{
     Action, ActionMessage, FeedbackMessage, Message, MessageError, MessageFault, Status,
 };
@@ -43,6 +44,6 @@ pub use order::{Order, Payload, PayloadError, ServerId, ServerIdError};
 pub use public_key::{Algorithm, KeyPolicy, PublicKey, PublicKeyError};
 pub use replacement::{REPLACE_NAMESPACE, replacement_text};
 pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
-pub use sudo_policy::{SudoPolicy, SudoPolicyError};
+pub use sudo_policy::{SudoCommand, SudoPolicy, SudoPolicyError};
 pub use target::{Requirement, ServerName, Target, TargetError, parse_label};
 pub use username::{Username, UsernameError};

@@ -136,6 +136,12 @@ impl Algorithm {
         }
     }
 
+    /// Whether a FIDO token holds the private half.
+    #[must_use]
+    pub fn is_on_token(self) -> bool {
+        matches!(self, Self::SkEd25519 | Self::SkEcdsaP256)
+    }
+
     /// The type of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -10,7 +10,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::options_len;
+use super::{KeyLine, is_ours, options_len};
 use crate::ssh_blob::{BlobReader, write_string};
 use crate::{Algorithm, KeyPolicy, PublicKey};
 
@@ -23,11 +23,22 @@ const SIGNATURES: [(&str, Algorithm); 3] = [
 
 /// The key that a line may give access to.
 pub(super) fn key_of(line: &[u8]) -> Option<PublicKey> {
+    read(line).map(|line| line.key)
+}
+
+/// The line, if it may give access to a key. The comment is left out.
+pub(super) fn read(line: &[u8]) -> Option<KeyLine> {
+    let ours = is_ours(line);
     let text = skip_blanks(line.split(|byte| *byte == 0).next()?);
     if text.starts_with(b"#") {
         return None;
     }
-    read_key(text).or_else(|| read_key(skip_blanks(text.get(options_len(text)..)?)))
+    if let Some(key) = read_key(text) {
+        return Some(KeyLine { key, ours, options: String::new() });
+    }
+    let (options, rest) = text.split_at_checked(options_len(text))?;
+    let key = read_key(skip_blanks(rest))?;
+    Some(KeyLine { key, ours, options: String::from_utf8_lossy(options).into_owned() })
 }
 
 /// Reads `TYPE BASE64`, whatever may stand behind it.

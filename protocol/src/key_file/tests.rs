@@ -47,11 +47,16 @@ fn lists_our_lines_apart_from_foreign_ones() {
     let ours = some_key();
     let mut file = KeyFile::parse(b"");
     file.insert(&ours);
-    assert_eq!(file.our_keys().collect::<Vec<_>>(), vec![ours.clone()]);
+    let line = file.keys().next().expect("one line");
+    assert!(line.ours && line.options.is_empty());
+    assert_eq!(line.key.to_string(), ours.to_string(), "the mark is no comment");
     let unmarked = KeyFile::parse(format!("no-pty {}\n", ours.without_comment()).as_bytes());
-    assert_eq!(unmarked.our_keys().count(), 0);
     let line = unmarked.keys().next().expect("one line");
-    assert!(line.has_options && !line.ours);
+    assert!(line.options == "no-pty" && !line.ours);
+    let odd =
+        format!("from=\"a b\" {}\0\n", ours.without_comment().replacen("AAAA", "AA\u{c}AA", 1));
+    let line = KeyFile::parse(odd.as_bytes()).keys().next().expect("one line");
+    assert!(line.key == ours && line.options == "from=\"a b\"");
 }
 
 #[test]
