@@ -171,6 +171,3 @@ fn set(fates: &mut [Fate], index: usize, fate: Fate) {
         *place = fate;
     }
 }
-
-#[cfg(test)]
-mod tests;

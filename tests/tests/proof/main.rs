@@ -9,5 +9,9 @@
 )]
 
 mod canaries;
+mod faults;
 mod hostile_home;
+mod rig;
+mod surface;
 mod tally;
+mod tracer;
