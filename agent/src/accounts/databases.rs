@@ -14,27 +14,43 @@ use super::AccountsError;
 
 /// `UID_MIN` where login.defs says nothing (login.defs(5)).
 const DEFAULT_UID_MIN: u32 = 1000;
+/// `UID_MAX` where login.defs says nothing (login.defs(5)).
+const DEFAULT_UID_MAX: u32 = 60_000;
 /// The folder of homes where useradd's defaults say nothing (useradd(8)).
 const DEFAULT_BASE: &str = "/home";
-/// The day that `close_access` writes: 2 January 1970.
-pub(super) const CLOSED_DAY: &str = "1";
+/// The day on which a locked account expired: 2 January 1970.
+pub(super) const CLOSED_DAY: i64 = 1;
+
+/// The ids of people's accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UidRange {
+    pub(super) min: u32,
+    pub(super) max: u32,
+}
+
+impl Default for UidRange {
+    fn default() -> Self {
+        Self { min: DEFAULT_UID_MIN, max: DEFAULT_UID_MAX }
+    }
+}
+
+impl UidRange {
+    /// Reads login.defs(5).
+    pub(super) fn parse(text: &str) -> Self {
+        let min = parse_number(text, "UID_MIN").unwrap_or(DEFAULT_UID_MIN);
+        Self { min, max: parse_number(text, "UID_MAX").unwrap_or(DEFAULT_UID_MAX) }
+    }
+}
 
 /// The first id of people's accounts.
 pub(super) fn uid_min() -> Result<u32, AccountsError> {
-    let text = read_or_empty("/etc/login.defs")?;
-    Ok(parse_uid_min(&text).unwrap_or(DEFAULT_UID_MIN))
+    Ok(UidRange::parse(&read_or_empty("/etc/login.defs")?).min)
 }
 
 /// The folder in which useradd makes homes.
 pub(super) fn home_base() -> Result<PathBuf, AccountsError> {
     let text = read_or_empty("/etc/default/useradd")?;
     Ok(PathBuf::from(parse_home_base(&text).unwrap_or(DEFAULT_BASE)))
-}
-
-/// Whether the account expired on the day that we set, and on no other.
-pub(super) fn is_closed(name: &str) -> Result<bool, AccountsError> {
-    let text = read_or_empty("/etc/shadow")?;
-    Ok(fields_of(&text, name).and_then(|fields| fields.get(7).copied()) == Some(CLOSED_DAY))
 }
 
 /// The ids that the account may use in user namespaces (subuid(5)); never those of accounts.
@@ -55,7 +71,7 @@ pub(super) fn mount_in(folder: &Path) -> Result<Option<PathBuf>, AccountsError> 
     Ok(find_mount(&text, folder))
 }
 
-fn read_or_empty(path: &str) -> Result<String, AccountsError> {
+pub(super) fn read_or_empty(path: &str) -> Result<String, AccountsError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
@@ -69,9 +85,9 @@ pub(super) fn look_up(what: &str, error: &std::io::Error) -> AccountsError {
     AccountsError::LookUp { what: what.to_owned(), errno }
 }
 
-fn parse_uid_min(text: &str) -> Option<u32> {
+fn parse_number(text: &str, key: &str) -> Option<u32> {
     text.lines()
-        .filter_map(|line| line.trim().strip_prefix("UID_MIN"))
+        .filter_map(|line| line.trim().strip_prefix(key))
         .filter(|rest| rest.starts_with([' ', '\t']))
         .find_map(|rest| rest.split_whitespace().next()?.parse().ok())
 }
@@ -81,12 +97,6 @@ fn parse_home_base(text: &str) -> Option<&str> {
         .filter_map(|line| line.trim().strip_prefix("HOME="))
         .map(|value| value.trim().trim_matches('"').trim_end_matches('/'))
         .find(|value| value.starts_with('/'))
-}
-
-fn fields_of<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
-    text.lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&name))
 }
 
 fn parse_subordinate(subuid: &str, passwd: &str, name: &str, uid: Uid) -> Vec<Range<u32>> {
@@ -133,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_uid_min_as_login_defs_writes_it() {
+    fn reads_the_range_of_ids_as_login_defs_writes_it() {
         for (text, expected) in [
             ("UID_MIN\t\t\t 1000\nUID_MAX 60000\n", Some(1000)),
             ("# UID_MIN 5\n  UID_MIN 500", Some(500)),
@@ -141,8 +151,15 @@ mod tests {
             ("UID_MIN many\n", None),
             ("", None),
         ] {
-            assert_eq!(parse_uid_min(text), expected, "{text:?}");
+            assert_eq!(parse_number(text, "UID_MIN"), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn ids_have_a_range_also_where_nothing_is_said() {
+        let range = UidRange::parse("UID_MIN 500\nUID_MAX\t700\nSYS_UID_MAX 499\n");
+        assert_eq!(range, UidRange { min: 500, max: 700 });
+        assert_eq!(UidRange::parse(""), UidRange { min: 1000, max: 60_000 });
     }
 
     #[test]
@@ -155,16 +172,6 @@ mod tests {
         ] {
             assert_eq!(parse_home_base(text), expected, "{text:?}");
         }
-    }
-
-    #[test]
-    fn finds_the_field_of_the_right_account() {
-        let shadow = "root:*:1:0:99999:7:::\nann:*:1:0:99999:7::1:\nanna:*:1:0:99999:7::20000:\n";
-        let day = |name| fields_of(shadow, name).and_then(|fields| fields.get(7).copied());
-        assert_eq!(day("ann"), Some(CLOSED_DAY));
-        assert_eq!(day("anna"), Some("20000"));
-        assert_eq!(day("root"), Some(""));
-        assert_eq!(day("nobody"), None);
     }
 
     #[test]
