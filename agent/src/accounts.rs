@@ -5,23 +5,35 @@
 
 use std::path::PathBuf;
 
-use bastio_protocol::{Change, PublicKey, Username};
+use bastio_protocol::{Change, PublicKey, Removal, Username};
 use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
 
+mod create;
 mod databases;
 mod home;
+mod host;
+mod modify;
 mod processes;
+mod quarantine;
+mod removal;
+mod sessions;
+mod snapshot;
 mod spool;
 mod system;
 mod tool;
+mod tree;
+mod warnings;
 
 pub use home::HomeFate;
+pub use quarantine::Swept;
+pub use snapshot::Databases;
 pub use system::SystemAccounts;
 pub use tool::{Tool, ToolError, ToolFault};
 pub(crate) use tool::{find_program, run_program};
+pub use warnings::{is_root_equivalent, warnings};
 
 /// The group that marks the accounts which bastio made.
 pub const MANAGED_GROUP: &str = "bastio-managed";
@@ -125,11 +137,12 @@ pub trait Accounts {
     /// [`AccountsError::StillRunning`] when some did not end.
     fn end_processes(&self, account: &Account) -> Result<(), AccountsError>;
 
-    /// Removes the account, with what would run later in its name, and its home when that is safe.
+    /// Removes the account, with what would run later in its name, and does with its home as the
+    /// policy says where that is safe. With [`Removal::Lock`] nothing more happens than did before.
     ///
     /// # Errors
     /// [`AccountsError::Tool`], [`AccountsError::Spool`]; the account is still there.
-    fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError>;
+    fn delete(&self, account: &Account, removal: Removal) -> Result<HomeFate, AccountsError>;
 
     /// Makes or repairs `.ssh` and `authorized_keys`.
     ///
@@ -182,6 +195,56 @@ pub enum AccountsError {
         path: PathBuf,
         /// What the system said.
         reason: String,
+    },
+    /// There is no such account.
+    #[error("{0} does not exist")]
+    Absent(Username),
+    /// There is one, which was not asked for.
+    #[error("{0} exists already")]
+    Exists(Username),
+    /// It is not bastio's, or one of the system's own.
+    #[error(
+        "{0} is not managed by bastio, or is an account of the system itself, and was left alone"
+    )]
+    NotOurs(Username),
+    /// A directory service knows it, and the tools change local accounts alone.
+    #[error("{0} is not in /etc/passwd but in a directory service; change it there")]
+    NotLocal(Username),
+    /// The numeric id cannot be had.
+    #[error("the uid {uid} cannot be given: {reason}; choose another")]
+    Uid {
+        /// The id.
+        uid: u32,
+        /// Why, with the name of its holder.
+        reason: String,
+    },
+    /// All ids of people are taken or reserved.
+    #[error("no uid is free between UID_MIN and UID_MAX; raise UID_MAX in /etc/login.defs")]
+    NoUid,
+    /// A group that the account should be in.
+    #[error("there is no local group {0}; make it (groupadd {0}) and try again")]
+    GroupMissing(String),
+    /// A group that is given in other ways.
+    #[error("the group {0} is bastio's own business; ask for sudo rights, not for this group")]
+    GroupReserved(String),
+    /// The account's own group cannot be made.
+    #[error("a group {0} exists already; remove it (groupdel {0}) or name another primary group")]
+    GroupInTheWay(Username),
+    /// A path that cannot be a home, a shell, or the beginning of a home.
+    #[error("{path} cannot be {what}: {reason}", path = .path.display())]
+    Path {
+        /// What it should be.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The rest was not done.
+    #[error("a part was changed, but {cause}; the rest stays as it was, try again")]
+    Partly {
+        /// The failure.
+        cause: Box<AccountsError>,
     },
     /// Making an account failed, and so did taking back what was made.
     #[error("{cause}; the account that was half made could not be removed again: {undo}")]

@@ -9,7 +9,7 @@ mod value;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use bastio_protocol::{KeyPolicy, ServerId, VerifyingKey};
+use bastio_protocol::{KeyPolicy, Removal, ServerId, VerifyingKey};
 use bastio_transport::HostKeyPin;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -27,6 +27,7 @@ pub const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(2357).expect("2357 is not z
 
 const DEFAULT_USER: &str = "bastio";
 const DEFAULT_STATUS_FILE: &str = "/run/bastio-agent/status.json";
+const DEFAULT_QUARANTINE_DAYS: u32 = 30;
 const DEFAULT_STATE: &str = "/var/lib/bastio-agent";
 /// The SSH user name at a backend that knows agents by their keys alone.
 const DEFAULT_LOGIN: &str = "bastio-agent";
@@ -50,6 +51,10 @@ pub struct Settings {
     pub user: String,
     /// Which users' keys are good enough.
     pub key_policy: KeyPolicy,
+    /// What becomes of the homes of removed accounts where the backend does not say it.
+    pub removal: Removal,
+    /// How long homes in quarantine are kept, in days.
+    pub quarantine_days: u32,
     /// Where the state is written for `status`.
     pub status_file: PathBuf,
     /// The folder of the journal.
@@ -188,6 +193,8 @@ impl Settings {
             key_policy: merged
                 .min_rsa_bits
                 .map_or_else(KeyPolicy::default, |min_rsa_bits| KeyPolicy { min_rsa_bits }),
+            removal: merged.removal.unwrap_or_default(),
+            quarantine_days: merged.quarantine_days.unwrap_or(DEFAULT_QUARANTINE_DAYS),
             status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
             state: merged.state.unwrap_or_else(|| DEFAULT_STATE.into()),
             log: value::log_level(merged.log.as_deref())?,

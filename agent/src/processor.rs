@@ -6,7 +6,7 @@
 //! | state | add-user | update-user sudo / no sudo | remove-user | add-key | remove-key |
 //! |---|---|---|---|---|---|
 //! | absent | 200 was created | 500 does not exist | 300 does not exist | 500 | 500 |
-//! | ours | 300, or 200 if rights or access changed | 200 / 200 member, 300 not | 200 was removed | 200, 300 there already | 200, 300 not there |
+//! | ours | 300, or 200 if rights or access changed | 200 / 200 member, 300 not | 200 was removed, and the home's fate | 200, 300 there already | 200, 300 not there |
 //! | ours, home missing or unsafe | 500 | as above | 200, home left | 500 | 500 |
 //! | not ours, or a system account | 500 | 500 | 500 | 500 | 500 |
 //! | no sudo group on the host | 500 if sudo wanted | 500 / 300 | | | |
@@ -17,8 +17,8 @@
 //! changed, only which verb the rules ask for ([`Accounts`]).
 
 use bastio_protocol::{
-    Action, ActionMessage, Change, FeedbackMessage, KeyPolicy, PublicKey, PublicKeyError, Status,
-    Username,
+    Action, ActionMessage, Change, FeedbackMessage, KeyPolicy, PublicKey, PublicKeyError, Removal,
+    Status, Username,
 };
 use thiserror::Error;
 
@@ -41,6 +41,7 @@ pub use verify::{Obedience, SuccessionError, forget_succession};
 pub struct Processor<A> {
     accounts: A,
     key_policy: KeyPolicy,
+    removal: Removal,
 }
 
 /// An action that came to its end.
@@ -94,7 +95,13 @@ enum Failure {
 impl<A: Accounts> Processor<A> {
     /// A processor that changes these accounts, and lets in only keys that the policy allows.
     pub fn new(accounts: A, key_policy: KeyPolicy) -> Self {
-        Self { accounts, key_policy }
+        Self { accounts, key_policy, removal: Removal::default() }
+    }
+
+    /// The same with another rule for the homes of removed accounts, where an action says none.
+    #[must_use]
+    pub fn removing(self, removal: Removal) -> Self {
+        Self { removal, ..self }
     }
 
     /// Carries out one action and answers it.
@@ -106,7 +113,9 @@ impl<A: Accounts> Processor<A> {
             (Action::RemoveUser { .. }, None) => {
                 Ok(Answer::unchanged(format!("{name} does not exist")))
             }
-            (Action::RemoveUser { .. }, Some(account)) => self.remove(&account),
+            (Action::RemoveUser { removal }, Some(account)) => {
+                self.remove(&account, removal.unwrap_or(self.removal))
+            }
             (
                 Action::SetUser { .. }
                 | Action::LockUser
@@ -199,20 +208,22 @@ impl<A: Accounts> Processor<A> {
     }
 
     /// Access ends first, so that a removal which fails half-way still shuts the person out.
-    fn remove(&self, account: &Account) -> Result<Answer, Failure> {
+    fn remove(&self, account: &Account, removal: Removal) -> Result<Answer, Failure> {
         let name = account.name.clone();
         let keys_note = self.accounts.close_access(account)?;
-        let removed =
-            self.accounts.end_processes(account).and_then(|()| self.accounts.delete(account));
+        let ended = self.accounts.end_processes(account);
+        let removed = ended.and_then(|()| self.accounts.delete(account, removal));
         match removed {
             Err(cause) => Err(Failure::NotRemoved { name, cause }),
-            Ok(fate @ HomeFate::Left(_)) => {
+            Ok(fate) if fate.is_there() => {
                 let keys = keys_note.map(|note| format!("; {note}")).unwrap_or_default();
                 Ok(Answer::done(format!("{name} was removed successfully; {fate}{keys}")))
             }
-            Ok(HomeFate::Removed | HomeFate::Missing) => {
-                Ok(Answer::done(format!("{name} was removed successfully")))
+            Ok(HomeFate::Quarantined(home)) => {
+                let fate = HomeFate::Quarantined(home);
+                Ok(Answer::done(format!("{name} was removed successfully; {fate}")))
             }
+            Ok(_) => Ok(Answer::done(format!("{name} was removed successfully"))),
         }
     }
 

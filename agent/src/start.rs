@@ -130,6 +130,7 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
             require_signed: settings.require_signed,
         },
         key_policy: settings.key_policy.clone(),
+        removal: settings.removal,
         ready: ready.map(|ready| Box::new(ready) as _),
         heartbeat: notify::watchdog_interval()
             .map(|every| Heartbeat { every, beat: Box::new(notify::alive) }),

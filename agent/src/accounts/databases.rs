@@ -59,6 +59,13 @@ pub(super) fn subordinate_uids(name: &str, uid: Uid) -> Result<Vec<Range<u32>>, 
     Ok(parse_subordinate(&read_or_empty("/etc/subuid")?, &passwd, name, uid))
 }
 
+/// Who may use the id in user namespaces.
+pub(super) fn subordinate_holder(uid: u32) -> Result<Option<String>, AccountsError> {
+    let text = read_or_empty("/etc/subuid")?;
+    let holder = text.lines().find(|line| parse_range(line).is_some_and(|ids| ids.contains(&uid)));
+    Ok(holder.and_then(|line| line.split(':').next()).map(str::to_owned))
+}
+
 /// Another account in passwd whose home is this folder or lies in it.
 pub(super) fn other_account_in(home: &Path, name: &str) -> Result<Option<String>, AccountsError> {
     Ok(find_other(&read_or_empty("/etc/passwd")?, home, name))
@@ -103,15 +110,18 @@ fn parse_subordinate(subuid: &str, passwd: &str, name: &str, uid: Uid) -> Vec<Ra
     let accounts: Vec<u32> =
         passwd.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect();
     let uid = uid.to_string();
-    let range = |line: &str| {
-        let mut fields = line.split(':');
-        fields.next().filter(|owner| *owner == name || *owner == uid)?;
-        let start: u32 = fields.next()?.trim().parse().ok()?;
-        let count: u32 = fields.next()?.trim().parse().ok()?;
-        Some(start..start.saturating_add(count))
-    };
+    let is_its = |line: &&str| line.split(':').next().is_some_and(|it| it == name || it == uid);
     let holds_accounts = |ids: &Range<u32>| accounts.iter().any(|uid| ids.contains(uid));
-    subuid.lines().filter_map(range).filter(|ids| !holds_accounts(ids)).collect()
+    let ranges = subuid.lines().filter(is_its).filter_map(parse_range);
+    ranges.filter(|ids| !holds_accounts(ids)).collect()
+}
+
+/// The ids in a line of subuid(5).
+fn parse_range(line: &str) -> Option<Range<u32>> {
+    let mut fields = line.split(':').skip(1);
+    let start: u32 = fields.next()?.trim().parse().ok()?;
+    let count: u32 = fields.next()?.trim().parse().ok()?;
+    Some(start..start.saturating_add(count))
 }
 
 fn find_other(passwd: &str, home: &Path, name: &str) -> Option<String> {

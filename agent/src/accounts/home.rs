@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::databases::{mount_in, other_account_in};
 use super::{Account, AccountsError};
@@ -18,8 +18,22 @@ pub enum HomeFate {
     Removed,
     /// There was none.
     Missing,
-    /// Left where it is, and why.
+    /// Left where it is although it was to go, and why.
     Left(String),
+    /// Kept where it is, as the policy says.
+    Kept(PathBuf),
+    /// The account is still there, locked, and the home with it.
+    Locked(PathBuf),
+    /// Put away: where it is now, until its days are over.
+    Quarantined(PathBuf),
+}
+
+impl HomeFate {
+    /// Whether it is still where it was.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        matches!(self, Self::Left(_) | Self::Kept(_) | Self::Locked(_))
+    }
 }
 
 impl fmt::Display for HomeFate {
@@ -28,6 +42,13 @@ impl fmt::Display for HomeFate {
             Self::Removed => f.write_str("home removed"),
             Self::Missing => f.write_str("there was no home"),
             Self::Left(reason) => write!(f, "its home was left: {reason}"),
+            Self::Kept(home) => write!(f, "its home was kept: {}", home.display()),
+            Self::Locked(home) => {
+                write!(f, "the account stays, locked, with its home {}", home.display())
+            }
+            Self::Quarantined(home) => {
+                write!(f, "its home was moved to quarantine: {}", home.display())
+            }
         }
     }
 }
@@ -66,7 +87,7 @@ pub(super) fn judge(account: &Account) -> Result<HomeFate, AccountsError> {
 }
 
 /// At least two levels below the root, and spelled without detours.
-fn is_plain_absolute(home: &Path) -> bool {
+pub(super) fn is_plain_absolute(home: &Path) -> bool {
     use std::path::Component::{Normal, RootDir};
     let mut components = home.components();
     components.next() == Some(RootDir)

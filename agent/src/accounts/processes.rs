@@ -34,17 +34,18 @@ pub(super) struct UserIds {
 }
 
 /// Ends every process with an id of the account's: asks first, then kills. What starts new
-/// processes meanwhile is killed with them, round after round.
-pub(super) fn end_all(ids: &UserIds) -> Result<(), AccountsError> {
+/// processes meanwhile is killed with them, round after round. How many were asked.
+pub(super) fn end_all(ids: &UserIds) -> Result<usize, AccountsError> {
     let deadline = Instant::now() + TERM_LIMIT;
-    let asked = signal_all(ids, Signal::TERM)?;
+    let asked = signal_all(ids, Some(Signal::TERM))?;
+    let count = asked.count;
     wait_for_all(&asked.watched, deadline)?;
     drop(asked);
     let deadline = Instant::now() + KILL_LIMIT;
     loop {
-        let killed = signal_all(ids, Signal::KILL)?;
+        let killed = signal_all(ids, Some(Signal::KILL))?;
         if killed.count == 0 {
-            return Ok(());
+            return Ok(count);
         }
         wait_for_all(&killed.watched, deadline)?;
         if Instant::now() >= deadline {
@@ -52,6 +53,11 @@ pub(super) fn end_all(ids: &UserIds) -> Result<(), AccountsError> {
             return Err(AccountsError::StillRunning { count, seconds });
         }
     }
+}
+
+/// How many processes there are.
+pub(super) fn count(ids: &UserIds) -> Result<usize, AccountsError> {
+    Ok(signal_all(ids, None)?.count)
 }
 
 /// The processes of one round.
@@ -62,8 +68,8 @@ struct Signalled {
     watched: Vec<OwnedFd>,
 }
 
-/// Signals each process as soon as it is found.
-fn signal_all(ids: &UserIds, signal: Signal) -> Result<Signalled, AccountsError> {
+/// Signals each process as soon as it is found; without a signal it only looks.
+fn signal_all(ids: &UserIds, signal: Option<Signal>) -> Result<Signalled, AccountsError> {
     let entries = std::fs::read_dir("/proc").map_err(|error| look_up("/proc", &error))?;
     let mut signalled = Signalled::default();
     for entry in entries {
@@ -72,8 +78,10 @@ fn signal_all(ids: &UserIds, signal: Signal) -> Result<Signalled, AccountsError>
         if let Some(pid) = pid.and_then(Pid::from_raw)
             && let Some(process) = open_if_of(pid, ids)?
         {
-            // The only failure left is that it has ended: the next search tells.
-            let _ = pidfd_send_signal(&process, signal);
+            if let Some(signal) = signal {
+                // The only failure left is that it has ended: the next search tells.
+                let _ = pidfd_send_signal(&process, signal);
+            }
             signalled.count += 1;
             if signalled.watched.len() < WATCHED {
                 signalled.watched.push(process);

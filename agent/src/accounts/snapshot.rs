@@ -320,9 +320,8 @@ mod tests {
     #[test]
     fn a_new_id_is_behind_all_and_never_an_avoided_one() {
         let all = databases();
-        let free = |avoided: &[u32]| {
-            all.free_uids(&avoided.iter().copied().collect()).collect::<Vec<_>>()
-        };
+        let free =
+            |avoided: &[u32]| all.free_uids(&avoided.iter().copied().collect()).collect::<Vec<_>>();
         assert_eq!(free(&[]), [1004, 1001]);
         assert_eq!(free(&[1004]), [1001]);
         assert_eq!(free(&[1001, 5000]), [1004]);
@@ -335,7 +334,8 @@ mod tests {
     #[test]
     fn files_that_changed_a_moment_ago_are_not_trusted_to_stay() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        let changed = |seconds, nanoseconds| [Some((1, 2, 3, seconds, nanoseconds)), None, None, None];
+        let changed =
+            |seconds, nanoseconds| [Some((1, 2, 3, seconds, nanoseconds)), None, None, None];
         assert!(are_settled(&changed(99, 0), now));
         assert!(!are_settled(&changed(99, 950_000_000), now));
         assert!(!are_settled(&changed(101, 0), now));

@@ -3,30 +3,28 @@
 //!
 //! This file must not decide who may be touched, and must not know messages.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::sync::Arc;
 
-use bastio_protocol::{Change, PublicKey, Username};
+use bastio_protocol::{Change, PublicKey, Removal, Username};
 use nix::errno::Errno;
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
-use super::processes::UserIds;
+use super::create::Recipe;
+use super::snapshot::{Databases, SUDO_GROUPS};
 use super::{
     Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, SudoGroup, Tool,
-    ToolFault, databases, home, processes, spool,
+    ToolFault, databases, modify, removal, sessions,
 };
 use crate::keys_on_disk::{self, KeysOnDiskError, Owner};
-
-/// The shell of new accounts where the host has it; else useradd's own default.
-const SHELL: &str = "/bin/bash";
-/// A password field that no password matches (shadow(5)); unlike `!` it does not make sshd call
-/// the account locked.
-const NO_PASSWORD: &str = "*";
-/// The groups that give sudo, in the order in which they are looked for.
-const SUDO_GROUPS: [&str; 2] = ["sudo", "wheel"];
+use crate::reconcile::host::NewAccount;
 
 /// This machine's accounts.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct SystemAccounts;
+#[derive(Debug, Default, Clone)]
+pub struct SystemAccounts {
+    /// What was last read of the local databases.
+    pub(super) databases: RefCell<Option<Arc<Databases>>>,
+}
 
 impl Accounts for SystemAccounts {
     fn find(&self, name: &Username) -> Result<Option<Account>, AccountsError> {
@@ -80,18 +78,11 @@ impl Accounts for SystemAccounts {
     }
 
     fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError> {
-        ensure_managed_group()?;
-        let made = self.make(name, sudo).and_then(|account| {
-            keys_on_disk::repair(&account.home, account.owner)?;
-            Ok(account)
-        });
-        match made {
-            // The name was free a moment ago: somebody else took it, and theirs is left alone.
-            Err(AccountsError::Tool(error)) if error.fault == ToolFault::NameTaken => {
-                Err(error.into())
-            }
-            Err(cause) => Err(self.unmake(name, cause)),
-            Ok(account) => Ok(account),
+        let new = NewAccount { sudo_group: sudo.is_some(), ..NewAccount::default() };
+        let account = self.make(name, &new)?;
+        match keys_on_disk::repair(&account.home, account.owner) {
+            Ok(()) => Ok(account),
+            Err(cause) => Err(self.unmake(name, &new, cause.into())),
         }
     }
 
@@ -105,7 +96,7 @@ impl Accounts for SystemAccounts {
     }
 
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError> {
-        let expired = expire(account, databases::CLOSED_DAY);
+        let expired = modify::lock(&account.name);
         // Also where the account database is locked or full: without keys nobody comes in.
         let emptied = keys_on_disk::remove_all_keys(&account.home, account.owner);
         expired?;
@@ -116,28 +107,20 @@ impl Accounts for SystemAccounts {
     }
 
     fn reopen_access(&self, account: &Account) -> Result<Change, AccountsError> {
-        if !databases::is_closed(account.name.as_str())? {
+        let all = self.databases()?;
+        if !all.is_locked(account.name.as_str()) {
             return Ok(Change::Unchanged);
         }
-        expire(account, "")?;
+        modify::unlock(&all, &account.name, None)?;
         Ok(Change::Changed)
     }
 
     fn end_processes(&self, account: &Account) -> Result<(), AccountsError> {
-        let subordinate = databases::subordinate_uids(account.name.as_str(), account.owner.uid)?;
-        processes::end_all(&UserIds { uid: account.owner.uid, subordinate })
+        self.end_all_of(account).map(|_| ())
     }
 
-    fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError> {
-        let fate = home::judge(account)?;
-        spool::remove_all(&account.name, account.owner.uid)?;
-        match run_userdel(account, &fate) {
-            Err(error) if error.fault == ToolFault::LoggedIn => {
-                self.end_processes(account)?;
-                delete_outcome(run_userdel(account, &fate), fate)
-            }
-            result => delete_outcome(result, fate),
-        }
+    fn delete(&self, account: &Account, removal: Removal) -> Result<HomeFate, AccountsError> {
+        removal::carry_out(account, removal)
     }
 
     fn repair_key_files(&self, account: &Account) -> Result<(), AccountsError> {
@@ -154,32 +137,34 @@ impl Accounts for SystemAccounts {
 }
 
 impl SystemAccounts {
-    fn make(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError> {
-        let groups = match sudo {
-            Some(sudo) => format!("{MANAGED_GROUP},{}", sudo.0),
-            None => MANAGED_GROUP.to_owned(),
-        };
-        let home = databases::home_base()?.join(name.as_str()).display().to_string();
-        let mut arguments = vec!["--create-home", "--home-dir", &home, "--user-group"];
-        arguments.extend(["--password", NO_PASSWORD, "--groups", &groups]);
-        if Path::new(SHELL).exists() {
-            arguments.extend(["--shell", SHELL]);
+    /// Makes the account, or leaves nothing of it.
+    pub(super) fn make(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError> {
+        ensure_managed_group()?;
+        if user(name.as_str())?.is_some() {
+            return Err(AccountsError::Exists(name.clone()));
         }
-        arguments.extend(["--", name.as_str()]);
-        Tool::Useradd.run(&arguments)?;
-        let errno = Errno::ENOENT;
-        let what = format!("{name}, though useradd has just made it");
-        self.find(name)?.ok_or(AccountsError::LookUp { what, errno })
+        let recipe = Recipe::look(&*self.databases()?, name, new)?;
+        // From here on, what is there of that name is what useradd made.
+        match recipe.run(name) {
+            // The name was free a moment ago: somebody else took it, and theirs is left alone.
+            Err(error) if error.fault == ToolFault::NameTaken => Err(error.into()),
+            Err(error) => Err(self.unmake(name, new, error.into())),
+            Ok(()) => match self.find(name)? {
+                Some(account) => Ok(account),
+                None => Err(AccountsError::Absent(name.clone())),
+            },
+        }
     }
 
-    /// Takes back what a failed [`Accounts::create`] made, and passes its failure on. Only an
-    /// account with the mark is certainly ours: somebody may have made the name meanwhile.
-    fn unmake(&self, name: &Username, cause: AccountsError) -> AccountsError {
+    /// Takes back what a failed making left, and passes its failure on. Only an account with the
+    /// mark is certainly ours: somebody may have made the name meanwhile.
+    fn unmake(&self, name: &Username, new: &NewAccount, cause: AccountsError) -> AccountsError {
+        let removal = if new.keep_home { Removal::Keep } else { Removal::Delete };
         let undone = match self.find(name) {
             Ok(Some(account)) if !account.is_managed => {
                 return AccountsError::Unmarked { name: name.clone(), cause: Box::new(cause) };
             }
-            Ok(Some(account)) => self.delete(&account).map(|_| ()),
+            Ok(Some(account)) => removal::carry_out(&account, removal).map(|_| ()),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -188,44 +173,29 @@ impl SystemAccounts {
             Err(undo) => AccountsError::HalfMade { cause: Box::new(cause), undo: Box::new(undo) },
         }
     }
+
+    /// Ends every session and process; how many processes there were.
+    pub(super) fn end_all_of(&self, account: &Account) -> Result<usize, AccountsError> {
+        sessions::end_all_of(account)
+    }
 }
 
-fn ensure_managed_group() -> Result<(), AccountsError> {
+pub(super) fn ensure_managed_group() -> Result<(), AccountsError> {
     if group(MANAGED_GROUP)?.is_none() {
         Tool::Groupadd.run(&["--system", "--", MANAGED_GROUP])?;
     }
     Ok(())
 }
 
-fn expire(account: &Account, day: &str) -> Result<(), AccountsError> {
-    Ok(Tool::Usermod.run(&["--expiredate", day, "--", account.name.as_str()])?)
-}
-
-fn run_userdel(account: &Account, fate: &HomeFate) -> Result<(), super::ToolError> {
-    let name = account.name.as_str();
-    match fate {
-        HomeFate::Removed => Tool::Userdel.run(&["--remove", "--", name]),
-        HomeFate::Missing | HomeFate::Left(_) => Tool::Userdel.run(&["--", name]),
-    }
-}
-
-/// userdel(8) removes the account before the home: with code 12 only the home is left.
-fn delete_outcome(
-    result: Result<(), super::ToolError>,
-    fate: HomeFate,
-) -> Result<HomeFate, AccountsError> {
-    match result {
-        Ok(()) => Ok(fate),
-        Err(error) if error.fault == ToolFault::Home => Ok(HomeFate::Left(error.to_string())),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn user(name: &str) -> Result<Option<User>, AccountsError> {
+pub(super) fn user(name: &str) -> Result<Option<User>, AccountsError> {
     User::from_name(name).map_err(|errno| look_up("the account", name, errno))
 }
 
-fn group(name: &str) -> Result<Option<Group>, AccountsError> {
+pub(super) fn group_by_id(gid: Gid) -> Result<Option<Group>, AccountsError> {
+    Group::from_gid(gid).map_err(|errno| look_up("the group", &gid.to_string(), errno))
+}
+
+pub(super) fn group(name: &str) -> Result<Option<Group>, AccountsError> {
     Group::from_name(name).map_err(|errno| look_up("the group", name, errno))
 }
 

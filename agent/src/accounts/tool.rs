@@ -44,6 +44,8 @@ pub enum Tool {
     Groupadd,
     /// gpasswd(1)
     Gpasswd,
+    /// loginctl(1)
+    Loginctl,
 }
 
 /// A tool that did not do its work.
@@ -116,6 +118,10 @@ impl Tool {
         let (ended, stderr) = run_to_end(path, arguments, TIME_LIMIT);
         match ended {
             Ok(status) if status.success() => Ok(()),
+            // Its codes say nothing (loginctl(1)).
+            Ok(status) if self == Self::Loginctl => {
+                Err(error(ToolFault::Other(status.code().unwrap_or_default()), stderr))
+            }
             Ok(status) => Err(error(ToolFault::from_status(status), stderr)),
             Err(fault) => Err(error(fault, stderr)),
         }
@@ -128,6 +134,7 @@ impl Tool {
             Self::Userdel => "userdel",
             Self::Groupadd => "groupadd",
             Self::Gpasswd => "gpasswd",
+            Self::Loginctl => "loginctl",
         }
     }
 

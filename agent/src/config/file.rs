@@ -157,6 +157,8 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("agent_key", (key != Path::new(DEFAULT_AGENT_KEY)).then(|| path(key)));
     line("user", kept.user.as_deref().map(quote));
     line("min_rsa_bits", kept.min_rsa_bits.map(|bits| bits.to_string()));
+    line("removal", kept.removal.map(|removal| quote(removal.name())));
+    line("quarantine_days", kept.quarantine_days.map(|days| days.to_string()));
     line("status_file", kept.status_file.as_deref().map(path));
     line("state", kept.state.as_deref().map(path));
     line("log", kept.log.as_deref().map(quote));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
+use bastio_protocol::Removal;
 use config::{Config, Environment, Source};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,11 @@ pub struct Layer {
     pub user: Option<String>,
     /// Smallest RSA key of a user, in bits. Default 2048.
     pub min_rsa_bits: Option<usize>,
+    /// `keep`, `lock`, `quarantine` or `delete`: what becomes of the homes of removed accounts
+    /// where the backend does not say it. Default `keep`.
+    pub removal: Option<Removal>,
+    /// How long homes in quarantine are kept, in days. Default 30.
+    pub quarantine_days: Option<u32>,
     /// Where the state is written. Default `/run/bastio-agent/status.json`.
     pub status_file: Option<PathBuf>,
     /// The folder of the journal. Default `/var/lib/bastio-agent`.
@@ -68,6 +74,8 @@ impl Layer {
             agent_key: self.agent_key.or(below.agent_key),
             user: self.user.or(below.user),
             min_rsa_bits: self.min_rsa_bits.or(below.min_rsa_bits),
+            removal: self.removal.or(below.removal),
+            quarantine_days: self.quarantine_days.or(below.quarantine_days),
             status_file: self.status_file.or(below.status_file),
             state: self.state.or(below.state),
             log: self.log.or(below.log),

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
+use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
@@ -26,7 +27,11 @@ pub(crate) fn open_without_links(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Opens `name`, one component, in a folder for reading: no link is followed, and no mount
 /// (which could be a file system run by the owner) is entered.
-pub(crate) fn open_beneath(folder: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_beneath<N: ?Sized + NixPath>(
+    folder: impl AsFd,
+    name: &N,
+    flags: OFlag,
+) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_BENEATH

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bastio_protocol::{ActionMessage, KeyPolicy};
+use bastio_protocol::{ActionMessage, KeyPolicy, Removal};
 use crossbeam_channel::{never, select};
 use thiserror::Error;
 
@@ -54,6 +54,8 @@ pub struct ProcessorSettings {
     pub obedience: Obedience,
     /// Which keys may be added.
     pub key_policy: KeyPolicy,
+    /// What becomes of homes where an action does not say it.
+    pub removal: Removal,
     /// Called when a connector can be served: readiness for a service manager.
     pub ready: Option<Hook>,
     /// Called again and again while the processor makes progress: a watchdog's food.
@@ -113,7 +115,7 @@ pub enum ProcessorError {
 pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, ProcessorError> {
     let (handle, stop) = Stop::new()?;
     let _signals = Signals::catch(handle)?;
-    run(source, settings, SystemAccounts, stop)
+    run(source, settings, SystemAccounts::default(), stop)
 }
 
 /// The same for any accounts and any stop.
@@ -130,7 +132,10 @@ pub(super) fn run<A: Accounts>(
     let verifier = Verifier::new(settings.obedience, &settings.state)?;
     let mut service = Service {
         pause,
-        once: Once::new(Processor::new(accounts, settings.key_policy), journal),
+        once: Once::new(
+            Processor::new(accounts, settings.key_policy).removing(settings.removal),
+            journal,
+        ),
         verifier,
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,

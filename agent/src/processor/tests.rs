@@ -145,7 +145,7 @@ impl Accounts for Fake {
         self.verb("end_processes")
     }
 
-    fn delete(&self, account: &Account) -> Result<HomeFate, AccountsError> {
+    fn delete(&self, account: &Account, _: Removal) -> Result<HomeFate, AccountsError> {
         self.verb("delete")?;
         self.accounts.borrow_mut().remove(account.name.as_str());
         Ok(self.home_fate.clone().unwrap_or(HomeFate::Removed))

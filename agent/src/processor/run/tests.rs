@@ -36,6 +36,7 @@ impl Running {
             state: folder.path().join("state"),
             obedience,
             key_policy: KeyPolicy::default(),
+            removal: Removal::default(),
             ready: Some(Box::new(move || say_ready.send(()).unwrap())),
             heartbeat: None,
         };
@@ -234,6 +235,7 @@ fn the_heartbeat_follows_progress() {
         state: folder.path().join("state"),
         obedience: Obedience::default(),
         key_policy: KeyPolicy::default(),
+        removal: Removal::default(),
         ready: None,
         heartbeat: Some(Heartbeat {
             every: Duration::from_millis(1),

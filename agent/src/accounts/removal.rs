@@ -1,0 +1,92 @@
+//! Removing an account whose access is closed already: the account by userdel(8), its home as the policy says.
+//!
+//! This file must not know who may be removed, nor which policy holds.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use bastio_protocol::Removal;
+
+use super::snapshot::Databases;
+use super::{
+    Account, AccountsError, HomeFate, Swept, SystemAccounts, Tool, ToolError, ToolFault, home,
+    quarantine, sessions, spool,
+};
+
+/// Removes the account, with what would run later in its name.
+pub(super) fn carry_out(account: &Account, removal: Removal) -> Result<HomeFate, AccountsError> {
+    match removal {
+        Removal::Lock => Ok(HomeFate::Locked(account.home.clone())),
+        Removal::Keep => remove_account(account, kept(account)),
+        Removal::Quarantine => match home::judge(account)? {
+            // The account goes first: a rename that fails then leaves a kept home.
+            HomeFate::Removed => remove_account(account, kept(account)).map(|_| put_away(account)),
+            fate => remove_account(account, fate),
+        },
+        Removal::Delete => remove_account(account, home::judge(account)?),
+    }
+}
+
+impl SystemAccounts {
+    /// Deletes homes that were put away `days` ago or earlier: those beside the homes of this host's accounts, in
+    /// useradd's folder of homes, and in `places` (folders in which homes were). It takes 20 s at most.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`]; single homes that cannot be deleted are in the answer.
+    pub fn sweep_quarantine(
+        &self,
+        places: impl IntoIterator<Item = PathBuf>,
+        now: SystemTime,
+        days: u32,
+    ) -> Result<Swept, AccountsError> {
+        let all = self.databases()?;
+        let mut all_places: BTreeSet<_> = quarantine::default_places(homes_of_people(&all));
+        all_places.extend(places);
+        Ok(quarantine::sweep(&all_places, now, days))
+    }
+}
+
+fn homes_of_people(all: &Databases) -> impl Iterator<Item = PathBuf> {
+    all.managed().into_iter().filter_map(|name| Some(all.account(name.as_str())?.home.clone()))
+}
+
+fn kept(account: &Account) -> HomeFate {
+    match account.home.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => HomeFate::Missing,
+        _ => HomeFate::Kept(account.home.clone()),
+    }
+}
+
+fn put_away(account: &Account) -> HomeFate {
+    match quarantine::put_away(account, SystemTime::now()) {
+        Ok(path) => HomeFate::Quarantined(path),
+        Err(error) => HomeFate::Left(format!("{}: {error}", account.home.display())),
+    }
+}
+
+fn remove_account(account: &Account, fate: HomeFate) -> Result<HomeFate, AccountsError> {
+    spool::remove_all(&account.name, account.owner.uid)?;
+    let ended = match run_userdel(account, &fate) {
+        Err(error) if error.fault == ToolFault::LoggedIn => {
+            sessions::end_all_of(account)?;
+            run_userdel(account, &fate)
+        }
+        ended => ended,
+    };
+    match ended {
+        Ok(()) => Ok(fate),
+        // userdel(8) removes the account before the home: with code 12 only the home is left.
+        Err(error) if error.fault == ToolFault::Home => Ok(HomeFate::Left(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn run_userdel(account: &Account, fate: &HomeFate) -> Result<(), ToolError> {
+    let name = account.name.as_str();
+    match fate {
+        HomeFate::Removed => Tool::Userdel.run(&["--remove", "--", name]),
+        _ => Tool::Userdel.run(&["--", name]),
+    }
+}
