@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use bastio_protocol::Removal;
+
 use super::layer::environment;
 use super::value::Lines;
 use super::{Backend, ConfigError, DEFAULT_PORT, Host, Layer, Secret, Settings, Signer, write};
@@ -59,6 +61,7 @@ fn flags_beat_the_environment_beats_the_file_beats_defaults() {
         assert_eq!(settings.log, tracing::level_filters::LevelFilter::ERROR);
         assert_eq!(settings.user, "bastio");
         assert_eq!(settings.key_policy.min_rsa_bits, 2048);
+        assert_eq!((settings.removal, settings.quarantine_days), (Removal::Keep, 30));
         assert_eq!(settings.agent_key, Path::new("/etc/bastio/agent.key"));
     }
 }
@@ -89,6 +92,16 @@ fn a_secret_with_a_typing_error_is_not_shown() {
     let file = sandbox.file("told.toml", 0o600, "host = 'b'\napi_key = x\n");
     let error = super::file::read(&file).unwrap_err().to_string();
     assert!(error.contains("line 2, column 11") && error.contains("quoted"), "{error}");
+}
+
+#[test]
+fn the_fate_of_homes_is_one_of_four() {
+    for removal in [Removal::Lock, Removal::Keep, Removal::Quarantine, Removal::Delete] {
+        let layer = env(&[("BASTIO_AGENT_REMOVAL", removal.name())]);
+        assert_eq!(layer.removal, Some(removal));
+    }
+    let wrong = environment(Some(variables(&[("BASTIO_AGENT_REMOVAL", "burn")]))).unwrap_err();
+    assert!(wrong.to_string().contains("burn"), "{wrong}");
 }
 
 #[test]
@@ -197,7 +210,11 @@ fn several_host_keys_may_be_pinned() {
 #[test]
 fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
     let sandbox = Sandbox::new();
-    let file = sandbox.file("agent.toml", 0o600, "user = 'other'\nmin_rsa_bits = 4096\n");
+    let file = sandbox.file(
+        "agent.toml",
+        0o600,
+        "user = 'other'\nmin_rsa_bits = 4096\nremoval = 'quarantine'\nquarantine_days = 7\n",
+    );
     let secret = Secret::new(" key\"with\\odd#signs \n");
     let host = Host::parse("backend.example").unwrap();
     for api_key in [Some(&secret), None] {
@@ -218,6 +235,7 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
         assert_eq!(settings.api_url.as_deref(), Some("http://b:1"));
         assert_eq!(settings.agent_key, Path::new("/elsewhere/agent.key"));
         assert_eq!((settings.user.as_str(), settings.key_policy.min_rsa_bits), ("other", 4096));
+        assert_eq!((settings.removal, settings.quarantine_days), (Removal::Quarantine, 7));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -289,6 +289,18 @@ fn remove_user_closes_ends_and_deletes_in_this_order() {
     let left = Fake { home_fate, ..Fake::ours() };
     let text = "alice was removed successfully; its home was left: /home/alice belongs to uid 0";
     check(left, Action::RemoveUser { removal: None }, 200, text, &all);
+    for (fate, told) in [
+        (HomeFate::Kept("/home/alice".into()), "its home was kept: /home/alice"),
+        (
+            HomeFate::Locked("/home/alice".into()),
+            "the account stays, locked, with its home /home/alice",
+        ),
+        (HomeFate::Quarantined("/home/q".into()), "its home was moved to quarantine: /home/q"),
+    ] {
+        let fake = Fake { home_fate: Some(fate), ..Fake::ours() };
+        let text = format!("alice was removed successfully; {told}");
+        check(fake, Action::RemoveUser { removal: None }, 200, &text, &all);
+    }
     check(Fake::default(), Action::RemoveUser { removal: None }, 300, "alice does not exist", &[]);
 }
 

@@ -43,7 +43,7 @@ fn does_its_job(release: &str) {
     assert!(can_sudo(&ssh, "alice", &host));
     backend.console(&["user", "rm", "alice"]).unwrap().check().unwrap();
     assert!(!ssh.can_log_in("alice", host.ip()).unwrap());
-    assert!(!host.exists("/home/alice").unwrap());
+    assert!(host.exists("/home/alice").unwrap(), "homes are kept unless said otherwise");
     assert!(!host.try_exec(&["getent", "passwd", "alice"]).unwrap().success());
 }
 

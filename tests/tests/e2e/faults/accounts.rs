@@ -48,7 +48,7 @@ fn removing_a_person_ends_sessions_and_processes_and_closes_the_door() {
     site.done(&["user", "rm", "alice", "--yes"]);
     assert!(!session.wait(LIMIT).unwrap().success());
     assert!(!server.has_account("alice"));
-    assert!(!server.host.exists("/home/alice").unwrap());
+    assert!(server.host.exists("/home/alice").unwrap(), "homes are kept unless said otherwise");
     let left = server.host.exec(&["ps", "-eo", "uid=,args="]).unwrap().stdout;
     assert!(!left.contains("1000"), "{left}");
     assert!(!alice.can_log_in("alice", ip).unwrap());

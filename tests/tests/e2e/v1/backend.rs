@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bastio_tests::fleet::{agent_command, agent_log, prepare_agent};
-use bastio_tests::{Host, Running, World, binary, require_root};
+use bastio_tests::{Host, PlacedCommand, Running, World, binary, require_root};
 use serde_json::{Value, json};
 
 use super::{LIMIT, Peer, script};
@@ -35,7 +35,7 @@ impl Rig {
         let enrol = host.command("bastio-agent").args(["enroll", "--backend", &url]);
         let enrol = enrol.args(["--port", &ssh, "--api-key-file", "-"]).args(enrol_words);
         let told = enrol.input(API_KEY).check().unwrap().stdout;
-        let agent = agent_command(&host).spawn_ready(LIMIT).unwrap();
+        let agent = deleting_agent(&host).spawn_ready(LIMIT).unwrap();
         let mut rig = Self { agent, backend, host, told, listening, _world: world };
         let (upload, _) = rig.backend.until("upload");
         assert_eq!(upload["status"], 200);
@@ -48,13 +48,18 @@ impl Rig {
     /// Stops the agent as its service manager would and starts it anew.
     pub(super) fn restart_agent(&mut self) {
         assert!(self.agent.stop(Duration::from_secs(5)).unwrap().success());
-        self.agent = agent_command(&self.host).spawn_ready(LIMIT).unwrap();
+        self.agent = deleting_agent(&self.host).spawn_ready(LIMIT).unwrap();
     }
 
     /// Runs a shell script on the server; it must succeed.
     pub(super) fn shell(&self, text: &str) -> String {
         self.host.command("bash").args(["-eu", "-c", text]).check().unwrap().stdout
     }
+}
+
+/// An agent that deletes homes, as agents of version 1 did.
+fn deleting_agent(host: &Host) -> PlacedCommand<'_> {
+    agent_command(host).env("BASTIO_AGENT_REMOVAL", "delete")
 }
 
 /// A scripted backend of the world, and its first event.
