@@ -19,6 +19,7 @@ pub mod notify;
 pub mod pipe;
 pub mod processor;
 pub mod reconcile;
+pub mod selinux;
 pub mod sshd;
 pub mod start;
 pub mod status;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::keys_on_disk::{self, KeysOnDiskError, Owner};
 use crate::reconcile::host::NewAccount;
+use crate::sshd::Shape;
 
 /// This machine's accounts.
 #[derive(Debug, Default, Clone)]
@@ -80,7 +81,7 @@ impl Accounts for SystemAccounts {
     fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError> {
         let new = NewAccount { sudo_group: sudo.is_some(), ..NewAccount::default() };
         let account = self.make(name, &new)?;
-        match keys_on_disk::repair(&account.home, account.owner) {
+        match keys_on_disk::repair(&account, &Shape::of_account(name)) {
             Ok(()) => Ok(account),
             Err(cause) => Err(self.unmake(name, &new, cause.into())),
         }
@@ -98,7 +99,7 @@ impl Accounts for SystemAccounts {
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError> {
         let expired = modify::lock(&account.name);
         // Also where the account database is locked or full: without keys nobody comes in.
-        let emptied = keys_on_disk::remove_all_keys(&account.home, account.owner);
+        let emptied = keys_on_disk::remove_all_keys(account, &Shape::of_account(&account.name));
         expired?;
         match emptied {
             Ok(()) | Err(KeysOnDiskError::HomeMissing(_)) => Ok(None),
@@ -124,15 +125,15 @@ impl Accounts for SystemAccounts {
     }
 
     fn repair_key_files(&self, account: &Account) -> Result<(), AccountsError> {
-        Ok(keys_on_disk::repair(&account.home, account.owner)?)
+        Ok(keys_on_disk::repair(account, &Shape::of_account(&account.name))?)
     }
 
     fn insert_key(&self, account: &Account, key: &PublicKey) -> Result<Change, AccountsError> {
-        Ok(keys_on_disk::insert_key(&account.home, account.owner, key)?)
+        Ok(keys_on_disk::insert_key(account, &Shape::of_account(&account.name), key)?)
     }
 
     fn remove_key(&self, account: &Account, key: &PublicKey) -> Result<Change, AccountsError> {
-        Ok(keys_on_disk::remove_key(&account.home, account.owner, key)?)
+        Ok(keys_on_disk::remove_key(account, &Shape::of_account(&account.name), key)?)
     }
 }
 

@@ -3,7 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use bastio_protocol::KeyPolicy;
+use std::path::{Path, PathBuf};
+
+use bastio_protocol::{KeyPolicy, Username};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode as NixMode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
@@ -51,16 +55,20 @@ impl Place {
         self.ssh().join("authorized_keys")
     }
 
+    fn account(&self) -> Account {
+        account(&self.home, self.owner)
+    }
+
     fn insert(&self) -> Result<Change, KeysOnDiskError> {
-        insert_key(&self.home, self.owner, &key())
+        insert_key(&self.account(), &Shape::default(), &key())
     }
 
     fn remove(&self) -> Result<Change, KeysOnDiskError> {
-        remove_key(&self.home, self.owner, &key())
+        remove_key(&self.account(), &Shape::default(), &key())
     }
 
     fn repair(&self) -> Result<(), KeysOnDiskError> {
-        repair(&self.home, self.owner)
+        repair(&self.account(), &Shape::default())
     }
 
     /// Asserts that none of the verbs goes on, that each says why, and that nothing is left.
@@ -70,7 +78,7 @@ impl Place {
         for (verb, result) in [
             ("insert", self.insert().map(drop)),
             ("remove", self.remove().map(drop)),
-            ("empty", remove_all_keys(&self.home, self.owner)),
+            ("empty", remove_all_keys(&self.account(), &Shape::default())),
             ("repair", self.repair()),
         ] {
             let error = result.expect_err(verb).to_string();
@@ -78,6 +86,11 @@ impl Place {
         }
         assert_eq!(names(&self.ssh()), before);
     }
+}
+
+fn account(home: &Path, owner: Owner) -> Account {
+    let name = Username::parse("alice").unwrap();
+    Account { name, owner, home: home.to_owned(), is_system: false, is_managed: true }
 }
 
 fn key() -> PublicKey {
@@ -151,7 +164,7 @@ fn a_key_is_taken_out_of_the_second_file_of_sshd_too() {
     assert_eq!(place.remove().unwrap(), Change::Changed);
     assert_eq!(fs::read(&second).unwrap(), b"");
     fs::write(&second, "ssh-rsa other\n").unwrap();
-    remove_all_keys(&place.home, place.owner).unwrap();
+    remove_all_keys(&place.account(), &Shape::default()).unwrap();
     assert_eq!(fs::read(&second).unwrap(), b"");
 }
 
@@ -159,7 +172,7 @@ fn a_key_is_taken_out_of_the_second_file_of_sshd_too() {
 fn removing_makes_nothing() {
     let place = Place::new();
     assert_eq!(place.remove().unwrap(), Change::Unchanged);
-    remove_all_keys(&place.home, place.owner).unwrap();
+    remove_all_keys(&place.account(), &Shape::default()).unwrap();
     assert!(!place.ssh().exists());
 }
 
@@ -293,7 +306,9 @@ fn a_home_that_is_missing_a_link_or_behind_one_is_refused() {
         (nested, "reached through a symbolic link"),
         (PathBuf::from("relative/home"), "not a plain folder"),
     ] {
-        let error = insert_key(&home, place.owner, &key()).unwrap_err().to_string();
+        let error = insert_key(&account(&home, place.owner), &Shape::default(), &key())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -334,10 +349,11 @@ fn what_a_crash_left_is_swept_and_nothing_else() {
 #[test]
 fn a_folder_that_cannot_be_written_keeps_the_old_file() {
     let place = Place::with_keys(b"old\n");
-    let folder = KeyFolder::open(&place.home, place.owner).unwrap().unwrap();
+    let location = Location::Home { folders: vec![".ssh".to_owned()], file: String::new() };
+    let folder = places::find(&place.account(), &location).unwrap().unwrap();
     // A name that cannot be renamed over stands for every failure of the last step.
     fs::create_dir(place.ssh().join("in the way")).unwrap();
-    let error = folder.replace("in the way", b"new", 0o600).unwrap_err().to_string();
+    let error = folder.replace("in the way", b"new", None).unwrap_err().to_string();
     assert!(error.contains("the keys are unchanged"), "{error}");
     assert_eq!(names(&place.ssh()), ["authorized_keys", "in the way"]);
     assert_eq!(fs::read(place.file()).unwrap(), b"old\n");

@@ -64,7 +64,7 @@ impl Pattern {
         match below_home {
             Some(_) => Ok(Location::Home { folders: parts, file }),
             None if parts.is_empty() => Err(bad()),
-            None => Ok(Location::Elsewhere(path)),
+            None => Ok(Location::Elsewhere(Path::new("/").join(parts.join("/")).join(file))),
         }
     }
 
@@ -85,6 +85,18 @@ impl Pattern {
             }
         }
         Ok(text)
+    }
+}
+
+impl Location {
+    /// The file's name.
+    pub fn file(&self) -> &str {
+        match self {
+            Self::Home { file, .. } => file,
+            Self::Elsewhere(path) => {
+                path.file_name().and_then(|it| it.to_str()).unwrap_or_default()
+            }
+        }
     }
 }
 

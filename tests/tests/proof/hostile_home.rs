@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::lchown;
-use std::path::Path;
 use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
+use bastio_agent::accounts::Account;
 use bastio_agent::keys_on_disk::{self, KeysOnDiskError, Owner};
-use bastio_protocol::{Change, KeyPolicy, PublicKey};
+use bastio_agent::sshd::Shape;
+use bastio_protocol::{Change, KeyPolicy, PublicKey, Username};
 use bastio_tests::{Host, Running, World, binary, require_root};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid};
@@ -125,18 +126,24 @@ fn work(rounds: usize, seed: u64, canaries: &Canaries) -> Seen {
 }
 
 fn act(round: usize, key: &PublicKey) -> (&'static str, Result<&'static str, KeysOnDiskError>) {
-    let (home, owner) = (Path::new(HOME), owner());
+    let (account, shape) = (account(), Shape::default());
     let told = |change| if change == Change::Changed { "changed" } else { "unchanged" };
     match round % 7 {
-        0 | 2 | 4 => ("insert", keys_on_disk::insert_key(home, owner, key).map(told)),
-        1 | 3 => ("remove", keys_on_disk::remove_key(home, owner, key).map(told)),
-        5 => ("repair", keys_on_disk::repair(home, owner).map(|()| "done")),
-        _ => ("remove all", keys_on_disk::remove_all_keys(home, owner).map(|()| "done")),
+        0 | 2 | 4 => ("insert", keys_on_disk::insert_key(&account, &shape, key).map(told)),
+        1 | 3 => ("remove", keys_on_disk::remove_key(&account, &shape, key).map(told)),
+        5 => ("repair", keys_on_disk::repair(&account, &shape).map(|()| "done")),
+        _ => ("remove all", keys_on_disk::remove_all_keys(&account, &shape).map(|()| "done")),
     }
 }
 
-fn owner() -> Owner {
-    Owner { uid: Uid::from_raw(UID), gid: Gid::from_raw(UID) }
+fn account() -> Account {
+    Account {
+        name: Username::parse("alice").unwrap(),
+        owner: Owner { uid: Uid::from_raw(UID), gid: Gid::from_raw(UID) },
+        home: HOME.into(),
+        is_system: false,
+        is_managed: true,
+    }
 }
 
 /// The variant's name, and for what the system refused also which step and why.
@@ -190,7 +197,7 @@ fn is_usable_again() {
     let _ = fs::remove_dir_all(format!("{HOME}/.ssh"));
     let _ = fs::remove_file(format!("{HOME}/.ssh"));
     let key = PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap();
-    let change = keys_on_disk::insert_key(Path::new(HOME), owner(), &key).unwrap();
+    let change = keys_on_disk::insert_key(&account(), &Shape::default(), &key).unwrap();
     assert_eq!(change, Change::Changed);
     let names = fs::read_dir(format!("{HOME}/.ssh")).unwrap();
     assert_eq!(names.count(), 1);
