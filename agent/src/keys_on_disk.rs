@@ -19,11 +19,14 @@ use crate::sshd::{Location, Shape};
 mod error;
 mod folder;
 pub(crate) mod handles;
+mod host;
 mod places;
+mod set;
 mod temporary;
 
 pub use error::KeysOnDiskError;
 use folder::KeyFolder;
+pub use set::{FoundLine, read_keys, set_keys};
 
 /// Largest key file, in bytes (1 MiB: some ten thousand keys).
 const MAX_SIZE: u64 = 1024 * 1024;

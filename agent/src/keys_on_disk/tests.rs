@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod shapes;
+
 const ED25519: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 

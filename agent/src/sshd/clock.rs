@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io::Read;
 
-use tz::{TimeZone, UtcDateTime};
+use bastio_protocol::KeyExpiry;
+use tz::TimeZone;
 
 use super::version::Version;
 
@@ -15,10 +16,6 @@ use super::version::Version;
 const ZONE: &str = "/etc/localtime";
 /// Largest zone file that is read, in bytes.
 const MAX_ZONE: u64 = 1 << 20;
-/// 9999-12-31 23:59:59: later ends are that one.
-const LAST: i64 = 253_402_300_799;
-/// The end of what has ended anyway; 0 is not a time for sshd.
-const FIRST: i64 = 1;
 /// Steps in which standard time is looked for around a moment of summer time, as glibc does.
 const STRIDE: i64 = 601_200;
 /// Steps to both sides: some eight years.
@@ -45,29 +42,32 @@ impl Clock {
     }
 
     /// The text for an end, in seconds since the Unix epoch.
-    pub fn text(&self, until: i64) -> String {
-        let until = until.clamp(FIRST, LAST);
+    #[must_use]
+    pub fn expiry(&self, until: i64) -> KeyExpiry {
         match self {
-            Self::Utc => format!("{}Z", digits(until)),
-            Self::Local(zone) => digits(until + standard_offset(zone, until)),
+            Self::Utc => KeyExpiry::utc(until),
+            Self::Local(zone) => KeyExpiry::local(until, standard_offset(zone, until)),
         }
     }
 
-    /// What this sshd makes of a text: `YYYYMMDD[HHMM[SS]][Z]`, in seconds since the Unix epoch.
-    pub fn read(&self, text: &str) -> Option<i64> {
-        match (text.strip_suffix(['Z', 'z']), self) {
-            (Some(text), Self::Utc) => naive(text),
-            (Some(_), Self::Local(_)) => None,
-            (None, Self::Utc) => read_local(&zone(), text),
-            (None, Self::Local(zone)) => read_local(zone, text),
+    /// The end that this sshd reads, in seconds since the Unix epoch; `None` when it takes the text
+    /// for none, and the key for no key.
+    #[must_use]
+    pub fn moment(&self, expiry: &KeyExpiry) -> Option<i64> {
+        match self {
+            _ if !expiry.is_utc() && matches!(self, Self::Utc) => {
+                Some(local_moment(&zone(), expiry))
+            }
+            Self::Utc => Some(expiry.moment(0)),
+            Self::Local(_) if expiry.is_utc() => None,
+            Self::Local(zone) => Some(local_moment(zone, expiry)),
         }
     }
 }
 
-fn read_local(zone: &TimeZone, text: &str) -> Option<i64> {
-    let naive = naive(text)?;
-    let about = naive - standard_offset(zone, naive);
-    Some(naive - standard_offset(zone, about))
+fn local_moment(zone: &TimeZone, expiry: &KeyExpiry) -> i64 {
+    let about = expiry.moment(standard_offset(zone, expiry.moment(0)));
+    expiry.moment(standard_offset(zone, about))
 }
 
 /// The host's zone; UTC when it names none, as glibc has it.
@@ -88,32 +88,6 @@ fn standard_offset(zone: &TimeZone, at: i64) -> i64 {
     around.into_iter().find_map(standard).unwrap_or(0)
 }
 
-/// `YYYYMMDDHHMMSS` of a time in seconds since the Unix epoch.
-fn digits(at: i64) -> String {
-    let Ok(it) = UtcDateTime::from_timespec(at.clamp(FIRST, LAST), 0) else {
-        // Not within these bounds; sshd refuses a key with such an end.
-        return "00000000000000".to_owned();
-    };
-    let (year, month, day) = (it.year(), it.month(), it.month_day());
-    let (hour, minute, second) = (it.hour(), it.minute(), it.second());
-    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
-}
-
-/// The time that digits would mean in UTC.
-fn naive(text: &str) -> Option<i64> {
-    if !matches!(text.len(), 8 | 12 | 14) || !text.bytes().all(|it| it.is_ascii_digit()) {
-        return None;
-    }
-    let year = text.get(..4)?.parse().ok()?;
-    let mut parts = [1_u8, 1, 0, 0, 0];
-    for (part, at) in parts.iter_mut().zip((4..text.len()).step_by(2)) {
-        *part = text.get(at..at + 2)?.parse().ok()?;
-    }
-    let [month, day, hour, minute, second] = parts;
-    let time = UtcDateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-    Some(time.unix_time())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -125,41 +99,27 @@ mod tests {
     }
 
     const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+    const SYDNEY: &str = "AEST-10AEDT,M10.1.0,M4.1.0/3";
+    /// 2026-07-01 11:00 UTC, 13:00 on Berlin's walls.
+    const SUMMER: i64 = 1_782_903_600;
+    /// 2026-12-01 11:00 UTC, 12:00 on Berlin's walls.
+    const WINTER: i64 = 1_796_122_800;
 
     /// What `ssh-keygen -s -V` of OpenSSH 8.4 makes of the texts with TZ=Europe/Berlin.
     #[test]
     fn summer_is_written_in_standard_time_as_sshd_reads_it() {
-        let berlin = local(BERLIN);
-        let summer = 1_782_903_600; // 2026-07-01 11:00 UTC, 13:00 on the wall
-        assert_eq!(berlin.text(summer), "20260701120000");
-        let winter = 1_796_122_800; // 2026-12-01 11:00 UTC, 12:00 on the wall
-        assert_eq!(berlin.text(winter), "20261201120000");
-        assert_eq!(Clock::Utc.text(summer), "20260701110000Z");
-        let kolkata = local("IST-5:30");
-        assert_eq!(kolkata.text(summer), "20260701163000");
-        let sydney = local("AEST-10AEDT,M10.1.0,M4.1.0/3");
-        assert_eq!(sydney.text(winter), "20261201210000");
-    }
-
-    #[test]
-    fn texts_are_read_as_each_sshd_reads_them() {
-        assert_eq!(Clock::Utc.read("20260701110000Z"), Some(1_782_903_600));
-        assert_eq!(Clock::Utc.read("202607011100z"), Some(1_782_903_600));
-        assert_eq!(Clock::Utc.read("20260701Z"), Some(1_782_864_000));
-        assert_eq!(local(BERLIN).read("20260701120000"), Some(1_782_903_600));
-        assert_eq!(local(BERLIN).read("20260701110000Z"), None);
-        for text in ["", "Z", "2026", "20261301", "20260701110", "2026070111000 ", "２０２６0701"]
-        {
-            assert_eq!(Clock::Utc.read(text), None, "{text}");
+        for (clock, until, text) in [
+            (local(BERLIN), SUMMER, "20260701120000"),
+            (local(BERLIN), WINTER, "20261201120000"),
+            (Clock::Utc, SUMMER, "20260701110000Z"),
+            (local("IST-5:30"), SUMMER, "20260701163000"),
+            (local(SYDNEY), WINTER, "20261201210000"),
+        ] {
+            assert_eq!(clock.expiry(until).as_str(), text);
+            assert_eq!(clock.moment(&KeyExpiry::parse(text).unwrap()), Some(until), "{text}");
         }
-    }
-
-    #[test]
-    fn ends_outside_of_all_calendars_have_ended_or_never_end() {
-        assert_eq!(Clock::Utc.text(i64::MIN), "19700101000001Z");
-        assert_eq!(Clock::Utc.text(0), "19700101000001Z");
-        assert_eq!(Clock::Utc.text(i64::MAX), "99991231235959Z");
-        assert_eq!(local(BERLIN).text(i64::MAX), "99991231235959");
+        let utc = KeyExpiry::utc(SUMMER);
+        assert_eq!(local(BERLIN).moment(&utc), None);
     }
 
     #[test]
@@ -172,14 +132,14 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(until in 1_000_000_000_i64..4_000_000_000) {
-            for clock in [Clock::Utc, local(BERLIN), local("AEST-10AEDT,M10.1.0,M4.1.0/3"), local("<-03>3")] {
-                prop_assert_eq!(clock.read(&clock.text(until)), Some(until));
+            for clock in [Clock::Utc, local(BERLIN), local(SYDNEY), local("<-03>3")] {
+                prop_assert_eq!(clock.moment(&clock.expiry(until)), Some(until));
             }
         }
 
         #[test]
-        fn any_text_is_read_without_harm(text in ".{0,16}") {
-            let _ = (Clock::Utc.read(&text), local(BERLIN).read(&text));
+        fn any_moment_is_written_without_harm(until: i64) {
+            let _ = local(BERLIN).moment(&local(BERLIN).expiry(until));
         }
     }
 }

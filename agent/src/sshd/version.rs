@@ -48,13 +48,12 @@ impl Version {
         !algorithm.starts_with("sk-") || self >= HARDWARE_KEYS
     }
 
-    /// The first of these options that it does not know, with the version that does.
-    pub fn unknown_option(self, options: &str) -> Option<(&'static str, Self)> {
-        let names: Vec<String> = option_names(options);
-        let is_missing = |since: Self| since > self;
-        OPTIONS.into_iter().find(|(name, since)| {
-            is_missing(*since) && names.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
+    /// The first of these options that it does not know.
+    pub fn unknown_option(self, options: &str) -> Option<&'static str> {
+        let names = option_names(options);
+        let is_asked = |name: &str| names.iter().any(|it| it.eq_ignore_ascii_case(name));
+        let unknown = OPTIONS.into_iter().find(|(name, since)| *since > self && is_asked(name));
+        unknown.map(|(name, _)| name)
     }
 }
 
@@ -117,7 +116,7 @@ mod tests {
         let all = r#"restrict,command="a,verify-required=\"x",no-touch-required,expiry-time="1",Verify-Required"#;
         for (version, expiry, utc, unknown) in table {
             assert_eq!((version.has_expiry(), version.reads_utc()), (expiry, utc), "{version}");
-            assert_eq!(version.unknown_option(all).map(|it| it.0), unknown, "{version}");
+            assert_eq!(version.unknown_option(all), unknown, "{version}");
         }
         let quoted = r#"command="verify-required,no-touch-required""#;
         assert_eq!(Version(7, 4).unknown_option(quoted), None);
