@@ -23,6 +23,7 @@ mod stamp;
 mod sudo_policy;
 mod target;
 mod username;
+mod wanted;
 
 pub use account::{
     AbsolutePath, AccountFieldError, AccountSpec, Comment, GroupName, KeyGrant, Removal, Sudo,
@@ -47,3 +48,4 @@ pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
 pub use sudo_policy::{SudoCommand, SudoPolicy, SudoPolicyError};
 pub use target::{Requirement, ServerName, Target, TargetError, parse_label};
 pub use username::{Username, UsernameError};
+pub use wanted::{WANTED_LIMIT, WantedError};

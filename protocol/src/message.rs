@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     Detail, HostMessage, HostRequest, KeyPolicy, MessageId, MessageIdError, PublicKey,
-    PublicKeyError, Removal, Username, UsernameError, WantedAccount,
+    PublicKeyError, Removal, Username, UsernameError, WantedAccount, WantedError, WantedState,
 };
 
 /// Any message but hellos, orders and drift.
@@ -161,6 +161,9 @@ pub enum MessageFault {
         /// What is wrong with it.
         reason: String,
     },
+    /// What is wanted does not fit together, or a key in it is not good enough.
+    #[error("wanted: {0}")]
+    Wanted(#[from] WantedError),
     /// `status` is none of 200, 300, 400, 500.
     #[error("a status is one of 200, 300, 400, 500")]
     UnknownStatus,
@@ -327,8 +330,8 @@ impl<'a> Members<'a> {
         let name = self.string("action").map_err(|_| MessageFault::UnknownAction)?;
         let request = match name.as_str() {
             "sync" => {
-                let wanted =
-                    self.content("wanted")?.ok_or(MessageFault::MissingMember("wanted"))?;
+                let wanted: Box<WantedState> = self.wanted()?;
+                wanted.check(policy)?;
                 HostRequest::Sync { wanted, dry_run: self.flag("dry_run")? }
             }
             "report-state" => HostRequest::ReportState,
@@ -352,8 +355,8 @@ impl<'a> Members<'a> {
             // A key that policy forbids must still be removable.
             "remove-key" => Action::RemoveKey { public_key: self.public_key(&KeyPolicy::ANY)? },
             "set-user" => {
-                let wanted =
-                    self.content("wanted")?.ok_or(MessageFault::MissingMember("wanted"))?;
+                let wanted: Box<WantedAccount> = self.wanted()?;
+                wanted.check(policy)?;
                 Action::SetUser { wanted }
             }
             "lock-user" => Action::LockUser,
@@ -379,16 +382,22 @@ impl<'a> Members<'a> {
         self.member(member, "a string")
     }
 
+    fn wanted<T: DeserializeOwned>(&self) -> Result<T, MessageFault> {
+        self.content("wanted")?.ok_or(MessageFault::MissingMember("wanted"))
+    }
+
     /// An optional member with members of its own, which are closed.
     fn content<T: DeserializeOwned>(
         &self,
         member: &'static str,
     ) -> Result<Option<T>, MessageFault> {
         let Some(raw) = self.0.get(member) else { return Ok(None) };
-        let parsed = serde_json::from_str(raw.get());
-        parsed
-            .map(Some)
-            .map_err(|error| MessageFault::Content { member, reason: error.to_string() })
+        let wrong = |reason| MessageFault::Content { member, reason };
+        // serde would read a list as an object without names.
+        if raw.get().starts_with('[') {
+            return Err(wrong("a list is none".to_owned()));
+        }
+        serde_json::from_str(raw.get()).map(Some).map_err(|error| wrong(error.to_string()))
     }
 
     /// An optional `true` or `false`.

@@ -206,6 +206,21 @@ impl PublicKey {
         format!("{} {}", self.algorithm.name(), STANDARD.encode(&self.blob))
     }
 
+    /// Whether the key is good enough.
+    ///
+    /// # Errors
+    /// [`PublicKeyError::TooSmall`].
+    pub fn meets(&self, policy: &KeyPolicy) -> Result<(), PublicKeyError> {
+        let mut fields = BlobReader::new(&self.blob);
+        let bits = fields.string().and_then(|_| self.check_fields(&mut fields)).flatten();
+        match bits {
+            Some(bits) if bits < policy.min_rsa_bits => {
+                Err(PublicKeyError::TooSmall { bits, min: policy.min_rsa_bits })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self, name: &str, policy: &KeyPolicy) -> Result<(), PublicKeyError> {
         if self.comment.len() > MAX_COMMENT {
             return Err(PublicKeyError::CommentTooLong);
@@ -215,16 +230,11 @@ impl PublicKey {
         if inner != name.as_bytes() {
             return Err(PublicKeyError::TypeMismatch { line: name.to_owned() });
         }
-        let rsa_bits = self.check_fields(&mut fields).ok_or(PublicKeyError::Damaged)?;
+        self.check_fields(&mut fields).ok_or(PublicKeyError::Damaged)?;
         if !fields.is_empty() {
             return Err(PublicKeyError::Damaged);
         }
-        match rsa_bits {
-            Some(bits) if bits < policy.min_rsa_bits => {
-                Err(PublicKeyError::TooSmall { bits, min: policy.min_rsa_bits })
-            }
-            _ => Ok(()),
-        }
+        self.meets(policy)
     }
 
     /// Reads the fields behind the type; the size of an RSA modulus in bits.

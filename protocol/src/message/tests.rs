@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod version_2;
+
 #[derive(Deserialize)]
 struct Vector {
     name: String,
@@ -44,6 +46,7 @@ fn variant(fault: &MessageFault) -> &'static str {
         MessageFault::Username(_) => "username",
         MessageFault::PublicKey(_) => "public-key",
         MessageFault::Content { .. } => "content",
+        MessageFault::Wanted(_) => "wanted",
         MessageFault::UnknownStatus => "unknown-status",
     }
 }
