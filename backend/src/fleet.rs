@@ -6,14 +6,20 @@
 
 mod changes;
 mod edit;
+mod ends;
 mod enroll;
 mod error;
 mod grants;
+mod policies;
 mod servers;
 mod users;
 
+use std::sync::Arc;
+
 use bastio_protocol::api::{AuditRow, Presence, StatusReport};
 use bastio_protocol::{ServerName, Username};
+
+use tokio::sync::Notify;
 
 use crate::access::Admin;
 use crate::dispatch::Dispatch;
@@ -30,13 +36,15 @@ pub struct Fleet {
     store: Store,
     dispatch: Dispatch,
     original_agents: bool,
+    /// Told after every edit: the next end may be another.
+    ends: Arc<Notify>,
 }
 
 impl Fleet {
     /// The model in `store`; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
-        Self { store, dispatch, original_agents: false }
+        Self { store, dispatch, original_agents: false, ends: Arc::default() }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.

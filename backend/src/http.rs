@@ -8,6 +8,7 @@ mod changes;
 mod external;
 mod extract;
 mod grants;
+mod policies;
 mod problem;
 mod serve;
 mod servers;
@@ -80,6 +81,14 @@ impl HttpState {
     }
 }
 
+impl HttpState {
+    /// The model that the handlers edit.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet {
+        self.fleet.clone()
+    }
+}
+
 /// Every route: the two endpoints of the original under `/api/external`, and `/api/v1`.
 pub fn router(state: HttpState) -> Router {
     Router::new()
@@ -116,6 +125,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/users/{name}/keys/{fingerprint}", delete(users::remove_key))
         .route("/grants", get(grants::list).post(grants::add))
         .route("/grants/{id}", delete(grants::remove))
+        .route("/sudo-policies", get(policies::list).post(policies::add))
+        .route("/sudo-policies/{name}", delete(policies::remove))
         .route("/api-keys", get(api_keys::list).post(api_keys::create))
         .route("/api-keys/{name}", delete(api_keys::revoke))
 }

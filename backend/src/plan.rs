@@ -12,11 +12,18 @@
 //! its account is ours. A failed remove-user of an account that was never confirmed is tried once:
 //! most likely the account is a stranger's, which failed add-user in the first place and would fail
 //! every removal to come. That edit fails visibly, the audit log tells, and then it is let go.
+//!
+//! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
+//! every agent understands them. Where more is to be said, one set-user says all of it.
+
+mod merge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::Labels;
-use bastio_protocol::{Action, PublicKey, ServerName, Target, Username};
+use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
+
+pub use merge::{Clash, Conflict, Entitlement, Rights, merge};
 
 /// The accounts of one server that are bastio's.
 pub type Accounts = BTreeMap<Username, Account>;
@@ -24,10 +31,24 @@ pub type Accounts = BTreeMap<Username, Account>;
 /// One account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Whether it may use sudo.
+    /// Whether it may use sudo in any way.
     pub sudo: bool,
     /// The keys that log in.
     pub keys: BTreeSet<PublicKey>,
+    /// What else there is to it.
+    pub more: More,
+}
+
+/// What version 1 of the wire cannot say of an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum More {
+    /// Nothing: it is plain.
+    #[default]
+    Nothing,
+    /// Something; this is all of it, sudo rights and keys included.
+    Whole(Box<WantedAccount>),
+    /// Nobody knows: a set-user was sent and failed.
+    Unsure,
 }
 
 /// A server as grants see it.
@@ -39,19 +60,6 @@ pub struct Host {
     pub labels: Labels,
 }
 
-/// A grant with the keys of its person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entitlement {
-    /// The servers.
-    pub on: Target,
-    /// The account there.
-    pub login: Username,
-    /// Whether with sudo rights.
-    pub sudo: bool,
-    /// The keys of the person.
-    pub keys: Vec<PublicKey>,
-}
-
 /// Something to be done for one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -61,17 +69,66 @@ pub struct Step {
     pub action: Action,
 }
 
-/// The accounts that `host` must have. Several grants of one login there become one account:
-/// with sudo rights if any of them has, with the keys of all.
+impl Account {
+    /// Whether the five plain steps can lead to it, or from it to another.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.more == More::Nothing
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn whole(&self) -> WantedAccount {
+        if let More::Whole(whole) = &self.more {
+            return (**whole).clone();
+        }
+        WantedAccount {
+            sudo: plain_sudo(self.sudo),
+            keys: self.keys.iter().cloned().map(KeyGrant::plain).collect(),
+            ..WantedAccount::default()
+        }
+    }
+
+    /// Carries out one of the plain steps on all of it.
+    fn edit(&mut self, edit: impl FnOnce(&mut WantedAccount)) {
+        let unsure = self.more == More::Unsure;
+        let mut whole = self.whole();
+        edit(&mut whole);
+        *self = whole.into();
+        if unsure {
+            self.more = More::Unsure;
+        }
+    }
+}
+
+impl From<WantedAccount> for Account {
+    fn from(wanted: WantedAccount) -> Self {
+        Self {
+            sudo: !wanted.sudo.is_none(),
+            keys: wanted.keys.iter().map(|key| key.public_key.clone()).collect(),
+            more: if wanted.is_plain() { More::Nothing } else { More::Whole(Box::new(wanted)) },
+        }
+    }
+}
+
+fn plain_sudo(sudo: bool) -> Sudo {
+    if sudo { Sudo::Plain } else { Sudo::None }
+}
+
+/// The accounts that `host` must have. Several grants of one login there become one account.
 #[must_use]
 pub fn desired(model: &[Entitlement], host: &Host) -> Accounts {
-    let mut accounts = Accounts::new();
-    for grant in model.iter().filter(|grant| grant.on.includes(&host.name, &host.labels)) {
-        let account = accounts.entry(grant.login.clone()).or_default();
-        account.sudo |= grant.sudo;
-        account.keys.extend(grant.keys.iter().cloned());
+    merge(model, host).0
+}
+
+/// What stands for the accounts where the agent speaks version 1, which cannot lock: a locked
+/// account has neither keys nor rights there.
+pub fn for_version_1(accounts: &mut Accounts) {
+    for account in accounts.values_mut() {
+        if matches!(&account.more, More::Whole(whole) if whole.locked) {
+            *account = Account::default();
+        }
     }
-    accounts
 }
 
 /// What is confirmed, as it will be when everything under way has been done. An action for an
@@ -82,7 +139,7 @@ pub fn projected<'a>(
     pending: impl IntoIterator<Item = &'a Step>,
 ) -> Accounts {
     for step in pending {
-        let makes_account = matches!(step.action, Action::AddUser { .. });
+        let makes_account = matches!(step.action, Action::AddUser { .. } | Action::SetUser { .. });
         if makes_account || accounts.contains_key(&step.login) {
             confirm(&mut accounts, step);
         }
@@ -96,6 +153,9 @@ pub fn projected<'a>(
 #[must_use]
 pub fn with_suspects(mut present: Accounts, suspects: &Accounts, wanted: &Accounts) -> Accounts {
     for (login, suspect) in suspects {
+        if suspect.more == More::Unsure {
+            present.entry(login.clone()).or_default().more = More::Unsure;
+        }
         match wanted.get(login) {
             None => {
                 present.entry(login.clone()).or_default();
@@ -113,23 +173,33 @@ pub fn with_suspects(mut present: Accounts, suspects: &Accounts, wanted: &Accoun
 /// Takes over what an agent says it has done. A key or right that it gave to an account not known
 /// here makes that account known: what gives access must never be forgotten.
 pub fn confirm(accounts: &mut Accounts, step: &Step) {
+    let login = &step.login;
     match &step.action {
         Action::AddUser { sudo } | Action::UpdateUser { sudo } => {
-            accounts.entry(step.login.clone()).or_default().sudo = *sudo;
+            let account = accounts.entry(login.clone()).or_default();
+            account.edit(|whole| whole.sudo = plain_sudo(*sudo));
         }
         Action::RemoveUser { .. } => {
-            accounts.remove(&step.login);
+            accounts.remove(login);
         }
         Action::AddKey { public_key } => {
-            let account = accounts.entry(step.login.clone()).or_default();
-            account.keys.insert(public_key.clone());
-        }
-        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {}
-        Action::RemoveKey { public_key } => {
-            if let Some(account) = accounts.get_mut(&step.login) {
-                account.keys.remove(public_key);
+            let account = accounts.entry(login.clone()).or_default();
+            if !account.keys.contains(public_key) {
+                let key = KeyGrant::plain(public_key.clone());
+                account.edit(|whole| {
+                    whole.keys.insert(key);
+                });
             }
         }
+        Action::RemoveKey { public_key } => {
+            if let Some(account) = accounts.get_mut(login) {
+                account.edit(|whole| whole.keys.retain(|key| key.public_key != *public_key));
+            }
+        }
+        Action::SetUser { wanted } => {
+            accounts.insert(login.clone(), (**wanted).clone().into());
+        }
+        Action::LockUser | Action::UnlockUser | Action::EndSessions => {}
     }
 }
 
@@ -183,7 +253,8 @@ pub fn revise(desired: &Accounts, projected: &Accounts, unsent: &[Step]) -> Revi
         .collect();
     let mut revised = Revised::default();
     for login in logins {
-        let own = unsent.iter().enumerate().filter(|(_, step)| step.login == *login).collect();
+        let own = unsent.iter().enumerate();
+        let own = own.filter(|(_, step)| step.login == *login && changes(step)).collect();
         let Revised { drop, add } =
             revise_account(&only(desired, login), &only(projected, login), own);
         revised.drop.extend(drop);
@@ -202,9 +273,11 @@ fn revise_account(wanted: &Accounts, present: &Accounts, unsent: Vec<(usize, &St
         return Revised::default();
     }
     let todo = difference(wanted, present);
-    let lacks = |kept: &[(usize, &Step)], step: &Step| kept.iter().all(|(_, kept)| *kept != step);
+    let lacks =
+        |kept: &[(usize, &Step)], step: &Step| kept.iter().all(|(_, kept)| !same(kept, step));
     let mut kept = Vec::new();
-    for (place, step) in unsent.iter().copied().filter(|(_, step)| todo.contains(step)) {
+    let needed = |step: &Step| todo.iter().any(|todo| same(todo, step));
+    for (place, step) in unsent.iter().copied().filter(|(_, step)| needed(step)) {
         if lacks(&kept, step) {
             kept.push((place, step));
         }
@@ -228,17 +301,39 @@ fn only(accounts: &Accounts, login: &Username) -> Accounts {
     accounts.get(login).map(|account| (login.clone(), account.clone())).into_iter().collect()
 }
 
+/// Whether two steps are the same to a plan; what becomes of a home is not the plan's to say.
+#[must_use]
+pub fn same(one: &Step, other: &Step) -> bool {
+    let removes = |step: &Step| matches!(step.action, Action::RemoveUser { .. });
+    one == other || (one.login == other.login && removes(one) && removes(other))
+}
+
+/// Whether a step changes what an account is.
+fn changes(step: &Step) -> bool {
+    !matches!(step.action, Action::EndSessions)
+}
+
 fn gives(step: &Step) -> bool {
-    matches!(step.action, Action::AddUser { .. } | Action::AddKey { .. })
+    matches!(step.action, Action::AddUser { .. } | Action::AddKey { .. } | Action::SetUser { .. })
+}
+
+fn set(wanted: &Account) -> Vec<Action> {
+    vec![Action::SetUser { wanted: Box::new(wanted.whole()) }]
 }
 
 fn create(wanted: &Account) -> Vec<Action> {
+    if !wanted.is_plain() {
+        return set(wanted);
+    }
     let mut actions = vec![Action::AddUser { sudo: wanted.sudo }];
     actions.extend(wanted.keys.iter().map(add_key));
     actions
 }
 
 fn adjust(wanted: &Account, present: &Account) -> Vec<Action> {
+    if !wanted.is_plain() || !present.is_plain() {
+        return if wanted == present { Vec::new() } else { set(wanted) };
+    }
     let mut actions: Vec<Action> = wanted.keys.difference(&present.keys).map(add_key).collect();
     let gone = present.keys.difference(&wanted.keys);
     actions.extend(gone.map(|key| Action::RemoveKey { public_key: key.clone() }));

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::access::{self, AccessError, Secret};
 use crate::config::Config;
 use crate::dispatch::Dispatch;
+use crate::fleet::Fleet;
 use crate::host_keys::{HostKeyError, HostKeys};
 use crate::http::{self, HttpState, Site};
 use crate::notify;
@@ -38,6 +39,7 @@ pub struct Backend {
     ports: Vec<Port>,
     http: TcpListener,
     router: axum::Router,
+    fleet: Fleet,
     welcome: Welcome,
 }
 
@@ -111,7 +113,9 @@ impl Backend {
         let http = bind_http(config.http.listen).await?;
         let listening = listening(config, &ports, &http)?;
         let site = site(config, &keys, &orders, &listening);
-        let router = http::router(HttpState::new(store.clone(), dispatch, site));
+        let state = HttpState::new(store.clone(), dispatch, site);
+        let fleet = state.fleet();
+        let router = http::router(state);
         // After everything that can fail: a token that was made and not shown is lost.
         let admin_token = access::first_admin_token(&store).await?;
         let welcome = Welcome {
@@ -122,7 +126,7 @@ impl Backend {
             listening,
             admin_token,
         };
-        Ok(Self { folder, store, ports, http, router, welcome })
+        Ok(Self { folder, store, ports, http, router, fleet, welcome })
     }
 
     /// What to show to whoever started the backend.
@@ -136,10 +140,15 @@ impl Backend {
     /// # Errors
     /// [`ServeError::Ended`] when a part fails; the rest is taken down in order then, too.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), ServeError> {
-        let Self { folder, store, ports, http, router, welcome } = self;
+        let Self { folder, store, ports, http, router, fleet, welcome } = self;
         // Not a child of `stop`: the parts end when we say so, and before that is a failure.
         let serving = CancellationToken::new();
         let mut parts = spawn_parts(ports, http, router, &serving);
+        let ends = serving.clone();
+        parts.spawn(async move {
+            fleet.end_in_time(&ends).await;
+            "the end of grants"
+        });
         folder.announce(&welcome.listening)?;
         notify::ready();
         info!(

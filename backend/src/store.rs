@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod grants;
 pub mod outcomes;
+pub mod policies;
 pub mod revisions;
 pub mod servers;
 pub mod suspects;

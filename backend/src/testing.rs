@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bastio_protocol::api::{Change, NewUser};
+use bastio_protocol::api::{Change, NewUser, Terms};
 use bastio_protocol::{
-    FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName, Status, Username,
+    AccountSpec, FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName, Status, Username,
 };
 use tempfile::TempDir;
 
@@ -154,6 +154,8 @@ pub(crate) fn new_user(name: &str, keys: &[PublicKey], on: &str, sudo: bool) -> 
         keys: keys.iter().map(ToString::to_string).collect(),
         on: (!on.is_empty()).then(|| on.parse().expect("a target")),
         sudo,
+        terms: Terms::default(),
+        spec: AccountSpec::default(),
         reason: String::new(),
     }
 }

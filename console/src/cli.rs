@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{Format, api_key, generate, grant, key, log, login, server, user};
+use crate::commands::{
+    Format, api_key, generate, grant, key, log, login, server, sudo_policy, user,
+};
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
 
@@ -85,6 +87,9 @@ pub enum Command {
     /// Grants, who may log in where: add, remove, list
     #[command(subcommand)]
     Grant(grant::Command),
+    /// Sudo policies, rules that grants give: add, remove, list
+    #[command(subcommand)]
+    SudoPolicy(sudo_policy::Command),
     /// API keys for admins and for new servers: add, remove, list
     #[command(subcommand)]
     ApiKey(api_key::Command),

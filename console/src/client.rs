@@ -8,8 +8,9 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, AuditRow, Change, CreatedApiKey, Grant, Key, NewApiKey, NewGrant, NewKeys, NewUser,
-    Server, ServerDetail, StatusReport, UpdateServer, UpdateUser, User,
+    ApiKey, AuditRow, Change, CreatedApiKey, Grant, Key, NamedPolicy, NewApiKey, NewGrant, NewKeys,
+    NewUser, PolicyName, RemoveUser, Server, ServerDetail, StatusReport, UpdateServer, UpdateUser,
+    User,
 };
 use bastio_protocol::{ServerName, Username};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -143,8 +144,9 @@ impl Client {
     }
 
     /// Removes a person with keys and grants.
-    pub fn remove_user(&self, name: &Username) -> Result<Change, ClientError> {
-        self.delete(&path(["users", name.as_str()]))
+    pub fn remove_user(&self, name: &Username, how: RemoveUser) -> Result<Change, ClientError> {
+        let home = how.home.map(|home| format!("?home={}", home.name())).unwrap_or_default();
+        self.delete(&format!("{}{home}", path(["users", name.as_str()])))
     }
 
     /// The keys of a person.
@@ -175,6 +177,21 @@ impl Client {
     /// Takes a grant back.
     pub fn remove_grant(&self, id: i64) -> Result<Change, ClientError> {
         self.delete(&path(["grants", &id.to_string()]))
+    }
+
+    /// All sudo policies.
+    pub fn sudo_policies(&self) -> Result<Vec<NamedPolicy>, ClientError> {
+        self.get("sudo-policies")
+    }
+
+    /// Makes a sudo policy.
+    pub fn add_sudo_policy(&self, policy: &NamedPolicy) -> Result<NamedPolicy, ClientError> {
+        self.send(Method::POST, "sudo-policies", policy)
+    }
+
+    /// Removes a sudo policy.
+    pub fn remove_sudo_policy(&self, name: &PolicyName) -> Result<NamedPolicy, ClientError> {
+        self.delete(&path(["sudo-policies", name.as_str()]))
     }
 
     /// All API keys, without their secrets.

@@ -10,6 +10,7 @@ pub mod log;
 pub mod login;
 pub mod server;
 mod status;
+pub mod sudo_policy;
 pub mod user;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -71,6 +72,7 @@ pub fn run(
         Command::User(command) => user::run(command, || with(terminal)),
         Command::Key(command) => key::run(command, || with(terminal)),
         Command::Grant(command) => grant::run(command, &mut with(terminal)?),
+        Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
         Command::Log(command) => command.run(&mut with(terminal)?),
         Command::Status => status::run(&mut with(terminal)?),

@@ -11,6 +11,7 @@ mod failure;
 mod follow;
 mod key_input;
 mod login_file;
+mod moment;
 mod outcome;
 mod settings;
 mod table;

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PublicKey, ServerName, Status, Target, Username};
+use crate::{
+    AccountSpec, KeyOptions, PublicKey, Removal, ServerName, Status, SudoCommand, Target, Username,
+    WantedAccount,
+};
 
 /// Labels of a server: name to value.
 pub type Labels = BTreeMap<String, String>;
@@ -83,6 +86,9 @@ pub struct Account {
     pub sudo: bool,
     /// Fingerprints of the keys that log in.
     pub keys: Vec<String>,
+    /// All of it, where that is more than a plain account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Box<WantedAccount>>,
 }
 
 /// Changes of a server. `PATCH /servers/{name}`.
@@ -109,6 +115,12 @@ pub struct User {
     pub full_name: String,
     /// Mail address; may be empty.
     pub mail: String,
+    /// Whether the person may log in.
+    #[serde(default)]
+    pub state: UserState,
+    /// What the accounts of the person's own name must be.
+    #[serde(default, skip_serializing_if = "AccountSpec::is_empty")]
+    pub spec: AccountSpec,
     /// Added at.
     pub created: i64,
     /// The keys that log in.
@@ -124,8 +136,121 @@ pub struct Key {
     pub fingerprint: String,
     /// The whole key with its comment.
     pub public_key: PublicKey,
+    /// Options in front of it everywhere.
+    #[serde(default, skip_serializing_if = "KeyOptions::is_empty")]
+    pub options: KeyOptions,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
     /// Added at.
     pub created: i64,
+}
+
+/// Whether a person may log in at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserState {
+    /// As the grants say.
+    #[default]
+    Active,
+    /// Nowhere, until unlocked; accounts and homes stay.
+    Locked,
+}
+
+/// What a grant says beyond who, where and plain sudo. Servers whose agent speaks version 1 refuse
+/// everything of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    /// The sudo policy that it gives, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sudo_policy: Option<PolicyName>,
+    /// Options in front of the person's keys there.
+    #[serde(default, skip_serializing_if = "KeyOptions::is_empty")]
+    pub key_options: KeyOptions,
+    /// Whether an account of that name that bastio did not make is managed from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take_over: bool,
+}
+
+/// Name of a sudo policy: as that of a server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PolicyName(String);
+
+impl Terms {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl PolicyName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for PolicyName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        ServerName::parse(text)
+            .map(|_| Self(text.to_owned()))
+            .map_err(|_| "a policy's name has letters, digits, and - . _ inside")
+    }
+}
+
+impl TryFrom<String> for PolicyName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<PolicyName> for String {
+    fn from(name: PolicyName) -> Self {
+        name.0
+    }
+}
+
+impl std::fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A named sudo policy. `GET /sudo-policies`, `POST /sudo-policies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedPolicy {
+    /// Unique name.
+    pub name: PolicyName,
+    /// Absolute commands with their arguments as sudoers(5) has them; empty means all.
+    #[serde(default)]
+    pub commands: Vec<SudoCommand>,
+    /// As whom; empty means everybody.
+    #[serde(default)]
+    pub run_as: Vec<Username>,
+    /// Whether the account's own password is asked for.
+    #[serde(default)]
+    pub password: bool,
+}
+
+/// How a person is removed. `DELETE /users/{name}?home=keep`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveUser {
+    /// What becomes of accounts and homes; each server's own rule when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Removal>,
 }
 
 /// A person to add. `POST /users`: user, keys and, with `on`, a grant in one go. For a person who
@@ -150,6 +275,12 @@ pub struct NewUser {
     /// Whether with sudo rights there.
     #[serde(default)]
     pub sudo: bool,
+    /// More about the grant.
+    #[serde(default, skip_serializing_if = "Terms::is_empty")]
+    pub terms: Terms,
+    /// What the accounts of the person's own name must be.
+    #[serde(default, skip_serializing_if = "AccountSpec::is_empty")]
+    pub spec: AccountSpec,
     /// Why, for the audit log.
     #[serde(default)]
     pub reason: String,
@@ -168,6 +299,12 @@ pub struct UpdateUser {
     /// Sudo rights for every grant of this person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sudo: Option<bool>,
+    /// Lock or unlock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<UserState>,
+    /// What the accounts of the person's own name must be; what is absent stays.
+    #[serde(default, skip_serializing_if = "AccountSpec::is_empty")]
+    pub spec: AccountSpec,
 }
 
 /// Keys to add. `POST /users/{name}/keys`.
@@ -176,6 +313,12 @@ pub struct UpdateUser {
 pub struct NewKeys {
     /// Key lines; all are added or none.
     pub keys: Vec<String>,
+    /// Options in front of them everywhere.
+    #[serde(default, skip_serializing_if = "KeyOptions::is_empty")]
+    pub options: KeyOptions,
+    /// When they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
 }
 
 /// Who may log in where. `GET /grants`.
@@ -191,6 +334,9 @@ pub struct Grant {
     pub login: Username,
     /// Whether with sudo rights.
     pub sudo: bool,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "Terms::is_empty")]
+    pub terms: Terms,
     /// Why.
     pub reason: String,
     /// Made at.
@@ -211,6 +357,9 @@ pub struct NewGrant {
     /// Whether with sudo rights.
     #[serde(default)]
     pub sudo: bool,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "Terms::is_empty")]
+    pub terms: Terms,
     /// Why.
     #[serde(default)]
     pub reason: String,

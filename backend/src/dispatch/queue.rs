@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::{ActionMessage, MessageId, Username};
+use bastio_protocol::{Action, ActionMessage, MessageId, Removal, Username};
 
-use crate::plan::{self, Accounts, Host, Step};
+use crate::plan::{self, Accounts, Conflict, Entitlement, Host, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -43,24 +43,37 @@ impl Scope {
     }
 }
 
+/// What came of planning anew.
+#[derive(Debug, Default)]
+pub(crate) struct Replanned {
+    /// The servers that got something to do.
+    pub(crate) servers: Vec<ServerId>,
+    /// Grants that contradict each other; what they concern was left out.
+    pub(crate) conflicts: Vec<Conflict>,
+}
+
 /// Queues what leads from what the servers have, and have been told, to what the model wants,
 /// takes back what was never sent and is not wanted any more, and lets `revision` wait for all
-/// that is under way for the same accounts. The servers that got something to do.
+/// that is under way for the same accounts.
 pub(crate) async fn replan(
     db: &mut Connection,
     revision: i64,
     scope: &Scope,
     now: i64,
-) -> Result<Vec<ServerId>, StoreError> {
+) -> Result<Replanned, StoreError> {
     if scope.logins().is_some_and(BTreeSet::is_empty) {
-        return Ok(Vec::new());
+        return Ok(Replanned::default());
     }
     store::actions::supersede(db, scope.server(), scope.logins()).await?;
-    let model = store::grants::entitlements(db, scope.logins()).await?;
+    let model = store::grants::entitlements(db, scope.logins(), now).await?;
+    let removals = store::policies::removals(db).await?;
+    let old = store::servers::of_version_1(db).await?;
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
+    let mut conflicts = Vec::new();
     for (server, host) in hosts(db, scope).await? {
-        let wanted = plan::desired(&model, &host);
+        let (wanted, clashes) = desired(&model, &host, old.contains(&server));
+        conflicts.extend(clashes);
         let (accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
@@ -77,14 +90,27 @@ pub(crate) async fn replan(
             let dropped = revised.drop.contains(&place);
             if dropped { unneeded.push(queued.id) } else { under_way.push(queued.id) }
         }
-        queue.extend(revised.add.into_iter().map(|step| (server, message(step))));
+        queue.extend(revised.add.into_iter().map(|step| (server, message(step, &removals))));
     }
     let reason = format!("not sent: revision {revision} took its place");
     store::actions::cancel(db, &unneeded, &reason, now).await?;
     under_way.extend(store::actions::enqueue(db, &queue, now).await?);
     store::actions::link(db, revision, &under_way).await?;
     let servers: BTreeSet<ServerId> = queue.into_iter().map(|(server, _)| server).collect();
-    Ok(servers.into_iter().collect())
+    Ok(Replanned { servers: servers.into_iter().collect(), conflicts })
+}
+
+/// What a server must have, as its agent can be told.
+pub(super) fn desired(
+    model: &[Entitlement],
+    host: &Host,
+    version_1: bool,
+) -> (Accounts, Vec<Conflict>) {
+    let (mut wanted, conflicts) = plan::merge(model, host);
+    if version_1 {
+        plan::for_version_1(&mut wanted);
+    }
+    (wanted, conflicts)
 }
 
 fn steps(queue: &[QueuedAction]) -> Vec<Step> {
@@ -113,16 +139,21 @@ pub(crate) async fn settle(
     }
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
-    let model = store::grants::entitlements(db, scope.logins()).await?;
-    let wanted = plan::desired(&model, &host);
+    let model = store::grants::entitlements(db, scope.logins(), now).await?;
+    let old = store::servers::of_version_1(db).await?;
+    let (wanted, _) = desired(&model, &host, old.contains(&server));
     let (accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
     let todo = plan::difference(&wanted, &accounts);
-    for (id, _) in failed.iter().filter(|(_, step)| !todo.contains(step)) {
+    let wished = |failed: &Step| todo.iter().any(|todo| plan::same(todo, failed));
+    for (id, _) in failed.iter().filter(|(_, step)| !wished(step)) {
         store::actions::forget_failure(db, *id).await?;
     }
     store::accounts::set_doubtful(db, server, login, false).await?;
-    let fresh = todo.into_iter().filter(|step| failed.iter().all(|(_, failed)| failed != step));
-    let queue: Vec<(ServerId, ActionMessage)> = fresh.map(|step| (server, message(step))).collect();
+    let removals = store::policies::removals(db).await?;
+    let fresh =
+        todo.into_iter().filter(|step| failed.iter().all(|(_, old)| !plan::same(old, step)));
+    let queue: Vec<(ServerId, ActionMessage)> =
+        fresh.map(|step| (server, message(step, &removals))).collect();
     let ids = store::actions::enqueue(db, &queue, now).await?;
     for revision in store::actions::revisions_of(db, ended).await? {
         store::actions::link(db, revision, &ids).await?;
@@ -227,7 +258,14 @@ impl Present {
     }
 }
 
-fn message(step: Step) -> ActionMessage {
+/// A step as a message; where an account goes, with what becomes of its home.
+fn message(step: Step, removals: &BTreeMap<Username, Removal>) -> ActionMessage {
     let mid = MessageId::from_number(rand::random());
-    ActionMessage { mid, username: step.login, action: step.action }
+    let action = match step.action {
+        Action::RemoveUser { .. } => {
+            Action::RemoveUser { removal: removals.get(&step.login).copied() }
+        }
+        action => action,
+    };
+    ActionMessage { mid, username: step.login, action }
 }

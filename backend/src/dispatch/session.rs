@@ -7,7 +7,7 @@ use std::time::Duration;
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{
     Action, ActionMessage, AgentHello, Algorithm, BackendHello, FeedbackMessage, KeyPolicy,
-    PublicKey, Status, V2,
+    PublicKey, Removal, Status, V2,
 };
 use tokio::time::Instant;
 
@@ -36,6 +36,8 @@ pub struct Session {
     generation: Generation,
     inbox: Inbox,
     strange: Occasionally,
+    /// Whether the agent has said the hello of version 2.
+    version_2: bool,
 }
 
 /// What a feedback was about.
@@ -57,7 +59,8 @@ impl Session {
         generation: Generation,
         inbox: Inbox,
     ) -> Self {
-        Self { dispatch, server, info, generation, inbox, strange: Occasionally::default() }
+        let strange = Occasionally::default();
+        Self { dispatch, server, info, generation, inbox, strange, version_2: false }
     }
 
     /// The server whose agent this is.
@@ -129,7 +132,7 @@ impl Session {
     ///
     /// # Errors
     /// [`DispatchError::Store`].
-    pub async fn met(&self, hello: &AgentHello) -> Result<(), DispatchError> {
+    pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
         let facts: BTreeMap<&str, String> = hello
             .facts
             .as_map()
@@ -150,6 +153,7 @@ impl Session {
         store::servers::met(&mut tx, self.server.id, &facts, key.as_deref(), believed).await?;
         tx.commit().await.map_err(StoreError::from)?;
         self.dispatch.presence.step();
+        self.version_2 = true;
         Ok(())
     }
 
@@ -275,10 +279,11 @@ impl Session {
         db: &mut Connection,
         action: QueuedAction,
     ) -> Result<Option<ActionMessage>, StoreError> {
-        let fitted = if self.info.legacy {
-            for_original_agent(action.message.clone())
-        } else {
-            Ok(action.message.clone())
+        let message = action.message.clone();
+        let fitted = match (self.version_2, self.info.legacy) {
+            (true, _) => Ok(message),
+            (false, false) => for_version_1(message),
+            (false, true) => for_version_1(message).and_then(for_original_agent),
         };
         match fitted {
             Ok(message) => {
@@ -410,6 +415,31 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.dispatch.presence.leave(self.server.id, self.generation);
+    }
+}
+
+/// The action as an agent of version 1 can take it, or why it cannot: nothing is ever given without
+/// its restriction or end.
+fn for_version_1(mut message: ActionMessage) -> Result<ActionMessage, &'static str> {
+    match &mut message.action {
+        Action::AddUser { .. }
+        | Action::UpdateUser { .. }
+        | Action::AddKey { .. }
+        | Action::RemoveKey { .. }
+        | Action::RemoveUser { removal: None } => Ok(message),
+        Action::RemoveUser { removal } if *removal == Some(Removal::Delete) => {
+            *removal = None;
+            Ok(message)
+        }
+        Action::RemoveUser { .. } => Err("not sent: this server's agent speaks version 1, which \
+                                          deletes homes; update the agent, or add the user again \
+                                          and remove it with --home delete"),
+        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser => {
+            Err("not sent: this server's agent speaks version 1, which knows no ends, policies, \
+                 key options, uids or locks; update the agent and run: bastio server sync")
+        }
+        Action::EndSessions => Err("not sent: this server's agent speaks version 1, which cannot \
+                                    end sessions; update the agent"),
     }
 }
 

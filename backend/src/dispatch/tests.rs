@@ -1,6 +1,6 @@
 //! At least once, in order, matched by id within one server, and one session a server.
 
-use bastio_protocol::api::{ActionState, Role, UpdateUser};
+use bastio_protocol::api::{ActionState, RemoveUser, Role, UpdateUser};
 use bastio_protocol::{Action, Algorithm, Status};
 
 use super::*;
@@ -250,7 +250,11 @@ async fn a_failed_removal_does_not_leave_an_old_key_behind_a_new_account() {
     let session = backend.connect(1).await;
     backend.add_user("alice", &[key(10)], "web-1", false).await;
     backend.answer_all(&session, Status::Done).await;
-    backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("alice"), RemoveUser::default())
+        .await
+        .expect("removed");
     let mut sent = session.next(10).await.expect("a queue");
     let change = backend.add_user("alice", &[key(11)], "web-1", false).await;
     sent.extend(session.next(10).await.expect("a queue"));
@@ -307,7 +311,11 @@ async fn an_original_agents_removal_is_asked_twice() {
     let session = backend.connect_as(1, true).await;
     backend.add_user("alice", &[], "web-1", false).await;
     backend.answer_all(&session, Status::Done).await;
-    backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("alice"), RemoveUser::default())
+        .await
+        .expect("removed");
     let sent = session.next(1).await.expect("a queue");
     session.feedback(&sent[0].reply(Status::Failed, "mail spool not found")).await.expect("taken");
     let again = session.next(1).await.expect("a queue");
@@ -319,7 +327,11 @@ async fn an_original_agents_removal_is_asked_twice() {
     assert!(confirmed(&backend, web.id).await.is_empty());
     backend.add_user("bob", &[], "web-1", false).await;
     backend.answer_all(&session, Status::Done).await;
-    backend.fleet.remove_user(&backend.admin, &login("bob")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("bob"), RemoveUser::default())
+        .await
+        .expect("removed");
     assert_eq!(
         backend.answer_all(&session, Status::Failed).await,
         ["remove-user bob", "remove-user bob"]
@@ -364,7 +376,8 @@ async fn nobody_comes_to_a_server_after_the_right_to_it_has_ended() {
     let backend = TestBackend::new().await;
     backend.enroll("web-1", 1).await;
     let added = backend.add_user("alice", &[key(10)], "web-1", true).await;
-    let removed = backend.fleet.remove_user(&backend.admin, &login("alice")).await;
+    let removed =
+        backend.fleet.remove_user(&backend.admin, &login("alice"), RemoveUser::default()).await;
     let removed = removed.expect("removed");
     assert!(removed.complete && removed.servers.is_empty());
     let session = backend.connect(1).await;
@@ -462,7 +475,11 @@ async fn an_account_whose_making_failed_is_removed_all_the_same() {
     assert!(confirmed(&backend, web.id).await.is_empty());
     let backend = backend.after_kill().await;
     let session = backend.connect(1).await;
-    backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("alice"), RemoveUser::default())
+        .await
+        .expect("removed");
     assert_eq!(backend.answer_all(&session, Status::Done).await, ["remove-user alice"]);
     backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("planned");
     assert!(session.next(10).await.expect("a queue").is_empty(), "it is known to be gone");
@@ -476,7 +493,8 @@ async fn a_strangers_account_is_asked_for_once_and_then_let_go() {
     let session = backend.connect(1).await;
     backend.add_user("alice", &[key(10)], "web-1", false).await;
     backend.answer_all(&session, Status::Failed).await;
-    let removed = backend.fleet.remove_user(&backend.admin, &login("alice")).await;
+    let removed =
+        backend.fleet.remove_user(&backend.admin, &login("alice"), RemoveUser::default()).await;
     let revision = removed.expect("removed").revision;
     assert_eq!(backend.answer_all(&session, Status::Failed).await, ["remove-user alice"]);
     // Whoever removed it sees the failure; afterwards nothing stands and nothing is tried again.
@@ -498,7 +516,11 @@ async fn what_was_never_sent_is_not_suspected() {
     let session = backend.connect_as(1, true).await;
     backend.add_user("jean-luc", &[key(10)], "web-1", false).await;
     assert!(session.next(10).await.expect("a queue").is_empty(), "version 1 knows no such name");
-    backend.fleet.remove_user(&backend.admin, &login("jean-luc")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("jean-luc"), RemoveUser::default())
+        .await
+        .expect("removed");
     let detail = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("there");
     assert_eq!((detail.server.pending, detail.server.failed), (0, 0));
 }

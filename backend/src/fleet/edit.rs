@@ -21,6 +21,8 @@ pub(super) struct Edit<'a> {
     tx: Tx,
     now: i64,
     notify: Notify,
+    /// Whether grants that contradict each other are refused.
+    strict: bool,
 }
 
 /// The sessions to be told. Told when dropped, so that they are told even when the caller has
@@ -48,7 +50,14 @@ impl<'a> Edit<'a> {
     pub(super) async fn begin(fleet: &'a Fleet, actor: &'a Actor) -> Result<Self, FleetError> {
         let dispatch = fleet.dispatch.clone();
         let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new() };
-        Ok(Self { fleet, actor, tx: fleet.store.write().await?, now: fleet.store.now(), notify })
+        let (tx, now) = (fleet.store.write().await?, fleet.store.now());
+        Ok(Self { fleet, actor, tx, now, notify, strict: true })
+    }
+
+    /// Lets this edit happen although grants contradict each other: nobody is there to hear why
+    /// not. What they concern is left out.
+    pub(super) fn tolerate_conflicts(&mut self) {
+        self.strict = false;
     }
 
     /// The database, within this edit.
@@ -85,13 +94,26 @@ impl<'a> Edit<'a> {
         scope: &Scope,
     ) -> Result<Change, FleetError> {
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
-        self.notify.wake = queue::replan(&mut self.tx, revision, scope, self.now).await?;
+        let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
+        if let Some(conflict) = planned.conflicts.into_iter().next().filter(|_| self.strict) {
+            return Err(FleetError::Conflict(conflict));
+        }
+        self.notify.wake = planned.servers;
         let Self { fleet, actor, tx, notify, .. } = self;
         let servers = notify.wake.len();
         tx.commit().await.map_err(StoreError::from)?;
         drop(notify);
+        fleet.ends.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
+    }
+
+    /// Makes an edit durable from which nothing follows for any server.
+    pub(super) async fn keep(self) -> Result<(), FleetError> {
+        let Self { tx, notify, .. } = self;
+        tx.commit().await.map_err(StoreError::from)?;
+        drop(notify);
+        Ok(())
     }
 
     /// The person of that name.
@@ -114,6 +136,50 @@ pub(super) fn parse_keys(lines: &[String]) -> Result<Vec<PublicKey>, FleetError>
             .map_err(|fault| FleetError::BadKey { number, fault })
     };
     (1..).zip(lines).map(parse).collect()
+}
+
+/// Login names that every system has: never a person's.
+const SYSTEM_NAMES: [&str; 32] = [
+    "root",
+    "daemon",
+    "bin",
+    "sys",
+    "sync",
+    "games",
+    "man",
+    "lp",
+    "mail",
+    "news",
+    "uucp",
+    "proxy",
+    "www-data",
+    "backup",
+    "list",
+    "irc",
+    "gnats",
+    "nobody",
+    "adm",
+    "shutdown",
+    "halt",
+    "operator",
+    "ftp",
+    "sshd",
+    "dbus",
+    "polkitd",
+    "messagebus",
+    "systemd-network",
+    "systemd-resolve",
+    "systemd-timesync",
+    "_apt",
+    "bastio",
+];
+
+/// Refuses names of accounts that belong to the system: every server would refuse them.
+pub(super) fn check_login(login: &Username) -> Result<(), FleetError> {
+    if SYSTEM_NAMES.contains(&login.as_str()) {
+        return Err(FleetError::SystemName(login.clone()));
+    }
+    Ok(())
 }
 
 /// Checks a text for people.

@@ -1,8 +1,10 @@
 //! Why the model was not read or edited, and what to do about it.
 
+use bastio_protocol::api::PolicyName;
 use bastio_protocol::{PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
+use crate::plan::Conflict;
 use crate::store::StoreError;
 
 /// Why the model was not read or edited.
@@ -53,6 +55,35 @@ pub enum FleetError {
         /// Longest text, in bytes.
         limit: usize,
     },
+    /// The name belongs to the system.
+    #[error("{0} is an account of the system itself")]
+    SystemName(Username),
+    /// Grants would contradict each other.
+    #[error("this would contradict another grant: {0}")]
+    Conflict(Conflict),
+    /// An end that is over already.
+    #[error("the end of it is not in the future")]
+    Past,
+    /// No sudo policy of that name.
+    #[error("there is no sudo policy named {0}")]
+    NoSuchPolicy(PolicyName),
+    /// There is a sudo policy of that name.
+    #[error("there is a sudo policy named {0} already")]
+    PolicyTaken(PolicyName),
+    /// A sudo policy that grants still give.
+    #[error("the sudo policy {name} is given by {}", numbers(.grants))]
+    PolicyInUse {
+        /// The policy.
+        name: PolicyName,
+        /// The grants.
+        grants: Vec<i64>,
+    },
+    /// A sudo policy that cannot be written as a rule.
+    #[error("{0}")]
+    BadPolicy(String),
+    /// Sudo rights in two ways at once.
+    #[error("a grant gives plain sudo or a policy, not both")]
+    TwoSudos,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,7 +102,23 @@ impl FleetError {
             Self::NameTaken(_) => Some("choose another name, or rename the other server first"),
             Self::BadKey { .. } => Some("nothing was changed; correct the key and repeat"),
             Self::NoKeys => Some("give at least one public key line"),
-            Self::BadLabel(_) | Self::BadText { .. } | Self::Store(_) => None,
+            Self::SystemName(_) => Some("choose a name of the person's own, or another --login"),
+            Self::Conflict(_) => Some(
+                "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
+                 or give both the same policy and options",
+            ),
+            Self::Past => Some("give a time to come, or none at all"),
+            Self::NoSuchPolicy(_) => Some("`bastio sudo-policy ls` shows every policy"),
+            Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
+            Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
+            Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),
+            Self::BadPolicy(_) | Self::BadLabel(_) | Self::BadText { .. } | Self::Store(_) => None,
         }
     }
+}
+
+fn numbers(ids: &[i64]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let noun = if ids.len() == 1 { "grant" } else { "grants" };
+    format!("{noun} {}", ids.join(", "))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bastio_protocol::api::{Change, Grant, NewGrant};
 use bastio_protocol::{Target, Username};
 
-use super::edit::{Edit, check_text};
+use super::edit::{Edit, check_login, check_text};
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
@@ -39,8 +39,9 @@ impl Fleet {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let row = edit.user(&new.user).await?;
         let login = new.login.as_ref().unwrap_or(&new.user);
-        let (on, sudo, reason) = (&new.on, new.sudo, new.reason.as_str());
-        let grant = GrantData { user: row.id, on, login, sudo, reason };
+        let (on, terms) = (&new.on, &new.terms);
+        let (sudo, reason) = (new.sudo, new.reason.as_str());
+        let grant = GrantData { user: row.id, on, login, sudo, terms, reason };
         let words = add(&mut edit, &new.user, &grant).await?;
         let scope = Scope::Logins(BTreeSet::from([login.clone()]));
         edit.commit(&format!("user {}: {words}", new.user), &scope).await
@@ -69,6 +70,8 @@ pub(super) async fn add(
     user: &Username,
     grant: &GrantData<'_>,
 ) -> Result<String, FleetError> {
+    check_login(grant.login)?;
+    check_terms(edit, grant).await?;
     if let Target::Names(names) = grant.on {
         for name in names {
             if !store::servers::name_is_taken(edit.db(), name).await? {
@@ -78,10 +81,46 @@ pub(super) async fn add(
     }
     let now = edit.now();
     store::grants::upsert(edit.db(), grant, now).await?;
-    let sudo = if grant.sudo { " with sudo" } else { "" };
-    let words = format!("granted {} as {}{sudo}", grant.on, grant.login);
+    store::policies::set_removal(edit.db(), grant.login, None).await?;
+    let words = format!("granted {} as {}{}", grant.on, grant.login, in_words(grant));
     let detail =
         if grant.reason.is_empty() { words.clone() } else { format!("{words}: {}", grant.reason) };
     edit.note("grant.add", Some(user), None, &detail).await?;
     Ok(words)
+}
+
+async fn check_terms(edit: &mut Edit<'_>, grant: &GrantData<'_>) -> Result<(), FleetError> {
+    if grant.terms.until.is_some_and(|until| until <= edit.now()) {
+        return Err(FleetError::Past);
+    }
+    let Some(policy) = &grant.terms.sudo_policy else { return Ok(()) };
+    if grant.sudo {
+        return Err(FleetError::TwoSudos);
+    }
+    if !store::policies::exists(edit.db(), policy).await? {
+        return Err(FleetError::NoSuchPolicy(policy.clone()));
+    }
+    Ok(())
+}
+
+/// What a grant gives beyond a login.
+fn in_words(grant: &GrantData<'_>) -> String {
+    let mut words = String::new();
+    let terms = grant.terms;
+    if grant.sudo {
+        words.push_str(" with sudo");
+    }
+    if let Some(policy) = &terms.sudo_policy {
+        words.push_str(&format!(" with the sudo policy {policy}"));
+    }
+    if !terms.key_options.is_empty() {
+        words.push_str(&format!(" with the key options {}", terms.key_options));
+    }
+    if let Some(until) = terms.until {
+        words.push_str(&format!(" until {until}"));
+    }
+    if terms.take_over {
+        words.push_str(", taking over an account that is there");
+    }
+    words
 }

@@ -10,7 +10,7 @@ use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::EndReason;
 use crate::dispatch::queue::Scope;
-use crate::plan::Host;
+use crate::plan::{Host, More};
 use crate::store::servers::ServerRow;
 use crate::store::{self, ServerId};
 
@@ -50,6 +50,10 @@ impl Fleet {
             username,
             sudo: account.sudo,
             keys: account.keys.iter().map(bastio_protocol::PublicKey::fingerprint).collect(),
+            wanted: match account.more {
+                More::Whole(whole) => Some(whole),
+                More::Nothing | More::Unsure => None,
+            },
         });
         let accounts = accounts.collect();
         Ok(ServerDetail { server: self.server_view(row, labels), facts, accounts, failures })
@@ -197,6 +201,7 @@ async fn label(
     update: &UpdateServer,
     done: &mut Vec<String>,
 ) -> Result<BTreeSet<Username>, FleetError> {
+    let now = edit.now();
     let before = store::servers::labels(edit.db(), server).await?;
     for (label, value) in &update.set_labels {
         store::servers::set_label(edit.db(), server, label, value).await?;
@@ -211,7 +216,7 @@ async fn label(
     let after = store::servers::labels(edit.db(), server).await?;
     let before = Host { name: name.clone(), labels: before };
     let after = Host { name: name.clone(), labels: after };
-    let model = store::grants::entitlements(edit.db(), None).await?;
+    let model = store::grants::entitlements(edit.db(), None, now).await?;
     let on =
         |grant: &crate::plan::Entitlement, host: &Host| grant.on.includes(&host.name, &host.labels);
     let touched = model.into_iter().filter(|grant| on(grant, &before) != on(grant, &after));

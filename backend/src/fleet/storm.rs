@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::api::{NewGrant, NewKeys, UpdateServer, UpdateUser};
-use bastio_protocol::{Action, ActionMessage, Status};
+use bastio_protocol::api::{NewGrant, NewKeys, RemoveUser, Terms, UpdateServer, UpdateUser};
+use bastio_protocol::{Action, ActionMessage, KeyOptions, Status};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use proptest::test_runner::Config;
@@ -13,7 +13,7 @@ use proptest::test_runner::Config;
 use crate::dispatch::Session;
 use crate::plan::{self, Accounts, Host, Step};
 use crate::store;
-use crate::testing::{TestBackend, host, key, login, new_user};
+use crate::testing::{NOW, TestBackend, host, key, login, new_user};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const SERVERS: [&str; 2] = ["web-1", "web-2"];
@@ -116,14 +116,16 @@ impl Storm {
                 let on = TARGETS[*target].parse().expect("a target");
                 let login_name = Some(login("deploy"));
                 let (user, sudo, reason) = (login(USERS[*user]), *sudo, String::new());
-                let new = NewGrant { user, on, login: login_name, sudo, reason };
+                let terms = Terms::default();
+                let new = NewGrant { user, on, login: login_name, sudo, terms, reason };
                 let _ = fleet.add_grant(admin, &new).await;
             }
             Event::Remove { user } => {
-                let _ = fleet.remove_user(admin, &login(USERS[*user])).await;
+                let _ = fleet.remove_user(admin, &login(USERS[*user]), RemoveUser::default()).await;
             }
             Event::Key { user, key: number } => {
-                let keys = NewKeys { keys: vec![key(*number).to_string()] };
+                let keys = vec![key(*number).to_string()];
+                let keys = NewKeys { keys, options: KeyOptions::default(), until: None };
                 let _ = fleet.add_keys(admin, &login(USERS[*user]), &keys).await;
             }
             Event::Unkey { user, key: number } => {
@@ -198,7 +200,7 @@ impl Storm {
     /// What really is on the servers and not wanted there, without a failure that stands for it.
     async fn silent_rights(&self) -> Vec<String> {
         let mut db = self.backend.store.read().await.expect("a reader");
-        let model = store::grants::entitlements(&mut db, None).await.expect("read");
+        let model = store::grants::entitlements(&mut db, None, NOW).await.expect("read");
         let real: BTreeMap<_, _> = SERVERS.iter().map(|name| host(name)).zip(&self.real).collect();
         let mut found = Vec::new();
         for (id, (name, labels)) in store::servers::names_and_labels(&mut db).await.expect("read") {
@@ -222,7 +224,7 @@ impl Storm {
     /// failures stand without a difference.
     async fn silent_differences(&self) -> Vec<String> {
         let mut db = self.backend.store.read().await.expect("a reader");
-        let model = store::grants::entitlements(&mut db, None).await.expect("read");
+        let model = store::grants::entitlements(&mut db, None, NOW).await.expect("read");
         let mut found = Vec::new();
         for (id, (name, labels)) in store::servers::names_and_labels(&mut db).await.expect("read") {
             let confirmed = store::accounts::of_server(&mut db, id).await.expect("read");

@@ -1,7 +1,9 @@
 //! Edits as operators make them, and what they set in motion.
 
-use bastio_protocol::api::{Change, NewApiKey, NewGrant, NewKeys, Role, UpdateServer, UpdateUser};
-use bastio_protocol::{KeyPolicy, PublicKey, Status, Username};
+use bastio_protocol::api::{
+    Change, NewApiKey, NewGrant, NewKeys, RemoveUser, Role, Terms, UpdateServer, UpdateUser,
+};
+use bastio_protocol::{KeyOptions, KeyPolicy, PublicKey, Status, Username};
 use bastio_transport::{KeyKind, PrivateKey};
 
 use super::*;
@@ -35,7 +37,12 @@ async fn label(
 
 fn grant(user: &str, on: &str, as_login: Option<&str>, sudo: bool) -> NewGrant {
     let on = on.parse().expect("a target");
-    NewGrant { user: login(user), on, login: as_login.map(login), sudo, reason: "test".into() }
+    let (terms, reason) = (Terms::default(), "test".into());
+    NewGrant { user: login(user), on, login: as_login.map(login), sudo, terms, reason }
+}
+
+fn new_keys(keys: Vec<String>) -> NewKeys {
+    NewKeys { keys, options: KeyOptions::default(), until: None }
 }
 
 #[tokio::test]
@@ -114,10 +121,12 @@ async fn two_people_of_one_login_share_an_account_and_not_their_keys() {
         backend.answer_all(&session, Status::Done).await,
         ["add-user deploy", "add-key deploy", "add-key deploy"]
     );
-    let change = fleet.remove_user(admin, &login("alice")).await.expect("removed");
+    let change =
+        fleet.remove_user(admin, &login("alice"), RemoveUser::default()).await.expect("removed");
     assert_eq!(todo(&change), ["web-1 remove-key deploy", "web-1 update-user deploy"]);
     backend.answer_all(&session, Status::Done).await;
-    let change = fleet.remove_user(admin, &login("bob")).await.expect("removed");
+    let change =
+        fleet.remove_user(admin, &login("bob"), RemoveUser::default()).await.expect("removed");
     assert_eq!(todo(&change), ["web-1 remove-user deploy"]);
 }
 
@@ -165,9 +174,9 @@ async fn keys_come_and_go_by_what_they_are() {
     let session = backend.connect(1).await;
     backend.answer_all(&session, Status::Done).await;
     let (fleet, admin, alice) = (&backend.fleet, &backend.admin, login("alice"));
-    let same = NewKeys { keys: vec![format!("{} other comment", key(10).without_comment())] };
+    let same = new_keys(vec![format!("{} other comment", key(10).without_comment())]);
     assert!(todo(&fleet.add_keys(admin, &alice, &same).await.expect("known")).is_empty());
-    let two = NewKeys { keys: vec![key(11).to_string(), key(12).to_string()] };
+    let two = new_keys(vec![key(11).to_string(), key(12).to_string()]);
     let change = fleet.add_keys(admin, &alice, &two).await.expect("added");
     assert_eq!(todo(&change), ["web-1 add-key alice", "web-1 add-key alice"]);
     backend.answer_all(&session, Status::Done).await;
@@ -176,10 +185,10 @@ async fn keys_come_and_go_by_what_they_are() {
     assert_eq!(todo(&change), ["web-1 remove-key alice"]);
     let again = fleet.remove_key(admin, &alice, &bare).await;
     assert!(matches!(again, Err(FleetError::NoSuchKey { .. })));
-    let bad = NewKeys { keys: vec![key(13).to_string(), "ssh-rsa AAAA".into()] };
+    let bad = new_keys(vec![key(13).to_string(), "ssh-rsa AAAA".into()]);
     let refused = fleet.add_keys(admin, &alice, &bad).await;
     assert!(matches!(refused, Err(FleetError::BadKey { number: 2, .. })));
-    let none = fleet.add_keys(admin, &alice, &NewKeys { keys: vec![] }).await;
+    let none = fleet.add_keys(admin, &alice, &new_keys(vec![])).await;
     assert!(matches!(none, Err(FleetError::NoKeys)));
     assert_eq!(fleet.user(admin, &alice).await.expect("there").keys.len(), 2, "all or none");
 }
@@ -258,7 +267,11 @@ async fn every_edit_is_on_record_in_an_unbroken_chain() {
     let session = backend.connect(1).await;
     backend.add_user("alice", &[key(10)], "web-1", true).await;
     backend.answer_all(&session, Status::Done).await;
-    backend.fleet.remove_user(&backend.admin, &login("alice")).await.expect("removed");
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("alice"), RemoveUser::default())
+        .await
+        .expect("removed");
     backend.answer_all(&session, Status::Failed).await;
     let log = |limit, user: Option<Username>, server| {
         let (fleet, admin) = (backend.fleet.clone(), backend.admin.clone());

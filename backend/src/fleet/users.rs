@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::api::{Change, Grant, Key, NewKeys, NewUser, UpdateUser, User};
-use bastio_protocol::{PublicKey, Username};
+use bastio_protocol::api::{
+    Change, Grant, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User, UserState,
+};
+use bastio_protocol::{AccountSpec, KeyGrant, Username};
 
-use super::edit::{Edit, check_text, parse_keys};
+use super::edit::{Edit, check_login, check_text, parse_keys};
 use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
@@ -57,14 +59,15 @@ impl Fleet {
         check_text("the full name", &new.full_name)?;
         check_text("the mail address", &new.mail)?;
         check_text("the reason", &new.reason)?;
-        let keys = parse_keys(&new.keys)?;
+        check_login(&new.name)?;
+        let keys: Vec<KeyGrant> = parse_keys(&new.keys)?.into_iter().map(KeyGrant::plain).collect();
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let user = add_or_update(&mut edit, new).await?;
         let added = add_keys(&mut edit, user, &new.name, &keys).await?;
         let mut summary = format!("user {}: {}", new.name, keys_in_words(added));
         if let Some(on) = &new.on {
-            let (sudo, reason) = (new.sudo, new.reason.as_str());
-            let grant = GrantData { user, on, login: &new.name, sudo, reason };
+            let (sudo, terms, reason) = (new.sudo, &new.terms, new.reason.as_str());
+            let grant = GrantData { user, on, login: &new.name, sudo, terms, reason };
             let words = grants::add(&mut edit, &new.name, &grant).await?;
             summary = format!("{summary}, {words}");
         }
@@ -73,10 +76,12 @@ impl Fleet {
         edit.commit(&summary, &Scope::Logins(logins)).await
     }
 
-    /// Changes how a person is called and reached, and the sudo rights of every grant.
+    /// Changes how a person is called and reached, what the person's accounts must be, whether the
+    /// person may log in, and the sudo rights of every grant.
     ///
     /// # Errors
-    /// [`FleetError::NoSuchUser`], [`FleetError::BadText`], [`FleetError::Store`].
+    /// [`FleetError::NoSuchUser`], [`FleetError::BadText`], [`FleetError::Conflict`],
+    /// [`FleetError::Store`].
     pub async fn update_user(
         &self,
         proof: &Admin,
@@ -85,24 +90,11 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let row = edit.user(name).await?;
-        let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
-        let mail = update.mail.as_ref().unwrap_or(&row.mail);
-        check_text("the full name", full_name)?;
-        check_text("the mail address", mail)?;
-        store::users::update(edit.db(), row.id, full_name, mail).await?;
-        let mut logins = BTreeSet::new();
-        let mut done = Vec::new();
-        if *full_name != row.full_name {
-            done.push(format!("full name {full_name:?}"));
-        }
-        if *mail != row.mail {
-            done.push(format!("mail {mail:?}"));
-        }
-        if let Some(sudo) = update.sudo {
-            store::grants::set_sudo(edit.db(), row.id, sudo).await?;
-            logins = logins_of(edit.db(), row.id).await?;
-            done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
-        }
+        let mut done = rename(&mut edit, &row, update).await?;
+        let rights = update_rights(&mut edit, &row, update).await?;
+        let logins =
+            if rights.is_empty() { BTreeSet::new() } else { logins_of(edit.db(), row.id).await? };
+        done.extend(rights);
         if done.is_empty() {
             done.push("nothing to change".to_owned());
         }
@@ -115,13 +107,24 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::NoSuchUser`], [`FleetError::Store`].
-    pub async fn remove_user(&self, proof: &Admin, name: &Username) -> Result<Change, FleetError> {
+    pub async fn remove_user(
+        &self,
+        proof: &Admin,
+        name: &Username,
+        how: RemoveUser,
+    ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let row = edit.user(name).await?;
         let logins = logins_of(edit.db(), row.id).await?;
         store::users::remove(edit.db(), row.id).await?;
-        edit.note("user.remove", Some(name), None, "with every key and grant").await?;
-        edit.commit(&format!("user {name}: removed"), &Scope::Logins(logins)).await
+        if how.home.is_some() {
+            // Only of accounts that nobody else has.
+            store::policies::set_removal(edit.db(), name, how.home).await?;
+        }
+        let home = how.home.map(|home| format!(", home: {}", home.name())).unwrap_or_default();
+        let detail = format!("with every key and grant{home}");
+        edit.note("user.remove", Some(name), None, &detail).await?;
+        edit.commit(&format!("user {name}: removed{home}"), &Scope::Logins(logins)).await
     }
 
     /// Adds keys to a person; all or none.
@@ -135,11 +138,18 @@ impl Fleet {
         name: &Username,
         new: &NewKeys,
     ) -> Result<Change, FleetError> {
-        let keys = parse_keys(&new.keys)?;
+        let grant = |public_key| {
+            let options = new.options.clone();
+            KeyGrant { public_key, options, until: new.until }
+        };
+        let keys: Vec<KeyGrant> = parse_keys(&new.keys)?.into_iter().map(grant).collect();
         if keys.is_empty() {
             return Err(FleetError::NoKeys);
         }
         let mut edit = Edit::begin(self, proof.actor()).await?;
+        if new.until.is_some_and(|until| until <= edit.now()) {
+            return Err(FleetError::Past);
+        }
         let row = edit.user(name).await?;
         let added = add_keys(&mut edit, row.id, name, &keys).await?;
         let logins = logins_of(edit.db(), row.id).await?;
@@ -185,6 +195,7 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
     let Some(row) = store::users::find(edit.db(), &new.name).await? else {
         let db = edit.db();
         let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
+        store::users::set_spec(edit.db(), id, &new.spec).await?;
         edit.note("user.add", Some(&new.name), None, &new.reason).await?;
         return Ok(id);
     };
@@ -196,7 +207,70 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
         store::users::update(edit.db(), row.id, &full_name, &mail).await?;
         edit.note("user.update", Some(&new.name), None, &new.reason).await?;
     }
+    let spec = overlay(&row.spec, &new.spec);
+    if spec != row.spec {
+        store::users::set_spec(edit.db(), row.id, &spec).await?;
+    }
     Ok(row.id)
+}
+
+/// Changes how a person is called and reached; what was changed.
+async fn rename(
+    edit: &mut Edit<'_>,
+    row: &UserRow,
+    update: &UpdateUser,
+) -> Result<Vec<String>, FleetError> {
+    let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
+    let mail = update.mail.as_ref().unwrap_or(&row.mail);
+    check_text("the full name", full_name)?;
+    check_text("the mail address", mail)?;
+    store::users::update(edit.db(), row.id, full_name, mail).await?;
+    let mut done = Vec::new();
+    if *full_name != row.full_name {
+        done.push(format!("full name {full_name:?}"));
+    }
+    if *mail != row.mail {
+        done.push(format!("mail {mail:?}"));
+    }
+    Ok(done)
+}
+
+/// Changes what concerns the person's accounts; what was changed.
+async fn update_rights(
+    edit: &mut Edit<'_>,
+    row: &UserRow,
+    update: &UpdateUser,
+) -> Result<Vec<String>, FleetError> {
+    let mut done = Vec::new();
+    if let Some(sudo) = update.sudo {
+        store::grants::set_sudo(edit.db(), row.id, sudo).await?;
+        done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
+    }
+    if let Some(state) = update.state {
+        let locked = state == UserState::Locked;
+        store::users::set_locked(edit.db(), row.id, locked).await?;
+        done.push(if locked { "locked" } else { "unlocked" }.to_owned());
+    }
+    let spec = overlay(&row.spec, &update.spec);
+    if spec != row.spec {
+        store::users::set_spec(edit.db(), row.id, &spec).await?;
+        let said = serde_json::to_string(&update.spec).unwrap_or_default();
+        done.push(format!("account {said}"));
+    }
+    Ok(done)
+}
+
+/// The old fields with the new ones laid over them.
+fn overlay(old: &AccountSpec, new: &AccountSpec) -> AccountSpec {
+    AccountSpec {
+        uid: new.uid.or(old.uid),
+        group: new.group.clone().or_else(|| old.group.clone()),
+        groups: new.groups.clone().or_else(|| old.groups.clone()),
+        shell: new.shell.clone().or_else(|| old.shell.clone()),
+        comment: new.comment.clone().or_else(|| old.comment.clone()),
+        home: new.home.clone().or_else(|| old.home.clone()),
+        skel: new.skel.clone().or_else(|| old.skel.clone()),
+    }
 }
 
 /// Adds keys; how many the person did not have.
@@ -204,18 +278,29 @@ async fn add_keys(
     edit: &mut Edit<'_>,
     user: UserId,
     name: &Username,
-    keys: &[PublicKey],
+    keys: &[KeyGrant],
 ) -> Result<usize, FleetError> {
     let now = edit.now();
     let mut added = 0;
     for key in keys {
         if store::users::add_key(edit.db(), user, key, now).await? {
             added += 1;
-            let detail = format!("{} {}", key.fingerprint(), key.comment());
+            let detail = key_in_words(key);
             edit.note("key.add", Some(name), None, detail.trim_end()).await?;
         }
     }
     Ok(added)
+}
+
+fn key_in_words(key: &KeyGrant) -> String {
+    let mut words = format!("{} {}", key.public_key.fingerprint(), key.public_key.comment());
+    if !key.options.is_empty() {
+        words.push_str(&format!(" with {}", key.options));
+    }
+    if let Some(until) = key.until {
+        words.push_str(&format!(" until {until}"));
+    }
+    words
 }
 
 fn keys_in_words(added: usize) -> String {
@@ -231,6 +316,8 @@ fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>) -> User {
         name: row.name,
         full_name: row.full_name,
         mail: row.mail,
+        state: if row.locked { UserState::Locked } else { UserState::Active },
+        spec: row.spec,
         created: row.created,
         keys,
         grants,

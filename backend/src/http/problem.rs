@@ -98,9 +98,17 @@ impl From<FleetError> for Problem {
             | FleetError::NoSuchUser(_)
             | FleetError::NoSuchGrant(_)
             | FleetError::NoSuchKey { .. }
+            | FleetError::NoSuchPolicy(_)
             | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
-            FleetError::NameTaken(_) => StatusCode::CONFLICT,
-            FleetError::BadKey { .. }
+            FleetError::NameTaken(_)
+            | FleetError::Conflict(_)
+            | FleetError::PolicyTaken(_)
+            | FleetError::PolicyInUse { .. } => StatusCode::CONFLICT,
+            FleetError::SystemName(_)
+            | FleetError::Past
+            | FleetError::TwoSudos
+            | FleetError::BadPolicy(_)
+            | FleetError::BadKey { .. }
             | FleetError::NoKeys
             | FleetError::BadLabel(_)
             | FleetError::BadText { .. } => StatusCode::BAD_REQUEST,

@@ -292,7 +292,8 @@ async fn a_person_from_request_to_server_and_back() {
         "reason": "on call", "created": NOW,
     });
     let user = json!({
-        "name": "alice", "full_name": "Alice A.", "mail": "a@example.org", "created": NOW,
+        "name": "alice", "full_name": "Alice A.", "mail": "a@example.org", "state": "active",
+        "created": NOW,
         "keys": [{
             "fingerprint": key(10).fingerprint(), "public_key": key(10).to_string(), "created": NOW,
         }],

@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use bastio_protocol::Username;
-use bastio_protocol::api::{Change, Key, NewKeys, NewUser, UpdateUser, User};
+use bastio_protocol::api::{Change, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User};
 
 use super::HttpState;
-use super::extract::{Body, Path};
+use super::extract::{Body, Path, Query};
 use super::problem::Problem;
 use crate::access::Admin;
 
@@ -51,8 +51,9 @@ pub(super) async fn remove(
     State(state): State<HttpState>,
     admin: Admin,
     Path(name): Path<Username>,
+    Query(how): Query<RemoveUser>,
 ) -> Result<Json<Change>, Problem> {
-    Ok(Json(state.fleet.remove_user(&admin, &name).await?))
+    Ok(Json(state.fleet.remove_user(&admin, &name, how).await?))
 }
 
 /// `GET /users/{name}/keys`

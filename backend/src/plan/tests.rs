@@ -1,9 +1,13 @@
 //! What must hold for every model and every state of a server.
 
+use bastio_protocol::Target;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
+
+mod whole;
+
 use crate::testing::{host, key, login};
 
 fn on(text: &str) -> Target {
@@ -17,11 +21,17 @@ fn web(labels: &[(&str, &str)]) -> Host {
 
 fn entitlement(target: &str, name: &str, sudo: bool, keys: &[u8]) -> Entitlement {
     let keys = keys.iter().copied().map(key).collect();
-    Entitlement { on: on(target), login: login(name), sudo, keys }
+    Entitlement { on: on(target), login: login(name), rights: rights(sudo, keys) }
+}
+
+fn rights(sudo: bool, keys: Vec<PublicKey>) -> Rights {
+    let keys = keys.into_iter().map(KeyGrant::plain).collect();
+    Rights { sudo: plain_sudo(sudo), keys, ..Rights::default() }
 }
 
 fn account(sudo: bool, keys: &[u8]) -> Account {
-    Account { sudo, keys: keys.iter().copied().map(key).collect() }
+    let keys = keys.iter().copied().map(key).collect();
+    Account { sudo, keys, ..Account::default() }
 }
 
 fn words(steps: &[Step]) -> Vec<String> {
@@ -107,7 +117,8 @@ fn logins() -> impl Strategy<Value = Username> {
 
 fn accounts() -> impl Strategy<Value = Accounts> {
     let keys = btree_set((0_u8..5).prop_map(key), 0..4);
-    let account = (any::<bool>(), keys).prop_map(|(sudo, keys)| Account { sudo, keys });
+    let account =
+        (any::<bool>(), keys).prop_map(|(sudo, keys)| Account { sudo, keys, ..Account::default() });
     btree_map(logins(), account, 0..4)
 }
 
@@ -121,7 +132,7 @@ fn model() -> impl Strategy<Value = Vec<(u8, Entitlement)>> {
     let grant =
         (0_u8..4, targets(), logins(), any::<bool>()).prop_map(|(user, on, login, sudo)| {
             let keys = vec![key(10 * user), key(10 * user + 1)];
-            (user, Entitlement { on, login, sudo, keys })
+            (user, Entitlement { on, login, rights: rights(sudo, keys) })
         });
     vec(grant, 0..8)
 }
@@ -221,7 +232,7 @@ proptest! {
         let host = web(if labelled { &[("role", "web")] } else { &[] });
         let mut grants: Vec<Entitlement> = model.into_iter().map(|(_, grant)| grant).collect();
         let before = desired(&grants, &host);
-        grants.sort_by_key(|grant| (grant.login.clone(), grant.on.to_string(), grant.sudo));
+        grants.sort_by_key(|grant| (grant.login.clone(), grant.on.to_string(), grant.rights.sudo.clone()));
         prop_assert_eq!(desired(&grants, &host), before);
     }
 

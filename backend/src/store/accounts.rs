@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::{Action, KeyPolicy, PublicKey, Username};
+use bastio_protocol::{Action, KeyPolicy, PublicKey, Username, WantedAccount};
 
 use super::{Connection, ServerId, StoreError, corrupt};
-use crate::plan::{Accounts, Step};
+use crate::plan::{self, Account, Accounts, Step};
 
 /// The confirmed accounts of one server.
 pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Accounts, StoreError> {
-    let rows: Vec<(String, bool)> =
-        sqlx::query_as("SELECT login, sudo FROM accounts WHERE server_id = $1")
+    let rows: Vec<(String, bool, Option<String>)> =
+        sqlx::query_as("SELECT login, sudo, wanted FROM accounts WHERE server_id = $1")
             .bind(server)
             .fetch_all(&mut *db)
             .await?;
     let mut accounts = Accounts::new();
-    for (login, sudo) in rows {
-        accounts.entry(parse_login(&login)?).or_default().sudo = sudo;
+    for (login, sudo, whole) in rows {
+        accounts.insert(parse_login(&login)?, account(sudo, whole.as_deref())?);
     }
     let keys: Vec<(String, String)> =
         sqlx::query_as("SELECT login, public_key FROM account_keys WHERE server_id = $1")
@@ -34,14 +34,15 @@ pub async fn of_login(
     db: &mut Connection,
     login: &Username,
 ) -> Result<BTreeMap<ServerId, Accounts>, StoreError> {
-    let rows: Vec<(ServerId, bool)> =
-        sqlx::query_as("SELECT server_id, sudo FROM accounts WHERE login = $1")
+    let rows: Vec<(ServerId, bool, Option<String>)> =
+        sqlx::query_as("SELECT server_id, sudo, wanted FROM accounts WHERE login = $1")
             .bind(login.as_str())
             .fetch_all(&mut *db)
             .await?;
     let mut servers = BTreeMap::<ServerId, Accounts>::new();
-    for (server, sudo) in rows {
-        servers.entry(server).or_default().entry(login.clone()).or_default().sudo = sudo;
+    for (server, sudo, whole) in rows {
+        let account = account(sudo, whole.as_deref())?;
+        servers.entry(server).or_default().insert(login.clone(), account);
     }
     let keys: Vec<(ServerId, String)> = sqlx::query_as(
         "SELECT k.server_id, k.public_key FROM accounts a JOIN account_keys k \
@@ -61,15 +62,88 @@ pub async fn of_login(
 /// account that becomes known by anything but add-user is doubtful: no plan counted on it.
 pub async fn confirm(db: &mut Connection, server: ServerId, step: &Step) -> Result<(), StoreError> {
     match &step.action {
+        Action::RemoveUser { .. } => return remove(db, server, &step.login).await,
+        Action::SetUser { wanted } => return set(db, server, &step.login, wanted).await,
+        Action::LockUser | Action::UnlockUser | Action::EndSessions => return Ok(()),
         Action::AddUser { sudo } => set_sudo(db, server, &step.login, *sudo, false).await,
         Action::UpdateUser { sudo } => set_sudo(db, server, &step.login, *sudo, true).await,
-        Action::RemoveUser { .. } => remove(db, server, &step.login).await,
         Action::AddKey { public_key } => add_key(db, server, &step.login, public_key).await,
         Action::RemoveKey { public_key } => remove_key(db, server, &step.login, public_key).await,
-        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {
-            Ok(())
-        }
+    }?;
+    edit_whole(db, server, step).await
+}
+
+/// Makes the confirmed accounts of a server exactly these, each of them trusted.
+pub async fn replace<'a>(
+    db: &mut Connection,
+    server: ServerId,
+    accounts: impl IntoIterator<Item = (&'a Username, &'a WantedAccount)>,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM accounts WHERE server_id = $1").bind(server).execute(&mut *db).await?;
+    for (login, wanted) in accounts {
+        set(db, server, login, wanted).await?;
     }
+    Ok(())
+}
+
+/// Makes a confirmed account exactly this.
+async fn set(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+    wanted: &WantedAccount,
+) -> Result<(), StoreError> {
+    remove(db, server, login).await?;
+    set_sudo(db, server, login, !wanted.sudo.is_none(), false).await?;
+    for key in &wanted.keys {
+        add_key(db, server, login, &key.public_key).await?;
+    }
+    if wanted.is_plain() { Ok(()) } else { set_whole(db, server, login, Some(wanted)).await }
+}
+
+/// Where more is known of an account than sudo and keys: lets it follow a plain step.
+async fn edit_whole(db: &mut Connection, server: ServerId, step: &Step) -> Result<(), StoreError> {
+    let whole: Option<Option<String>> =
+        sqlx::query_scalar("SELECT wanted FROM accounts WHERE server_id = $1 AND login = $2")
+            .bind(server)
+            .bind(step.login.as_str())
+            .fetch_optional(&mut *db)
+            .await?;
+    let Some(Some(whole)) = whole else { return Ok(()) };
+    let login = &step.login;
+    let mut accounts = Accounts::from([(login.clone(), parse_whole(&whole)?.into())]);
+    plan::confirm(&mut accounts, step);
+    let Some(account) = accounts.remove(login) else { return Ok(()) };
+    let whole = account.whole();
+    set_whole(db, server, login, Some(&whole).filter(|_| !account.is_plain())).await
+}
+
+async fn set_whole(
+    db: &mut Connection,
+    server: ServerId,
+    login: &Username,
+    whole: Option<&WantedAccount>,
+) -> Result<(), StoreError> {
+    let text = whole.map(|whole| {
+        serde_json::to_string(whole).expect("texts, numbers and lists always serialise")
+    });
+    sqlx::query("UPDATE accounts SET wanted = $1 WHERE server_id = $2 AND login = $3")
+        .bind(text)
+        .bind(server)
+        .bind(login.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// An account whose keys are still to come, unless they are in `whole`.
+fn account(sudo: bool, whole: Option<&str>) -> Result<Account, StoreError> {
+    let Some(whole) = whole else { return Ok(Account { sudo, ..Account::default() }) };
+    Ok(parse_whole(whole)?.into())
+}
+
+fn parse_whole(text: &str) -> Result<WantedAccount, StoreError> {
+    serde_json::from_str(text).map_err(corrupt("a whole account"))
 }
 
 /// Whether an account is doubtful.

@@ -361,6 +361,16 @@ pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, Store
     Ok(rows.into_iter().collect())
 }
 
+/// The servers whose agent has connected and speaks version 1.
+pub async fn of_version_1(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
+    let rows: Vec<ServerId> = sqlx::query_scalar(
+        "SELECT id FROM servers WHERE removed IS NULL AND last_seen IS NOT NULL AND facts IS NULL",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// What a server's agent has told about it.
 pub async fn facts(
     db: &mut Connection,

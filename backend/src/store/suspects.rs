@@ -7,10 +7,12 @@ use bastio_protocol::{Action, PublicKey, Username};
 
 use super::accounts::{parse_key, parse_login};
 use super::{Connection, ServerId, StoreError};
-use crate::plan::{Accounts, Step};
+use crate::plan::{Accounts, More, Step};
 
 const ACCOUNT: &str = "account";
 const SUDO: &str = "sudo";
+/// Anything: how it was to be is not how it is, nor how it was.
+const WHOLE: &str = "whole";
 
 type Columns = (ServerId, String, String, Option<String>);
 
@@ -29,10 +31,22 @@ pub async fn add(db: &mut Connection, server: ServerId, failed: &Step) -> Result
             let gift = public_key.fingerprint();
             insert(db, server, &failed.login, &gift, Some(public_key)).await
         }
+        Action::SetUser { wanted } => {
+            for gift in [ACCOUNT, WHOLE] {
+                insert(db, server, &failed.login, gift, None).await?;
+            }
+            if !wanted.sudo.is_none() {
+                insert(db, server, &failed.login, SUDO, None).await?;
+            }
+            for key in &wanted.keys {
+                let gift = key.public_key.fingerprint();
+                insert(db, server, &failed.login, &gift, Some(&key.public_key)).await?;
+            }
+            Ok(())
+        }
         Action::UpdateUser { sudo: false }
         | Action::RemoveUser { .. }
         | Action::RemoveKey { .. }
-        | Action::SetUser { .. }
         | Action::LockUser
         | Action::UnlockUser
         | Action::EndSessions => Ok(()),
@@ -57,7 +71,7 @@ pub async fn resolve(
         Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
             delete(db, server, login, &public_key.fingerprint()).await
         }
-        Action::RemoveUser { .. } => {
+        Action::RemoveUser { .. } | Action::SetUser { .. } => {
             sqlx::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2")
                 .bind(server)
                 .bind(login.as_str())
@@ -65,9 +79,7 @@ pub async fn resolve(
                 .await?;
             Ok(())
         }
-        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser | Action::EndSessions => {
-            Ok(())
-        }
+        Action::LockUser | Action::UnlockUser | Action::EndSessions => Ok(()),
     }
 }
 
@@ -132,6 +144,9 @@ fn accounts(rows: Vec<Columns>) -> Result<BTreeMap<ServerId, Accounts>, StoreErr
     for (server, login, gift, key) in rows {
         let account = servers.entry(server).or_default().entry(parse_login(&login)?).or_default();
         account.sudo |= gift == SUDO;
+        if gift == WHOLE {
+            account.more = More::Unsure;
+        }
         if let Some(key) = key {
             account.keys.insert(parse_key(&key)?);
         }

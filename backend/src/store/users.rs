@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bastio_protocol::api::Key;
-use bastio_protocol::{PublicKey, Username};
+use bastio_protocol::{AccountSpec, KeyGrant, Username};
 
 use super::accounts::{parse_key, parse_login};
+use super::grants::{parse_options, parse_spec};
 use super::{Connection, StoreError, UserId};
 
 /// A person, without keys and grants.
@@ -21,16 +22,25 @@ pub struct UserRow {
     pub mail: String,
     /// Added at.
     pub created: i64,
+    /// Whether the person is locked out.
+    pub locked: bool,
+    /// What the accounts of that name must be.
+    pub spec: AccountSpec,
 }
 
-type Columns = (UserId, String, String, String, i64);
+type Columns = (UserId, String, String, String, i64, bool, String);
+type KeyColumns = (String, String, i64, String, Option<i64>);
+
+macro_rules! select_users {
+    () => {
+        "SELECT id, name, full_name, mail, created, locked, spec FROM users"
+    };
+}
 
 /// All people, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<UserRow>, StoreError> {
     let rows: Vec<Columns> =
-        sqlx::query_as("SELECT id, name, full_name, mail, created FROM users ORDER BY name")
-            .fetch_all(db)
-            .await?;
+        sqlx::query_as(concat!(select_users!(), " ORDER BY name")).fetch_all(db).await?;
     rows.into_iter().map(user).collect()
 }
 
@@ -42,11 +52,10 @@ pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
 
 /// The person of that name.
 pub async fn find(db: &mut Connection, name: &Username) -> Result<Option<UserRow>, StoreError> {
-    let row: Option<Columns> =
-        sqlx::query_as("SELECT id, name, full_name, mail, created FROM users WHERE name = $1")
-            .bind(name.as_str())
-            .fetch_optional(db)
-            .await?;
+    let row: Option<Columns> = sqlx::query_as(concat!(select_users!(), " WHERE name = $1"))
+        .bind(name.as_str())
+        .fetch_optional(db)
+        .await?;
     row.map(user).transpose()
 }
 
@@ -86,6 +95,31 @@ pub async fn update(
     Ok(())
 }
 
+/// Locks a person out, or lets the person in again.
+pub async fn set_locked(db: &mut Connection, user: UserId, locked: bool) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET locked = $1 WHERE id = $2")
+        .bind(locked)
+        .bind(user)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Says what the accounts of a person's name must be.
+pub async fn set_spec(
+    db: &mut Connection,
+    user: UserId,
+    spec: &AccountSpec,
+) -> Result<(), StoreError> {
+    let spec = serde_json::to_string(spec).expect("texts, numbers and lists always serialise");
+    sqlx::query("UPDATE users SET spec = $1 WHERE id = $2")
+        .bind(spec)
+        .bind(user)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Removes a person with keys and grants.
 pub async fn remove(db: &mut Connection, user: UserId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM users WHERE id = $1").bind(user).execute(db).await?;
@@ -94,49 +128,74 @@ pub async fn remove(db: &mut Connection, user: UserId) -> Result<(), StoreError>
 
 /// A person's keys, the oldest first.
 pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreError> {
-    let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT fingerprint, public_key, created FROM user_keys WHERE user_id = $1 \
+    let rows: Vec<KeyColumns> = sqlx::query_as(
+        "SELECT fingerprint, public_key, created, options, until FROM user_keys WHERE user_id = $1 \
          ORDER BY created, fingerprint",
     )
     .bind(user)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(|(fingerprint, line, created)| key(fingerprint, &line, created)).collect()
+    rows.into_iter().map(key).collect()
 }
 
 /// Everybody's keys.
 pub async fn all_keys(db: &mut Connection) -> Result<BTreeMap<UserId, Vec<Key>>, StoreError> {
-    let rows: Vec<(UserId, String, String, i64)> = sqlx::query_as(
-        "SELECT user_id, fingerprint, public_key, created FROM user_keys \
+    let rows: Vec<(UserId, String, String, i64, String, Option<i64>)> = sqlx::query_as(
+        "SELECT user_id, fingerprint, public_key, created, options, until FROM user_keys \
          ORDER BY created, fingerprint",
     )
     .fetch_all(db)
     .await?;
     let mut users = BTreeMap::<UserId, Vec<Key>>::new();
-    for (user, fingerprint, line, created) in rows {
-        users.entry(user).or_default().push(key(fingerprint, &line, created)?);
+    for (user, fingerprint, line, created, options, until) in rows {
+        let key = key((fingerprint, line, created, options, until))?;
+        users.entry(user).or_default().push(key);
     }
     Ok(users)
 }
 
-/// Adds a key to a person; whether the person did not have it.
+/// Adds a key to a person, or gives it other options or another end; whether that changed anything.
 pub async fn add_key(
     db: &mut Connection,
     user: UserId,
-    key: &PublicKey,
+    key: &KeyGrant,
     now: i64,
 ) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "INSERT INTO user_keys (user_id, fingerprint, public_key, created) \
-         VALUES ($1, $2, $3, $4) ON CONFLICT (user_id, fingerprint) DO NOTHING",
+        "INSERT INTO user_keys (user_id, fingerprint, public_key, created, options, until) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, fingerprint) DO UPDATE \
+         SET options = excluded.options, until = excluded.until \
+         WHERE user_keys.options <> excluded.options \
+         OR user_keys.until IS DISTINCT FROM excluded.until",
     )
     .bind(user)
-    .bind(key.fingerprint())
-    .bind(key.to_string())
+    .bind(key.public_key.fingerprint())
+    .bind(key.public_key.to_string())
     .bind(now)
+    .bind(key.options.as_str())
+    .bind(key.until)
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Takes away the keys that have ended by `now`: whose, and their fingerprints.
+pub async fn remove_ended_keys(
+    db: &mut Connection,
+    now: i64,
+) -> Result<Vec<(UserId, Username, String)>, StoreError> {
+    let rows: Vec<(UserId, String, String)> = sqlx::query_as(
+        "SELECT k.user_id, u.name, k.fingerprint FROM user_keys k \
+         JOIN users u ON u.id = k.user_id WHERE k.until IS NOT NULL AND k.until <= $1",
+    )
+    .bind(now)
+    .fetch_all(&mut *db)
+    .await?;
+    sqlx::query("DELETE FROM user_keys WHERE until IS NOT NULL AND until <= $1")
+        .bind(now)
+        .execute(db)
+        .await?;
+    rows.into_iter().map(|(user, name, key)| Ok((user, parse_login(&name)?, key))).collect()
 }
 
 /// Takes a key from a person; whether the person had it.
@@ -153,10 +212,13 @@ pub async fn remove_key(
     Ok(done.rows_affected() > 0)
 }
 
-fn user((id, name, full_name, mail, created): Columns) -> Result<UserRow, StoreError> {
-    Ok(UserRow { id, name: parse_login(&name)?, full_name, mail, created })
+fn user(row: Columns) -> Result<UserRow, StoreError> {
+    let (id, name, full_name, mail, created, locked, spec) = row;
+    let (name, spec) = (parse_login(&name)?, parse_spec(&spec)?);
+    Ok(UserRow { id, name, full_name, mail, created, locked, spec })
 }
 
-fn key(fingerprint: String, line: &str, created: i64) -> Result<Key, StoreError> {
-    Ok(Key { fingerprint, public_key: parse_key(line)?, created })
+fn key((fingerprint, line, created, options, until): KeyColumns) -> Result<Key, StoreError> {
+    let options = parse_options(&options)?;
+    Ok(Key { fingerprint, public_key: parse_key(&line)?, options, until, created })
 }

@@ -1,13 +1,14 @@
 //! `bastio grant`: who may log in where.
 
-use bastio_protocol::api::{Grant, NewGrant};
-use bastio_protocol::{Target, Username};
+use bastio_protocol::api::{Grant, NewGrant, PolicyName, Terms};
+use bastio_protocol::{KeyOptions, Target, Username};
 use clap::{Args, Subcommand};
 
 use crate::commands::{Context, yes_or_no};
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
-use crate::table::Table;
+use crate::moment::{Until, utc};
+use crate::table::{Cell, Table};
 use crate::text::ago;
 
 /// What to do with grants.
@@ -31,12 +32,19 @@ pub enum Command {
 
 /// A grant to make.
 #[derive(Debug, Args)]
-#[command(after_help = "Servers that get a fitting label later are included.
+#[command(
+    after_help = "Servers that get a fitting label later are included. What ends, ends on the servers by themselves,
+also when nothing can reach them.
+
+Ends, policies, key options and take-over need agents of version 2; others refuse such a grant.
 
 Examples:
   bastio grant add alice --on db-1
   bastio grant add alice --on role=web,env!=test --sudo --reason 'on call'
-  bastio grant add alice --on '*' --login deploy")]
+  bastio grant add alice --on '*' --login deploy
+  bastio grant add bob --on role=web --until 2h --sudo-policy restart-nginx
+  bastio grant add ci --on web-1 --until 2026-12-01 --key-options 'from=\"10.0.0.0/8\",restrict'"
+)]
 pub struct Add {
     /// The person
     user: Username,
@@ -44,8 +52,10 @@ pub struct Add {
     #[arg(long, value_name = "SERVERS")]
     on: Target,
     /// With sudo rights
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sudo_policy")]
     sudo: bool,
+    #[command(flatten)]
+    terms: TermsArgs,
     /// Login name on the servers, when it is not the person's name
     #[arg(long, value_name = "NAME")]
     login: Option<Username>,
@@ -54,11 +64,46 @@ pub struct Add {
     reason: String,
 }
 
+/// What a grant says beyond who, where and plain sudo.
+#[derive(Debug, Default, Args)]
+pub struct TermsArgs {
+    /// With the sudo rights of this policy (bastio sudo-policy ls)
+    #[arg(long, value_name = "POLICY", requires = "on")]
+    sudo_policy: Option<PolicyName>,
+    /// When it ends: a duration (90s, 2h, 7d), a day (2026-12-01) or a time (RFC 3339)
+    #[arg(long, value_name = "END", requires = "on")]
+    until: Option<Until>,
+    /// What the person's keys may do there, as in authorized_keys(5): from="10.0.0.0/8",restrict
+    #[arg(long, value_name = "OPTIONS", value_parser = key_options, requires = "on")]
+    key_options: Option<KeyOptions>,
+    /// Manage an account of that name that is there already and was not made by bastio
+    #[arg(long, requires = "on")]
+    take_over: bool,
+}
+
+impl TermsArgs {
+    /// As the backend takes it.
+    pub fn at(self, now: i64) -> Terms {
+        Terms {
+            until: self.until.map(|until| until.at(now)),
+            sudo_policy: self.sudo_policy,
+            key_options: self.key_options.unwrap_or_default(),
+            take_over: self.take_over,
+        }
+    }
+}
+
+/// Options of keys, checked.
+pub fn key_options(text: &str) -> Result<KeyOptions, String> {
+    KeyOptions::parse(text).map_err(|error| error.to_string())
+}
+
 /// Carries out what was asked.
 pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failure> {
     match command {
-        Command::Add(Add { user, on, sudo, login, reason }) => {
-            let grant = NewGrant { user, on, login, sudo, reason };
+        Command::Add(Add { user, on, sudo, terms, login, reason }) => {
+            let terms = terms.at(context.now);
+            let grant = NewGrant { user, on, login, sudo, terms, reason };
             let change = context.client.add_grant(&grant)?;
             let reached = !change.servers.is_empty();
             let ending = settle(context, vec![change])?;
@@ -81,19 +126,32 @@ fn list(context: &mut Context<'_>) -> Result<Ending, Failure> {
     context.list(&grants, empty, table)
 }
 
-/// Grants with a row each.
+/// Grants with a row each; what hardly any grant says has a column only where one does.
 pub fn table(grants: &[Grant], now: i64) -> Table {
-    let mut table = Table::new(&["GRANT", "USER", "ON", "LOGIN", "SUDO", "ADDED", "REASON"]);
+    let mut header = vec!["GRANT", "USER", "ON", "LOGIN", "SUDO", "ADDED"];
+    let ends = grants.iter().any(|grant| grant.terms.until.is_some());
+    let restricts = grants.iter().any(|grant| !grant.terms.key_options.is_empty());
+    header.extend(ends.then_some("UNTIL (UTC)"));
+    header.extend(restricts.then_some("KEY OPTIONS"));
+    header.push("REASON");
+    let mut table = Table::new(&header);
     for grant in grants {
-        table.row([
+        let mut row: Vec<Cell> = vec![
             grant.id.to_string().into(),
             grant.user.as_str().into(),
             grant.on.to_string().into(),
             grant.login.as_str().into(),
-            yes_or_no(grant.sudo),
+            grant
+                .terms
+                .sudo_policy
+                .as_ref()
+                .map_or_else(|| yes_or_no(grant.sudo), |policy| policy.as_str().into()),
             ago(grant.created, now).into(),
-            grant.reason.as_str().into(),
-        ]);
+        ];
+        row.extend(ends.then(|| grant.terms.until.map(utc).unwrap_or_default().into()));
+        row.extend(restricts.then(|| grant.terms.key_options.as_str().into()));
+        row.push(grant.reason.as_str().into());
+        table.row(row);
     }
     table
 }

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use bastio_protocol::api::{Key, NewKeys};
-use bastio_protocol::{KeyPolicy, PublicKey, Username};
+use bastio_protocol::{KeyOptions, KeyPolicy, PublicKey, Username};
 use clap::{Args, Subcommand};
 
 use crate::commands::Context;
+use crate::commands::grant::key_options;
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
 use crate::key_input;
-use crate::table::Table;
+use crate::moment::{Until, utc};
+use crate::table::{Cell, Table};
 use crate::text::ago;
 
 /// How every fingerprint begins.
@@ -42,6 +44,7 @@ are skipped.
 
 Examples:
   bastio key add alice laptop.pub desk.pub
+  bastio key add alice loan.pub --until 7d --options no-agent-forwarding
   curl -fsS https://git.example.org/alice.keys | bastio key add alice -")]
 pub struct Add {
     /// The person
@@ -49,6 +52,12 @@ pub struct Add {
     /// Files with public keys, - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// What the keys may do everywhere, as in authorized_keys(5): from="10.0.0.0/8",restrict
+    #[arg(long, value_name = "OPTIONS", value_parser = key_options)]
+    options: Option<KeyOptions>,
+    /// When they end: a duration (90s, 2h, 7d), a day (2026-12-01) or a time (RFC 3339)
+    #[arg(long, value_name = "END")]
+    until: Option<Until>,
 }
 
 /// Keys to remove.
@@ -79,10 +88,14 @@ pub fn run<'a>(
     connect: impl FnOnce() -> Result<Context<'a>, Failure>,
 ) -> Result<Ending, Failure> {
     match command {
-        Command::Add(Add { user, files }) => {
+        Command::Add(Add { user, files, options, until }) => {
             let keys = key_input::read_files(&files, &KeyPolicy::default())?;
             let mut context = connect()?;
-            let keys = NewKeys { keys: keys.iter().map(ToString::to_string).collect() };
+            let keys = NewKeys {
+                keys: keys.iter().map(ToString::to_string).collect(),
+                options: options.unwrap_or_default(),
+                until: until.map(|until| until.at(context.now)),
+            };
             let change = context.client.add_keys(&user, &keys)?;
             settle(&mut context, vec![change])
         }
@@ -172,14 +185,23 @@ fn list(context: &mut Context<'_>, user: &Username) -> Result<Ending, Failure> {
 
 /// Keys with a row each.
 pub fn table(keys: &[Key], now: i64) -> Table {
-    let mut table = Table::new(&["KEY", "TYPE", "ADDED", "COMMENT"]);
+    let mut header = vec!["KEY", "TYPE", "ADDED"];
+    let ends = keys.iter().any(|key| key.until.is_some());
+    let restricts = keys.iter().any(|key| !key.options.is_empty());
+    header.extend(ends.then_some("UNTIL (UTC)"));
+    header.extend(restricts.then_some("OPTIONS"));
+    header.push("COMMENT");
+    let mut table = Table::new(&header);
     for key in keys {
-        table.row([
+        let mut row: Vec<Cell> = vec![
             key.fingerprint.as_str().into(),
             key.public_key.algorithm().name().into(),
             ago(key.created, now).into(),
-            key.public_key.comment().into(),
-        ]);
+        ];
+        row.extend(ends.then(|| key.until.map(utc).unwrap_or_default().into()));
+        row.extend(restricts.then(|| key.options.as_str().into()));
+        row.push(key.public_key.comment().into());
+        table.row(row);
     }
     table
 }
@@ -192,7 +214,8 @@ mod tests {
         let line =
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMINmOzSQZejrX3zSXobtT2icJMv/ftYuZKNVcnOxohl";
         let public_key = PublicKey::parse(line, &KeyPolicy::default()).expect("a key");
-        Key { fingerprint: fingerprint.to_owned(), public_key, created: 0 }
+        let (options, until) = (KeyOptions::default(), None);
+        Key { fingerprint: fingerprint.to_owned(), public_key, options, until, created: 0 }
     }
 
     #[test]

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use bastio_protocol::api::{Grant, NewUser, Server, UpdateUser, User};
-use bastio_protocol::{KeyPolicy, Target, Username};
-use clap::{ArgGroup, Args, Subcommand};
+use bastio_protocol::api::{
+    Grant, NewUser, RemoveUser, Server, Terms, UpdateUser, User, UserState,
+};
+use bastio_protocol::{
+    AbsolutePath, AccountSpec, Comment, GroupName, KeyPolicy, Removal, Target, Username,
+};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::commands::{Context, Format, grant, key};
 use crate::failure::{Ending, Failure};
@@ -23,16 +27,27 @@ pub enum Command {
     /// Remove a person with all keys and grants, from every server
     #[command(after_help = "On a terminal it asks first; in a script it does not.
 
+Whatever becomes of the home, access ends.
+
 Examples:
   bastio user rm alice
-  bastio user rm alice --yes")]
+  bastio user rm alice --home quarantine --yes")]
     #[command(aliases = ["remove", "delete"])]
-    Rm {
+    Rm(Rm),
+    /// Let a person log in nowhere until unlocked; accounts, keys and grants stay
+    #[command(after_help = "Sessions that are open stay: see bastio user end-sessions.
+
+Example:
+  bastio user lock alice")]
+    Lock {
         /// The person
         user: Username,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
+    },
+    /// Let a locked person log in again
+    #[command(after_help = "Example:\n  bastio user unlock alice")]
+    Unlock {
+        /// The person
+        user: Username,
     },
     /// List people
     #[command(after_help = "Example:\n  bastio user ls")]
@@ -46,6 +61,89 @@ Examples:
     },
 }
 
+/// A person to remove.
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// The person
+    user: Username,
+    /// What becomes of the home; each server's own rule (keep, unless configured) when absent
+    #[arg(long, value_enum, value_name = "FATE")]
+    home: Option<Home>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// What becomes of an account that goes, and of its home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Home {
+    /// The home stays where it is
+    Keep,
+    /// The home is moved to a folder of root's and deleted after some weeks
+    Quarantine,
+    /// The home is deleted
+    Delete,
+    /// Account and home stay, locked and without keys and rights
+    Lock,
+}
+
+impl From<Home> for Removal {
+    fn from(home: Home) -> Self {
+        match home {
+            Home::Keep => Self::Keep,
+            Home::Quarantine => Self::Quarantine,
+            Home::Delete => Self::Delete,
+            Home::Lock => Self::Lock,
+        }
+    }
+}
+
+/// What the accounts of a person's own name must be.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "The person's accounts (agents of version 2)")]
+pub struct SpecArgs {
+    /// Numeric id
+    #[arg(long, value_name = "NUMBER", group = "change")]
+    uid: Option<u32>,
+    /// Primary group; one of the account's own name when absent
+    #[arg(long, value_name = "NAME", group = "change", value_parser = field(GroupName::parse))]
+    group: Option<GroupName>,
+    /// All supplementary groups: docker,adm
+    #[arg(long, value_name = "NAMES", group = "change", value_delimiter = ',')]
+    #[arg(value_parser = field(GroupName::parse))]
+    groups: Option<Vec<GroupName>>,
+    /// Login shell
+    #[arg(long, value_name = "PATH", group = "change", value_parser = field(AbsolutePath::parse))]
+    shell: Option<AbsolutePath>,
+    /// GECOS field
+    #[arg(long, value_name = "TEXT", group = "change", value_parser = field(Comment::parse))]
+    comment: Option<Comment>,
+    /// Home folder
+    #[arg(long, value_name = "PATH", group = "change", value_parser = field(AbsolutePath::parse))]
+    home: Option<AbsolutePath>,
+    /// Folder whose files a new home begins with
+    #[arg(long, value_name = "PATH", group = "change", value_parser = field(AbsolutePath::parse))]
+    skel: Option<AbsolutePath>,
+}
+
+impl From<SpecArgs> for AccountSpec {
+    fn from(args: SpecArgs) -> Self {
+        let SpecArgs { uid, group, groups, shell, comment, home, skel } = args;
+        let groups = groups.map(|groups| groups.into_iter().collect());
+        Self { uid, group, groups, shell, comment, home, skel }
+    }
+}
+
+/// A parser for clap out of one of the protocol.
+fn field<T>(
+    parse: fn(&str) -> Result<T, bastio_protocol::AccountFieldError>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: 'static,
+{
+    move |text| parse(text).map_err(|error| error.to_string())
+}
+
 /// A person to add.
 #[derive(Debug, Args)]
 #[command(
@@ -55,6 +153,7 @@ file may hold several keys, one a line; blank lines and comments (#) are skipped
 Examples:
   bastio user add alice --key alice.pub --on role=web --sudo
   bastio user add bob --full-name 'Bob Roe' --mail bob@example.org
+  bastio user add dora --key dora.pub --on web-1 --until 7d --uid 5001 --shell /bin/bash
   ssh-add -L | bastio user add carol --key - --on web-1,web-2 --reason 'ticket 4711'"
 )]
 pub struct Add {
@@ -67,8 +166,12 @@ pub struct Add {
     #[arg(long, value_name = "SERVERS")]
     on: Option<Target>,
     /// With sudo rights there
-    #[arg(long, requires = "on")]
+    #[arg(long, requires = "on", conflicts_with = "sudo_policy")]
     sudo: bool,
+    #[command(flatten)]
+    terms: grant::TermsArgs,
+    #[command(flatten)]
+    spec: SpecArgs,
     /// Name for people
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     full_name: String,
@@ -85,7 +188,8 @@ pub struct Add {
 #[command(group = ArgGroup::new("change").required(true).multiple(true))]
 #[command(after_help = "Examples:
   bastio user update alice --no-sudo
-  bastio user update alice --mail alice@example.org")]
+  bastio user update alice --mail alice@example.org
+  bastio user update alice --shell /usr/bin/zsh --groups docker,adm")]
 pub struct Update {
     /// The person
     user: Username,
@@ -101,6 +205,8 @@ pub struct Update {
     /// No sudo rights anywhere
     #[arg(long, group = "change")]
     no_sudo: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
 }
 
 /// Carries out what was asked; `connect` is called once the input has been checked.
@@ -110,8 +216,11 @@ pub fn run<'a>(
 ) -> Result<Ending, Failure> {
     match command {
         Command::Add(add) => {
-            let user = read(add)?;
+            let mut add = add;
+            let terms = std::mem::take(&mut add.terms);
+            let mut user = read(add)?;
             let mut context = connect()?;
+            user.terms = terms.at(context.now);
             let change = context.client.add_user(&user)?;
             let reached = !change.servers.is_empty();
             let ending = settle(&mut context, vec![change])?;
@@ -127,17 +236,42 @@ pub fn run<'a>(
             }
             Ok(ending)
         }
-        Command::Update(Update { user, full_name, mail, sudo, no_sudo }) => {
+        Command::Update(Update { user, full_name, mail, sudo, no_sudo, spec }) => {
             let sudo = (sudo || no_sudo).then_some(sudo);
-            let mut context = connect()?;
-            let change =
-                context.client.update_user(&user, &UpdateUser { full_name, mail, sudo })?;
-            settle(&mut context, vec![change])
+            let spec = spec.into();
+            let edit = UpdateUser { full_name, mail, sudo, state: None, spec };
+            update(&mut connect()?, &user, &edit)
         }
-        Command::Rm { user, yes } => remove(&mut connect()?, &user, yes),
+        Command::Rm(rm) => remove(&mut connect()?, &rm),
+        Command::Lock { user } => {
+            let mut context = connect()?;
+            let ending = set_state(&mut context, &user, UserState::Locked)?;
+            context.hint(&format!(
+                "sessions that are open stay; end them with: bastio user end-sessions {user}"
+            ));
+            Ok(ending)
+        }
+        Command::Unlock { user } => set_state(&mut connect()?, &user, UserState::Active),
         Command::Ls => list(&mut connect()?),
         Command::Show { user } => show(&mut connect()?, &user),
     }
+}
+
+fn update(
+    context: &mut Context<'_>,
+    user: &Username,
+    edit: &UpdateUser,
+) -> Result<Ending, Failure> {
+    let change = context.client.update_user(user, edit)?;
+    settle(context, vec![change])
+}
+
+fn set_state(
+    context: &mut Context<'_>,
+    user: &Username,
+    state: UserState,
+) -> Result<Ending, Failure> {
+    update(context, user, &UpdateUser { state: Some(state), ..UpdateUser::default() })
 }
 
 /// Reads the key files of a person to add.
@@ -150,11 +284,15 @@ fn read(add: Add) -> Result<NewUser, Failure> {
         keys: keys.iter().map(ToString::to_string).collect(),
         on: add.on,
         sudo: add.sudo,
+        terms: Terms::default(),
+        spec: add.spec.into(),
         reason: add.reason,
     })
 }
 
-fn remove(context: &mut Context<'_>, user: &Username, yes: bool) -> Result<Ending, Failure> {
+fn remove(context: &mut Context<'_>, rm: &Rm) -> Result<Ending, Failure> {
+    let Rm { user, home, yes } = rm;
+    let yes = *yes;
     if !yes && context.terminal.can_ask() {
         let person = context.client.user(user)?;
         let reached = reached(&person, &context.client.servers()?);
@@ -166,7 +304,7 @@ fn remove(context: &mut Context<'_>, user: &Username, yes: bool) -> Result<Endin
             return Ok(Ending::SomeFailed);
         }
     }
-    let change = context.client.remove_user(user)?;
+    let change = context.client.remove_user(user, RemoveUser { home: home.map(Removal::from) })?;
     settle(context, vec![change])
 }
 
@@ -214,8 +352,13 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
         ("name", user.name.to_string()),
         ("full name", user.full_name.clone()),
         ("mail", user.mail.clone()),
+        ("state", if user.state == UserState::Locked { "locked" } else { "active" }.to_owned()),
         ("added", ago(user.created, context.now)),
     ]))?;
+    if !user.spec.is_empty() {
+        context.terminal.print("\n")?;
+        context.terminal.table(&Table::facts(spec(&user.spec)))?;
+    }
     if !user.keys.is_empty() {
         context.terminal.print("\n")?;
         context.terminal.table(&key::table(&user.keys, context.now))?;
@@ -225,4 +368,22 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
         context.terminal.table(&grant::table(&user.grants, context.now))?;
     }
     Ok(Ending::AllDone)
+}
+
+/// What the person's accounts must be, a row a field.
+fn spec(spec: &AccountSpec) -> Vec<(&'static str, String)> {
+    let AccountSpec { uid, group, groups, shell, comment, home, skel } = spec;
+    let groups = groups
+        .as_ref()
+        .map(|groups| groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(","));
+    let fields = [
+        ("uid", uid.map(|uid| uid.to_string())),
+        ("group", group.as_ref().map(ToString::to_string)),
+        ("groups", groups),
+        ("shell", shell.as_ref().map(ToString::to_string)),
+        ("comment", comment.as_ref().map(ToString::to_string)),
+        ("home", home.as_ref().map(ToString::to_string)),
+        ("skel", skel.as_ref().map(ToString::to_string)),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

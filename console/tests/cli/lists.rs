@@ -29,7 +29,7 @@ fn key() -> Value {
 }
 
 fn user() -> Value {
-    json!({"name": "alice", "full_name": "Alice Ångström", "mail": "", "created": hours_ago(),
+    json!({"name": "alice", "full_name": "Alice Ångström", "mail": "", "state": "active", "created": hours_ago(),
            "keys": [key()], "grants": [grant()]})
 }
 

@@ -1,0 +1,76 @@
+//! Sudo policies: rules with a name, which grants give.
+
+use bastio_protocol::api::{NamedPolicy, PolicyName};
+use bastio_protocol::{SudoPolicy, Username};
+
+use super::edit::Edit;
+use super::{Fleet, FleetError};
+use crate::access::Admin;
+use crate::store::{self, StoreError};
+
+impl Fleet {
+    /// All policies, by name.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`].
+    pub async fn policies(&self, _proof: &Admin) -> Result<Vec<NamedPolicy>, FleetError> {
+        let mut db = self.store.read().await?;
+        Ok(store::policies::list(&mut db).await?)
+    }
+
+    /// Adds a policy, once it is certain that it can be written as a rule.
+    ///
+    /// # Errors
+    /// [`FleetError::PolicyTaken`], [`FleetError::BadPolicy`], [`FleetError::Store`].
+    pub async fn add_policy(
+        &self,
+        proof: &Admin,
+        new: &NamedPolicy,
+    ) -> Result<NamedPolicy, FleetError> {
+        let policy = SudoPolicy {
+            commands: new.commands.clone(),
+            run_as: new.run_as.clone(),
+            password: new.password,
+            not_before: None,
+            not_after: None,
+        };
+        let anybody = Username::parse("somebody").expect("a good login name");
+        policy
+            .to_sudoers(&anybody, None)
+            .map_err(|error| FleetError::BadPolicy(error.to_string()))?;
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        if store::policies::exists(edit.db(), &new.name).await? {
+            return Err(FleetError::PolicyTaken(new.name.clone()));
+        }
+        let now = edit.now();
+        store::policies::insert(edit.db(), &new.name, &policy, now).await?;
+        let rule = serde_json::to_string(&policy)
+            .map_err(|_| StoreError::Corrupt { what: "a sudo policy" })?;
+        edit.note("sudo-policy.add", None, None, &format!("{}: {rule}", new.name)).await?;
+        edit.keep().await?;
+        Ok(new.clone())
+    }
+
+    /// Removes a policy that no grant gives.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchPolicy`], [`FleetError::PolicyInUse`], [`FleetError::Store`].
+    pub async fn remove_policy(
+        &self,
+        proof: &Admin,
+        name: &PolicyName,
+    ) -> Result<NamedPolicy, FleetError> {
+        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let all = store::policies::list(edit.db()).await?;
+        let policy = all.into_iter().find(|policy| policy.name == *name);
+        let policy = policy.ok_or_else(|| FleetError::NoSuchPolicy(name.clone()))?;
+        let grants = store::policies::used_by(edit.db(), name).await?;
+        if !grants.is_empty() {
+            return Err(FleetError::PolicyInUse { name: name.clone(), grants });
+        }
+        store::policies::remove(edit.db(), name).await?;
+        edit.note("sudo-policy.remove", None, None, name.as_str()).await?;
+        edit.keep().await?;
+        Ok(policy)
+    }
+}
