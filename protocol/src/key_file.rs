@@ -56,7 +56,12 @@ impl KeyFile {
     /// Adds a line of ours for `key`, unless some line gives access to that key already. A
     /// missing newline at the end of the file is added first.
     pub fn insert(&mut self, key: &PublicKey) -> Change {
-        if self.lines.iter().filter_map(|line| parse_line(line)).any(|line| line.key == *key) {
+        // Where the two readings differ, sshd may not take the line.
+        let gives_access = |line: &Vec<u8>| {
+            usual_key(line).is_some_and(|found| found == *key)
+                && lenient::key_of(line).is_some_and(|found| found == *key)
+        };
+        if self.lines.iter().any(gives_access) {
             return Change::Unchanged;
         }
         self.append(&KeyLineSpec::plain(key.clone()));
@@ -74,7 +79,7 @@ impl KeyFile {
 
     /// The lines that give access, in their order, however they are spelled.
     pub fn keys(&self) -> impl Iterator<Item = KeyLine> {
-        self.lines.iter().filter_map(|line| parse_line(line).or_else(|| lenient::read(line)))
+        self.lines.iter().filter_map(|line| lenient::read(line))
     }
 
     fn append(&mut self, spec: &KeyLineSpec) {
@@ -98,33 +103,23 @@ impl KeyLine {
     }
 }
 
-/// Reads a line as OpenSSH's own tools write it: blank lines and comments aside, a key stands
-/// first or behind one word of options. `None` when it is written otherwise.
-fn parse_line(line: &[u8]) -> Option<KeyLine> {
+/// The key of a line as OpenSSH's own tools write it: blank lines and comments aside, a key
+/// stands first or behind one word of options. `None` when it is written otherwise.
+fn usual_key(line: &[u8]) -> Option<PublicKey> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     if text.is_empty() || text.starts_with('#') {
         return None;
     }
-    let ours = is_ours(line);
-    if let Some(key) = parse_key(text) {
-        return Some(KeyLine { key, ours, options: String::new() });
-    }
-    let (options, rest) = text.split_at_checked(options_len(text.as_bytes()))?;
-    let key = parse_key(rest.trim_start())?;
-    Some(KeyLine { key, ours, options: options.to_owned() })
+    let behind = || text.get(options_len(text.as_bytes())..);
+    parse_key(text).or_else(|| parse_key(behind()?.trim_start()))
 }
 
-/// Reads `TYPE BASE64`, whatever may stand behind it; the mark is no part of the comment.
+/// Reads `TYPE BASE64`, whatever may stand behind it.
 fn parse_key(text: &str) -> Option<PublicKey> {
     let mut words = text.split_ascii_whitespace();
     let line = format!("{} {}", words.next()?, words.next()?);
-    let key = PublicKey::parse(&line, &KeyPolicy::ANY).ok()?;
-    let mut comment: Vec<&str> = words.collect();
-    if comment.last() == Some(&MARK) {
-        comment.pop();
-    }
-    PublicKey::parse(&format!("{line} {}", comment.join(" ")), &KeyPolicy::ANY).ok().or(Some(key))
+    PublicKey::parse(&line, &KeyPolicy::ANY).ok()
 }
 
 /// Whether the mark is the last word.

@@ -10,7 +10,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{KeyLine, is_ours, options_len};
+use super::{KeyLine, MARK, is_ours, options_len};
 use crate::ssh_blob::{BlobReader, write_string};
 use crate::{Algorithm, KeyPolicy, PublicKey};
 
@@ -26,7 +26,7 @@ pub(super) fn key_of(line: &[u8]) -> Option<PublicKey> {
     read(line).map(|line| line.key)
 }
 
-/// The line, if it may give access to a key. The comment is left out.
+/// The line, if it may give access to a key.
 pub(super) fn read(line: &[u8]) -> Option<KeyLine> {
     let ours = is_ours(line);
     let text = skip_blanks(line.split(|byte| *byte == 0).next()?);
@@ -41,15 +41,20 @@ pub(super) fn read(line: &[u8]) -> Option<KeyLine> {
     Some(KeyLine { key, ours, options: String::from_utf8_lossy(options).into_owned() })
 }
 
-/// Reads `TYPE BASE64`, whatever may stand behind it.
+/// Reads `TYPE BASE64 COMMENT`. The mark is no part of the comment.
 fn read_key(text: &[u8]) -> Option<PublicKey> {
     let (name, rest) = split_word(text);
     let algorithm = algorithm(std::str::from_utf8(name).ok()?)?;
-    let (encoded, _) = split_word(skip_blanks(rest));
+    let (encoded, comment) = split_word(skip_blanks(rest));
     let encoded: Vec<u8> = encoded.iter().copied().filter(|byte| !is_space(*byte)).collect();
     let blob = one_spelling(algorithm, &STANDARD.decode(encoded).ok()?)?;
     let line = format!("{} {}", algorithm.name(), STANDARD.encode(blob));
-    PublicKey::parse(&line, &KeyPolicy::ANY).ok()
+    let comment = String::from_utf8_lossy(comment);
+    let comment = comment.trim_ascii();
+    let unmarked = comment.strip_suffix(MARK).filter(|rest| rest.is_empty() || rest.ends_with(' '));
+    let comment = unmarked.unwrap_or(comment);
+    let whole = PublicKey::parse(&format!("{line} {comment}"), &KeyPolicy::ANY);
+    whole.or_else(|_| PublicKey::parse(&line, &KeyPolicy::ANY)).ok()
 }
 
 fn algorithm(name: &str) -> Option<Algorithm> {

@@ -171,3 +171,6 @@ fn set(fates: &mut [Fate], index: usize, fate: Fate) {
         *place = fate;
     }
 }
+
+#[cfg(test)]
+mod tests;
