@@ -5,6 +5,7 @@
     reason = "these are tests; require_root! speaks to people"
 )]
 
+mod accounts_complete;
 mod faults;
 mod lab;
 mod main_job;
