@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
+use crate::sudoers::SudoersError;
 
 mod create;
 mod databases;
@@ -62,10 +63,6 @@ pub struct LeftOver {
     pub owner: String,
 }
 
-/// The group whose members may use sudo on this host: `sudo` or `wheel`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SudoGroup(pub(crate) String);
-
 /// The verbs. Each does one thing, and says truthfully what became of it.
 pub trait Accounts {
     /// The account of that name. A look-up that fails is an error, never "there is none".
@@ -86,37 +83,25 @@ pub trait Accounts {
     /// [`AccountsError::LookUp`].
     fn left_over_home(&self, name: &Username) -> Result<Option<LeftOver>, AccountsError>;
 
-    /// The group for sudo, if the host has one.
+    /// Whether plain sudo rights can be given on this host.
     ///
     /// # Errors
     /// [`AccountsError::LookUp`].
-    fn sudo_group(&self) -> Result<Option<SudoGroup>, AccountsError>;
+    fn can_give_sudo(&self) -> Result<bool, AccountsError>;
 
-    /// Whether the account is a member of the group.
-    ///
-    /// # Errors
-    /// [`AccountsError::LookUp`].
-    fn is_member(&self, account: &Account, group: &SudoGroup) -> Result<bool, AccountsError>;
-
-    /// Makes a marked account with a home, its own group, and a password that no text matches.
-    /// After an error there is no account, unless the error says so.
+    /// Makes a marked account with a home, its own group, and a password that no text matches; with
+    /// plain sudo rights or without. After an error there is no account, unless the error says so.
     ///
     /// # Errors
     /// Any [`AccountsError`]; [`AccountsError::HalfMade`] when something could not be undone, and
     /// [`AccountsError::Unmarked`] when an account of that name is there without our mark.
-    fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError>;
+    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError>;
 
-    /// Adds the account to the group.
+    /// Gives the account plain sudo rights and no others, or takes all that bastio can take.
     ///
     /// # Errors
-    /// [`AccountsError::Tool`].
-    fn join(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError>;
-
-    /// Takes the account out of the group.
-    ///
-    /// # Errors
-    /// [`AccountsError::Tool`].
-    fn leave(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError>;
+    /// [`AccountsError::Tool`], [`AccountsError::Sudoers`].
+    fn set_plain_sudo(&self, account: &Account, sudo: bool) -> Result<Change, AccountsError>;
 
     /// Ends all access: the account expires, its keys are removed. `Ok` when the account has
     /// expired, with a note when the keys could not be reached safely.
@@ -180,6 +165,9 @@ pub enum AccountsError {
     /// The key files were not touched.
     #[error(transparent)]
     Keys(#[from] KeysOnDiskError),
+    /// Sudo rights are as they were.
+    #[error(transparent)]
+    Sudoers(#[from] SudoersError),
     /// Processes outlived SIGKILL (stuck in the kernel), or new ones came faster than they ended.
     #[error("{count} processes did not end within {seconds} s")]
     StillRunning {

@@ -14,6 +14,8 @@ use bastio_transport::HostKeyPin;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 
+use crate::sudoers::PlainSudo;
+
 pub use file::{Backend, write};
 pub use layer::Layer;
 pub use value::{Host, Secret};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub status_file: PathBuf,
     /// The folder of the journal.
     pub state: PathBuf,
+    /// What plain sudo rights are on this host.
+    pub plain_sudo: PlainSudo,
     /// What is logged.
     pub log: LevelFilter,
     /// What a person should know about the file: keys that have no effect any more.
@@ -197,6 +201,7 @@ impl Settings {
             quarantine_days: merged.quarantine_days.unwrap_or(DEFAULT_QUARANTINE_DAYS),
             status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
             state: merged.state.unwrap_or_else(|| DEFAULT_STATE.into()),
+            plain_sudo: value::plain_sudo(merged.sudo.and_then(|sudo| sudo.plain).as_deref())?,
             log: value::log_level(merged.log.as_deref())?,
             notes,
         })

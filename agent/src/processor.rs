@@ -146,17 +146,16 @@ impl<A: Accounts> Processor<A> {
     }
 
     fn create(&self, name: &Username, sudo: bool) -> Result<Answer, Failure> {
-        let group = match self.accounts.sudo_group()? {
-            None if sudo => return Err(Failure::NoSudoGroup),
-            group => group.filter(|_| sudo),
-        };
+        if sudo && !self.accounts.can_give_sudo()? {
+            return Err(Failure::NoSudoGroup);
+        }
         if let Some(left_over) = self.accounts.left_over_home(name)? {
             return Err(Failure::LeftOverHome(left_over));
         }
         if self.accounts.group_exists(name)? {
             return Err(Failure::GroupExists(name.clone()));
         }
-        self.accounts.create(name, group.as_ref())?;
+        self.accounts.create(name, sudo)?;
         Ok(Answer::done(format!("{name} was created successfully")))
     }
 
@@ -194,17 +193,10 @@ impl<A: Accounts> Processor<A> {
     }
 
     fn set_sudo(&self, account: &Account, sudo: bool) -> Result<Change, Failure> {
-        let group = match self.accounts.sudo_group()? {
-            Some(group) => group,
-            None if sudo => return Err(Failure::NoSudoGroup),
-            None => return Ok(Change::Unchanged),
-        };
-        match (sudo, self.accounts.is_member(account, &group)?) {
-            (true, false) => self.accounts.join(account, &group)?,
-            (false, true) => self.accounts.leave(account, &group)?,
-            (true, true) | (false, false) => return Ok(Change::Unchanged),
+        if sudo && !self.accounts.can_give_sudo()? {
+            return Err(Failure::NoSudoGroup);
         }
-        Ok(Change::Changed)
+        Ok(self.accounts.set_plain_sudo(account, sudo)?)
     }
 
     /// Access ends first, so that a removal which fails half-way still shuts the person out.

@@ -131,6 +131,7 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
         },
         key_policy: settings.key_policy.clone(),
         removal: settings.removal,
+        plain_sudo: settings.plain_sudo,
         ready: ready.map(|ready| Box::new(ready) as _),
         heartbeat: notify::watchdog_interval()
             .map(|every| Heartbeat { every, beat: Box::new(notify::alive) }),

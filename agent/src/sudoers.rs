@@ -17,6 +17,8 @@ use thiserror::Error;
 use crate::accounts::ToolFault;
 
 mod folder;
+mod group_rule;
+mod host;
 mod includes;
 mod name;
 mod visudo;
@@ -35,6 +37,16 @@ pub struct Sudoers {
     folder: PathBuf,
     /// The file that sudo reads first.
     main: PathBuf,
+}
+
+/// What plain sudo rights are on this host: the key `plain` of `[sudo]` in the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PlainSudo {
+    /// Membership of the group `sudo` or `wheel`: what that gives is the host's own decision.
+    #[default]
+    Group,
+    /// A rule that allows everything and asks for no password.
+    NoPassword,
 }
 
 /// A file of ours.
@@ -255,6 +267,27 @@ impl Sudoers {
         Ok(Change::Changed)
     }
 
+    /// Whether sudo asks members of this group for no password, as far as that is written plainly.
+    fn lets_group_in(&self, group: &str) -> Result<bool, SudoersError> {
+        let mut texts = vec![self.main_text()?];
+        if let Some(folder) = Folder::open(&self.folder)? {
+            let mut names = folder.names()?;
+            names.retain(|name| !name.contains('.') && !name.ends_with('~'));
+            names.sort();
+            // What cannot be read says nothing: then a password is asked for.
+            let read = names.iter().filter_map(|name| folder.read(name).ok().flatten());
+            texts.extend(read.map(|file| String::from_utf8_lossy(&file.bytes).into_owned()));
+        }
+        Ok(group_rule::needs_no_password(texts.iter().map(String::as_str), group))
+    }
+
+    fn main_text(&self) -> Result<String, SudoersError> {
+        match std::fs::read(&self.main) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => Err(SudoersError::from_io("read", &self.main, &error)),
+        }
+    }
+
     /// The folder, where sudo will read what is written into it.
     fn open_to_give(&self) -> Result<Folder, SudoersError> {
         if !visudo::is_installed() {
@@ -263,9 +296,7 @@ impl Sudoers {
         let folder = Folder::open(&self.folder)?
             .ok_or_else(|| SudoersError::FolderMissing(self.folder.clone()))?;
         folder.check_owner()?;
-        let text = std::fs::read(&self.main)
-            .map_err(|error| SudoersError::from_io("read", &self.main, &error))?;
-        if includes::has_folder(&String::from_utf8_lossy(&text), &self.main, &self.folder) {
+        if includes::has_folder(&self.main_text()?, &self.main, &self.folder) {
             return Ok(folder);
         }
         let (main, folder) = (self.main.clone(), self.folder.clone());
@@ -342,8 +373,11 @@ fn find(folder: &Folder, name: &Username) -> Result<Option<Rule>, SudoersError> 
     if text.lines().next() == Some(MARK) {
         return Ok(Some(Rule { text, is_sound }));
     }
-    let path = folder.path_of(&file);
-    Err(SudoersError::Foreign { path, found: "not written by bastio (its first line says so)" })
+    let found = match text.is_empty() {
+        true => "empty",
+        false => "not written by bastio (its first line says so)",
+    };
+    Err(SudoersError::Foreign { path: folder.path_of(&file), found })
 }
 
 #[cfg(test)]

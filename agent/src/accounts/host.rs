@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bastio_protocol::{AbsolutePath, Removal, Username};
+use bastio_protocol::{AbsolutePath, Change, Removal, Username};
 use nix::unistd::{Gid, Uid};
 
 use super::create::{self, holder_of};
@@ -41,7 +41,7 @@ impl AccountHost for SystemAccounts {
     }
 
     fn sudo_group_name(&self) -> Result<Option<String>, AccountsError> {
-        Ok(self.sudo_group()?.map(|group| group.0))
+        Ok(self.sudo_group()?.map(str::to_owned))
     }
 
     fn has_program(&self, path: &AbsolutePath) -> Result<bool, AccountsError> {
@@ -152,12 +152,38 @@ impl SystemAccounts {
         Ok(account)
     }
 
-    fn leave_sudo_group(&self, name: &Username) -> Result<(), AccountsError> {
+    /// The group whose members may use sudo here, if there is one.
+    pub(crate) fn sudo_group(&self) -> Result<Option<&'static str>, AccountsError> {
+        Ok(self.databases()?.sudo_group())
+    }
+
+    /// Whether the account is a member of the sudo group.
+    pub(crate) fn is_in_sudo_group(&self, name: &Username) -> Result<bool, AccountsError> {
+        let all = self.databases()?;
+        Ok(all.sudo_group().is_some_and(|group| all.is_member(name.as_str(), group)))
+    }
+
+    /// Adds the account to the sudo group.
+    pub(crate) fn join_sudo_group(
+        &self,
+        name: &Username,
+        group: &str,
+    ) -> Result<Change, AccountsError> {
+        if self.is_in_sudo_group(name)? {
+            return Ok(Change::Unchanged);
+        }
+        Tool::Usermod.run(&["--append", "--groups", group, "--", name.as_str()])?;
+        Ok(Change::Changed)
+    }
+
+    /// Takes the account out of the sudo group.
+    pub(crate) fn leave_sudo_group(&self, name: &Username) -> Result<Change, AccountsError> {
         let all = self.databases()?;
         match all.sudo_group().filter(|group| all.is_member(name.as_str(), group)) {
-            Some(group) => Ok(Tool::Gpasswd.run(&["--delete", name.as_str(), group])?),
-            None => Ok(()),
+            Some(group) => Tool::Gpasswd.run(&["--delete", name.as_str(), group])?,
+            None => return Ok(Change::Unchanged),
         }
+        Ok(Change::Changed)
     }
 
     /// For accounts that a directory service knows.

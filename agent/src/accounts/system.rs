@@ -6,25 +6,28 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use bastio_protocol::{Change, PublicKey, Removal, Username};
+use bastio_protocol::{Change, PublicKey, Removal, Sudo, Username};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::create::Recipe;
-use super::snapshot::{Databases, SUDO_GROUPS};
+use super::snapshot::Databases;
 use super::{
-    Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, SudoGroup, Tool,
-    ToolFault, databases, modify, removal, sessions,
+    Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, Tool, ToolFault,
+    databases, modify, removal, sessions,
 };
 use crate::keys_on_disk::{self, KeysOnDiskError, Owner};
-use crate::reconcile::host::NewAccount;
+use crate::reconcile::host::{NewAccount, SudoHost as _};
 use crate::sshd::Shape;
+use crate::sudoers::{PlainSudo, Sudoers, SudoersError};
 
 /// This machine's accounts.
 #[derive(Debug, Default, Clone)]
 pub struct SystemAccounts {
     /// What was last read of the local databases.
     pub(super) databases: RefCell<Option<Arc<Databases>>>,
+    /// What plain sudo rights are.
+    pub(crate) plain_sudo: PlainSudo,
 }
 
 impl Accounts for SystemAccounts {
@@ -61,46 +64,39 @@ impl Accounts for SystemAccounts {
         }
     }
 
-    fn sudo_group(&self) -> Result<Option<SudoGroup>, AccountsError> {
-        for name in SUDO_GROUPS {
-            if group(name)?.is_some() {
-                return Ok(Some(SudoGroup(name.to_owned())));
-            }
-        }
-        Ok(None)
+    fn can_give_sudo(&self) -> Result<bool, AccountsError> {
+        self.can_give_plain_sudo()
     }
 
-    fn is_member(&self, account: &Account, sudo: &SudoGroup) -> Result<bool, AccountsError> {
-        let group = group(&sudo.0)?;
-        Ok(group.is_some_and(|group| {
-            group.gid == account.owner.gid
-                || group.mem.iter().any(|member| member == account.name.as_str())
-        }))
-    }
-
-    fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError> {
-        let new = NewAccount { sudo_group: sudo.is_some(), ..NewAccount::default() };
+    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError> {
+        let sudo_group = sudo && self.plain_sudo_group()?.is_some();
+        let new = NewAccount { sudo_group, ..NewAccount::default() };
         let account = self.make(name, &new)?;
-        match keys_on_disk::repair(&account, &Shape::of_account(name)) {
-            Ok(()) => Ok(account),
-            Err(cause) => Err(self.unmake(name, &new, cause.into())),
+        let repaired = keys_on_disk::repair(&account, &Shape::of_account(name));
+        let given = repaired.map_err(AccountsError::from).and_then(|()| {
+            if sudo { self.set_plain_sudo(&account, true) } else { Ok(Change::Unchanged) }
+        });
+        match given {
+            Ok(_) => Ok(account),
+            Err(cause) => Err(self.unmake(name, &new, cause)),
         }
     }
 
-    fn join(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError> {
-        let name = account.name.as_str();
-        Ok(Tool::Usermod.run(&["--append", "--groups", &group.0, "--", name])?)
-    }
-
-    fn leave(&self, account: &Account, group: &SudoGroup) -> Result<(), AccountsError> {
-        Ok(Tool::Gpasswd.run(&["--delete", account.name.as_str(), &group.0])?)
+    fn set_plain_sudo(&self, account: &Account, sudo: bool) -> Result<Change, AccountsError> {
+        self.set_sudo(&account.name, if sudo { &Sudo::Plain } else { &Sudo::None }, None)
     }
 
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError> {
         let expired = modify::lock(&account.name);
         // Also where the account database is locked or full: without keys nobody comes in.
         let emptied = keys_on_disk::remove_all_keys(account, &Shape::of_account(&account.name));
+        let unruled = Sudoers::system().remove(&account.name);
         expired?;
+        match unruled {
+            // What others wrote is not ours to take.
+            Ok(_) | Err(SudoersError::Foreign { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         match emptied {
             Ok(()) | Err(KeysOnDiskError::HomeMissing(_)) => Ok(None),
             Err(error) => Ok(Some(error.to_string())),
@@ -138,12 +134,20 @@ impl Accounts for SystemAccounts {
 }
 
 impl SystemAccounts {
+    /// The same with another meaning of plain sudo rights.
+    #[must_use]
+    pub fn with_plain_sudo(self, plain_sudo: PlainSudo) -> Self {
+        Self { plain_sudo, ..self }
+    }
+
     /// Makes the account, or leaves nothing of it.
     pub(super) fn make(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError> {
         ensure_managed_group()?;
         if user(name.as_str())?.is_some() {
             return Err(AccountsError::Exists(name.clone()));
         }
+        // A rule that a former account of that name left over would be the new one's.
+        Sudoers::system().remove(name)?;
         let recipe = Recipe::look(&*self.databases()?, name, new)?;
         // From here on, what is there of that name is what useradd made.
         match recipe.run(name) {

@@ -162,6 +162,10 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("status_file", kept.status_file.as_deref().map(path));
     line("state", kept.state.as_deref().map(path));
     line("log", kept.log.as_deref().map(quote));
+    // Tables come behind all plain keys.
+    if let Some(plain) = kept.sudo.as_ref().and_then(|sudo| sudo.plain.as_deref()) {
+        line("\n[sudo]\nplain", Some(quote(plain)));
+    }
     text
 }
 

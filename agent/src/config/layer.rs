@@ -53,9 +53,19 @@ pub struct Layer {
     pub state: Option<PathBuf>,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
     pub log: Option<String>,
+    /// The table `[sudo]`.
+    pub sudo: Option<SudoKeys>,
     /// Not a key: remarks about the source.
     #[serde(skip)]
     pub notes: Vec<String>,
+}
+
+/// The table `[sudo]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SudoKeys {
+    /// What plain sudo rights are: `group` or `nopasswd`. Default `group`.
+    pub plain: Option<String>,
 }
 
 impl Layer {
@@ -79,6 +89,7 @@ impl Layer {
             status_file: self.status_file.or(below.status_file),
             state: self.state.or(below.state),
             log: self.log.or(below.log),
+            sudo: self.sudo.or(below.sudo),
             notes: [self.notes, below.notes].concat(),
         }
     }

@@ -131,12 +131,41 @@ fn wrong_values_are_refused() {
         ("host = 'x'\nhost_key = []\n", "no host_key is pinned"),
         ("log = 'loud'\n", "log"),
         ("host = 'x'\napi_key = 'two words'\n", "api_key"),
+        ("[sudo]\nplain = 'all'\n", "sudo.plain: one of group, nopasswd"),
+        ("[sudo]\nplian = 'group'\n", "plian"),
+        ("sudo = 'group'\n", "sudo"),
         ("no toml", "agent.toml"),
     ] {
         let whole = if text.contains("host_key") { text.to_owned() } else { key.clone() + text };
         let file = sandbox.file("agent.toml", 0o600, &whole);
         let error = load(&file).expect_err(text).to_string();
         assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn plain_sudo_is_the_groups_unless_said_otherwise_and_an_enrolment_keeps_it() {
+    let sandbox = Sandbox::new();
+    let host = Host::parse("backend.example").unwrap();
+    for (text, expected) in [
+        ("", crate::sudoers::PlainSudo::Group),
+        ("[sudo]\n", crate::sudoers::PlainSudo::Group),
+        ("[sudo]\nplain = 'group'\n", crate::sudoers::PlainSudo::Group),
+        ("[sudo]\nplain = 'nopasswd'\n", crate::sudoers::PlainSudo::NoPassword),
+    ] {
+        let file = sandbox.file("agent.toml", 0o600, text);
+        assert_eq!(load(&file).unwrap().plain_sudo, expected, "{text:?}");
+        let found = Backend {
+            host: &host,
+            port: DEFAULT_PORT,
+            host_key: HOST_KEY,
+            api_key: None,
+            signer: None,
+            api_url: "http://b:1",
+            agent_key: Path::new("/etc/bastio/agent.key"),
+        };
+        write(&file, &found).unwrap();
+        assert_eq!(load(&file).unwrap().plain_sudo, expected, "{text:?}");
     }
 }
 

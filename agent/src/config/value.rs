@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use super::{ConfigError, Signer};
+use crate::sudoers::PlainSudo;
 
 /// Longest host name (RFC 1035: 253 characters) or address.
 const MAX_HOST: usize = 253;
@@ -145,6 +146,14 @@ pub(super) fn require_signed(wanted: Option<bool>, has_key: bool) -> Result<bool
             "no signing_key is pinned, so nothing would ever be obeyed; enrol again",
         )),
         wanted => Ok(wanted.unwrap_or(has_key)),
+    }
+}
+
+pub(super) fn plain_sudo(text: Option<&str>) -> Result<PlainSudo, ConfigError> {
+    match text {
+        None | Some("group") => Ok(PlainSudo::Group),
+        Some("nopasswd") => Ok(PlainSudo::NoPassword),
+        Some(_) => Err(wrong("sudo.plain", "one of group, nopasswd")),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::accounts::{Accounts, SystemAccounts};
 use crate::journal::{Journal, JournalError};
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
 use crate::status::StatusFile;
+use crate::sudoers::PlainSudo;
 
 /// The most often that the heartbeat may wake an idle processor.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -56,6 +57,8 @@ pub struct ProcessorSettings {
     pub key_policy: KeyPolicy,
     /// What becomes of homes where an action does not say it.
     pub removal: Removal,
+    /// What plain sudo rights are.
+    pub plain_sudo: PlainSudo,
     /// Called when a connector can be served: readiness for a service manager.
     pub ready: Option<Hook>,
     /// Called again and again while the processor makes progress: a watchdog's food.
@@ -115,7 +118,8 @@ pub enum ProcessorError {
 pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, ProcessorError> {
     let (handle, stop) = Stop::new()?;
     let _signals = Signals::catch(handle)?;
-    run(source, settings, SystemAccounts::default(), stop)
+    let accounts = SystemAccounts::default().with_plain_sudo(settings.plain_sudo);
+    run(source, settings, accounts, stop)
 }
 
 /// The same for any accounts and any stop.

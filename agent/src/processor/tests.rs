@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
 use super::*;
-use crate::accounts::{SudoGroup, Tool, ToolError, ToolFault};
+use crate::accounts::{Tool, ToolError, ToolFault};
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
 
 const KEY: &str =
@@ -100,31 +100,24 @@ impl Accounts for Fake {
         Ok(self.left_over.then(|| LeftOver { path, owner: "carol".to_owned() }))
     }
 
-    fn sudo_group(&self) -> Result<Option<SudoGroup>, AccountsError> {
-        Ok((!self.no_sudo).then(|| SudoGroup("sudo".to_owned())))
+    fn can_give_sudo(&self) -> Result<bool, AccountsError> {
+        Ok(!self.no_sudo)
     }
 
-    fn is_member(&self, account: &Account, _: &SudoGroup) -> Result<bool, AccountsError> {
-        Ok(self.edit(account, |account| account.sudo))
-    }
-
-    fn create(&self, name: &Username, sudo: Option<&SudoGroup>) -> Result<Account, AccountsError> {
+    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError> {
         self.verb("create")?;
-        let account = FakeAccount { sudo: sudo.is_some(), ..FakeAccount::default() };
+        let account = FakeAccount { sudo, ..FakeAccount::default() };
         self.accounts.borrow_mut().insert(name.to_string(), account);
         Ok(self.find(name)?.unwrap())
     }
 
-    fn join(&self, account: &Account, _: &SudoGroup) -> Result<(), AccountsError> {
-        self.verb("join")?;
-        self.edit(account, |account| account.sudo = true);
-        Ok(())
-    }
-
-    fn leave(&self, account: &Account, _: &SudoGroup) -> Result<(), AccountsError> {
-        self.verb("leave")?;
-        self.edit(account, |account| account.sudo = false);
-        Ok(())
+    fn set_plain_sudo(&self, account: &Account, sudo: bool) -> Result<Change, AccountsError> {
+        if self.edit(account, |account| account.sudo) == sudo {
+            return Ok(Change::Unchanged);
+        }
+        self.verb(if sudo { "join" } else { "leave" })?;
+        self.edit(account, |account| account.sudo = sudo);
+        Ok(Change::Changed)
     }
 
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError> {

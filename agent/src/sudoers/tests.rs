@@ -93,7 +93,7 @@ fn another_mode_is_told() {
 
 #[test]
 fn files_of_others_with_our_name_are_left_alone() {
-    for text in ["", "alice ALL=(ALL) ALL\n", &format!(" {MARK}\n"), &format!("{MARK}!\n")] {
+    for text in ["alice ALL=(ALL) ALL\n", &format!(" {MARK}\n"), &format!("{MARK}!\n")] {
         let place = Place::new();
         place.put("bastio-alice", text);
         place.refuses("bastio-alice is not written by bastio");
@@ -110,6 +110,9 @@ fn what_is_no_plain_file_is_left_alone() {
     let place = Place::new();
     mkfifo(&place.file("bastio-alice"), NixMode::S_IRWXU).unwrap();
     place.refuses("is a FIFO and is left alone");
+    let place = Place::new();
+    place.put("bastio-alice", "");
+    place.refuses("is empty and is left alone");
     let place = Place::new();
     fs::create_dir(place.file("bastio-alice")).unwrap();
     place.refuses("is a folder and is left alone");

@@ -12,4 +12,5 @@ mod main_job;
 mod orders;
 mod privileges;
 mod processor;
+mod sudo;
 mod v1;

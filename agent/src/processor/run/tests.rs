@@ -37,6 +37,7 @@ impl Running {
             obedience,
             key_policy: KeyPolicy::default(),
             removal: Removal::default(),
+            plain_sudo: PlainSudo::default(),
             ready: Some(Box::new(move || say_ready.send(()).unwrap())),
             heartbeat: None,
         };
@@ -236,6 +237,7 @@ fn the_heartbeat_follows_progress() {
         obedience: Obedience::default(),
         key_policy: KeyPolicy::default(),
         removal: Removal::default(),
+        plain_sudo: PlainSudo::default(),
         ready: None,
         heartbeat: Some(Heartbeat {
             every: Duration::from_millis(1),
