@@ -8,6 +8,7 @@ fuzz_target!(|body: &[u8]| {
     let Ok(message) = Message::parse(body, &KeyPolicy::default()) else { return };
     let written = match &message {
         Message::Action(action) => action.to_json(),
+        Message::Host(host) => host.to_json(),
         Message::Feedback(feedback) => feedback.to_json(),
     };
     let again = Message::parse(&written, &KeyPolicy::default()).expect("what was written is read");

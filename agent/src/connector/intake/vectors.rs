@@ -8,6 +8,8 @@ use super::{Heard, Intake};
 #[derive(Deserialize)]
 struct MessageVector {
     name: String,
+    /// In the vectors of version 2; drift never goes to an agent.
+    kind: Option<String>,
     body: Option<String>,
     body_hex: Option<String>,
     action: Option<String>,
@@ -57,10 +59,17 @@ fn hear(bytes: &[u8]) -> (Vec<Heard>, Option<NetstringError>) {
 
 #[test]
 fn messages_are_heard_as_they_say() {
-    let text = include_str!("../../../../docs/vectors/messages.json");
-    let vectors: Vec<MessageVector> = serde_json::from_str(text).unwrap();
-    assert!(vectors.len() > 60);
-    for vector in &vectors {
+    let version_1 = include_str!("../../../../docs/vectors/messages.json");
+    let version_2 = include_str!("../../../../docs/vectors/version_2.json");
+    for text in [version_1, version_2] {
+        let vectors: Vec<MessageVector> = serde_json::from_str(text).unwrap();
+        assert!(vectors.len() > 60);
+        expect_heard(&vectors);
+    }
+}
+
+fn expect_heard(vectors: &[MessageVector]) {
+    for vector in vectors.iter().filter(|vector| vector.kind.as_deref() != Some("drift")) {
         let MessageVector { name, action, mid, error, .. } = vector;
         let (mut heard, broken) = hear(&Netstring::compose(&vector.body()));
         assert_eq!((heard.len(), broken), (1, None), "{name}");
@@ -71,6 +80,12 @@ fn messages_are_heard_as_they_say() {
                     (action.as_str(), mid.as_deref().unwrap())
                 );
             }
+            (Heard::Host(heard), Some(action), None) => {
+                assert_eq!(
+                    (heard.request.name(), heard.mid.as_json()),
+                    (action.as_str(), mid.as_deref().unwrap())
+                );
+            }
             (Heard::Feedback, None, None) => {}
             (Heard::Refused(answer), None, Some(_)) => {
                 assert_eq!(answer.status, Status::Failed, "{name}");
@@ -78,7 +93,7 @@ fn messages_are_heard_as_they_say() {
                 assert!(mid.is_some() || answer.mid.text().parse::<u64>().is_ok(), "{name}");
             }
             // Whether a key is good enough is the processor's to say.
-            (Heard::Action(_), None, Some(_)) => assert_eq!(name, "public_key too small"),
+            (Heard::Action(_), None, Some(_)) => assert!(name.ends_with("key too small"), "{name}"),
             (heard, ..) => panic!("{name}: {heard:?}"),
         }
     }
