@@ -248,6 +248,8 @@ impl Sudoers {
         let folder = self.open_to_give()?;
         let old = find(&folder, name)?;
         if old.as_ref().is_some_and(|old| old.is_sound && old.text == text) {
+            // What a crash left over.
+            let _ = folder.discard_aside();
             return Ok(Change::Unchanged);
         }
         self.replace(&folder, &name::of_account(name), &text, old.as_ref())?;

@@ -1,6 +1,5 @@
 //! The folder of rules on disk. Every system call of this program on files of sudo's is made here, so
-//! that a test can fail each of them: openat2, openat, fstat, read, write, fchown, fchmod, fsync,
-//! renameat, unlinkat, getdents. (tests/tests/e2e/sudo/crash.rs fails each and counts them.)
+//! that a test can fail each of them; tests/tests/proof/faults/sudoers.rs does, and counts them.
 //!
 //! The folder is root's alone, but nothing in it is trusted to be a plain file: links are not
 //! followed, and a file is only ever replaced as a whole. This file must not know what the files

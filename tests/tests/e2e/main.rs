@@ -8,6 +8,7 @@
 mod accounts_complete;
 mod faults;
 mod lab;
+mod limits;
 mod main_job;
 mod orders;
 mod privileges;

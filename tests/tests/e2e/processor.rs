@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 mod crash;
 mod hostile;
 mod journal;
+mod plain_sudo;
 mod removal;
 
 const KEY: &str =

@@ -2,6 +2,8 @@
 //! After each, every file is the old one or the new one; and when the action is asked again, the server is what it would
 //! be without the fault, with nothing left over.
 
+mod sudoers;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
