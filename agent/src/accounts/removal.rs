@@ -79,8 +79,17 @@ fn remove_account(account: &Account, fate: HomeFate) -> Result<HomeFate, Account
         Ok(()) => Ok(fate),
         // userdel(8) removes the account before the home: with code 12 only the home is left.
         Err(error) if error.fault == ToolFault::Home => Ok(HomeFate::Left(error.to_string())),
+        // And what takes it longer than a tool may take is the home.
+        Err(error) if error.fault == ToolFault::TimedOut && is_gone(account)? => {
+            let home = account.home.display();
+            Ok(HomeFate::Left(format!("{home}: a part, because deleting it took too long")))
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_gone(account: &Account) -> Result<bool, AccountsError> {
+    Ok(Databases::read()?.account(account.name.as_str()).is_none())
 }
 
 fn run_userdel(account: &Account, fate: &HomeFate) -> Result<(), ToolError> {

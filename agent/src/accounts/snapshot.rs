@@ -261,6 +261,8 @@ fn parse_shadow(fields: Vec<&str>) -> Option<(String, Shadow)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
@@ -329,6 +331,26 @@ mod tests {
         assert_eq!(all.holder_of(1002), Some("bob"));
         assert_eq!(all.holder_of(1001), None);
         assert!(all.is_system(999) && !all.is_system(1000));
+    }
+
+    proptest! {
+        /// Whatever stands in the files, and wherever they are torn.
+        #[test]
+        fn torn_files_are_read_as_far_as_they_make_sense(
+            passwd in "([a-z+#]{0,3}(:[a-z0-9,/-]{0,5}){0,7}\n){0,6}",
+            group in "([a-z]{0,3}(:[a-z0-9, ]{0,5}){0,4}\n){0,6}",
+            shadow in "([a-z]{0,3}(:[0-9!*-]{0,20}){0,9}\n){0,6}",
+        ) {
+            let all = Databases::parse(&passwd, &group, &shadow);
+            for name in all.passwd.keys() {
+                let begin = format!("{name}:");
+                prop_assert!(passwd.lines().any(|line| line.starts_with(&begin)));
+                prop_assert!(!(all.is_locked(name) && all.expires(name).is_some()));
+                for group in all.supplementary(name) {
+                    prop_assert!(all.has_group(&group) && all.is_member(name, &group));
+                }
+            }
+        }
     }
 
     #[test]

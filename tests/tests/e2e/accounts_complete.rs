@@ -144,7 +144,9 @@ fn ask(host: &Host, verb: &Value) -> Result<String, String> {
 
 #[track_caller]
 fn done(host: &Host, verb: &Value) -> String {
-    ask(host, verb).unwrap_or_else(|error| panic!("{verb}: {error}"))
+    let answer = ask(host, verb);
+    assert!(answer.is_ok(), "{verb}: {answer:?}");
+    answer.unwrap()
 }
 
 /// The verb must be refused with this text, and the databases and homes must be as before.

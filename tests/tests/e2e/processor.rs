@@ -31,8 +31,14 @@ struct Connector {
 }
 
 impl Connector {
-    /// Starts a processor on the server.
+    /// Starts a processor on the server that deletes homes: what deleting must not touch is what
+    /// most of these tests look at.
     fn start(host: &Host) -> Self {
+        Self::start_removing(host, "delete")
+    }
+
+    /// The same with another rule for homes; none when empty.
+    fn start_removing(host: &Host, removal: &str) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         if !host.try_exec(&["id", "bastio"]).unwrap().success() {
@@ -41,8 +47,7 @@ impl Connector {
         let processor = host
             .command("/usr/bin/bastio-agent")
             .arg("processor")
-            // What deleting must not touch is what most of these tests look at.
-            .env("BASTIO_AGENT_REMOVAL", "delete")
+            .env("BASTIO_AGENT_REMOVAL", removal)
             .stdin(OwnedFd::from(theirs))
             .log_to("/var/log/processor.log")
             .spawn()

@@ -256,3 +256,30 @@ fn a_failed_add_user_takes_no_account_without_the_mark_back() {
     expect_like(&connector.remove_user("alice"), 500, "alice");
     assert!(line(&host, "/etc/passwd", "alice").is_some(), "it is not ours");
 }
+
+#[test]
+fn homes_are_kept_unless_the_configuration_or_the_action_says_otherwise() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    for (user, rule, said, text, home_stays) in [
+        ("ann", "", "", "; its home was kept: /home/ann", true),
+        ("bea", "keep", "", "; its home was kept: /home/bea", true),
+        ("cat", "delete", "", "", false),
+        ("dan", "quarantine", "", "; its home was moved to quarantine: /home/.bastio-q", false),
+        ("eve", "lock", "", "; the account stays, locked, with its home /home/eve", true),
+        ("fay", "delete", r#","removal":"keep""#, "; its home was kept: /home/fay", true),
+        ("gus", "", r#","removal":"delete""#, "", false),
+    ] {
+        let mut connector = Connector::start_removing(&host, rule);
+        expect_like(&connector.add_user(user, true), 200, "was created successfully");
+        let found = connector.ask("remove-user", user, said);
+        expect_like(&found, 200, &format!("{user} was removed successfully{text}"));
+        assert_eq!(host.exists(format!("/home/{user}")).unwrap(), home_stays, "{user}");
+        let is_locked = rule == "lock";
+        assert_eq!(line(&host, "/etc/passwd", user).is_some(), is_locked, "{user}");
+        assert!(!line(&host, "/etc/group", "sudo").unwrap().ends_with(user), "{user}");
+        connector.finish();
+    }
+    assert!(line(&host, "/etc/shadow", "eve").unwrap().ends_with(":1:"));
+}
