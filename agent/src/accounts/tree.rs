@@ -167,7 +167,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mode = Mode::S_IRWXU;
         let mut folder: OwnedFd = File::open(root.path()).unwrap().into();
-        for name in std::iter::once(c"home").chain(std::iter::repeat_n(c"d", 1500)) {
+        for name in std::iter::once(c"home").chain(std::iter::repeat_n(c"d", 1100)) {
             nix::sys::stat::mkdirat(&folder, name, mode).unwrap();
             folder = open_folder(&folder, name).unwrap();
         }
