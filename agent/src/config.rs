@@ -14,6 +14,7 @@ use bastio_transport::HostKeyPin;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 
+use crate::sshd::KeyMode;
 use crate::sudoers::PlainSudo;
 
 pub use file::{Backend, write};
@@ -63,6 +64,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// What plain sudo rights are on this host.
     pub plain_sudo: PlainSudo,
+    /// Where keys lie.
+    pub keys: KeyMode,
     /// What is logged.
     pub log: LevelFilter,
     /// What a person should know about the file: keys that have no effect any more.
@@ -202,6 +205,7 @@ impl Settings {
             status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
             state: merged.state.unwrap_or_else(|| DEFAULT_STATE.into()),
             plain_sudo: value::plain_sudo(merged.sudo.and_then(|sudo| sudo.plain).as_deref())?,
+            keys: value::key_mode(merged.keys.as_deref())?,
             log: value::log_level(merged.log.as_deref())?,
             notes,
         })

@@ -26,7 +26,8 @@ mod temporary;
 
 pub use error::KeysOnDiskError;
 use folder::KeyFolder;
-pub use set::{FoundLine, read_keys, set_keys};
+pub use places::make_folder;
+pub use set::{FoundLine, ours, read_keys, set_keys};
 
 /// Largest key file, in bytes (1 MiB: some ten thousand keys).
 const MAX_SIZE: u64 = 1024 * 1024;

@@ -12,12 +12,16 @@ use std::time::Duration;
 use bastio_protocol::Username;
 
 mod clock;
+mod daemon;
 mod effective;
+mod managed;
 mod pattern;
+mod probe;
 mod source;
 mod version;
 
 pub use clock::Clock;
+pub use managed::{KeyMode, ModeError, settle};
 pub use pattern::{Location, Pattern, PatternError};
 pub use version::Version;
 

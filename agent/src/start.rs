@@ -130,6 +130,7 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
             require_signed: settings.require_signed,
         },
         key_policy: settings.key_policy.clone(),
+        keys: settings.keys,
         removal: settings.removal,
         plain_sudo: settings.plain_sudo,
         ready: ready.map(|ready| Box::new(ready) as _),

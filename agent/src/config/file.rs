@@ -161,6 +161,7 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("quarantine_days", kept.quarantine_days.map(|days| days.to_string()));
     line("status_file", kept.status_file.as_deref().map(path));
     line("state", kept.state.as_deref().map(path));
+    line("keys", kept.keys.as_deref().map(quote));
     line("log", kept.log.as_deref().map(quote));
     // Tables come behind all plain keys.
     if let Some(plain) = kept.sudo.as_ref().and_then(|sudo| sudo.plain.as_deref()) {

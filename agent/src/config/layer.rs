@@ -51,6 +51,9 @@ pub struct Layer {
     pub status_file: Option<PathBuf>,
     /// The folder of the journal. Default `/var/lib/bastio-agent`.
     pub state: Option<PathBuf>,
+    /// Where keys lie: `home` (where sshd reads them anyway) or `managed` (outside of homes). Default
+    /// `home`.
+    pub keys: Option<String>,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
     pub log: Option<String>,
     /// The table `[sudo]`.
@@ -88,6 +91,7 @@ impl Layer {
             quarantine_days: self.quarantine_days.or(below.quarantine_days),
             status_file: self.status_file.or(below.status_file),
             state: self.state.or(below.state),
+            keys: self.keys.or(below.keys),
             log: self.log.or(below.log),
             sudo: self.sudo.or(below.sudo),
             notes: [self.notes, below.notes].concat(),

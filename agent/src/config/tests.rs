@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bastio_protocol::Removal;
 
+use super::KeyMode;
 use super::layer::environment;
 use super::value::Lines;
 use super::{Backend, ConfigError, DEFAULT_PORT, Host, Layer, Secret, Settings, Signer, write};
@@ -102,6 +103,15 @@ fn the_fate_of_homes_is_one_of_four() {
     }
     let wrong = environment(Some(variables(&[("BASTIO_AGENT_REMOVAL", "burn")]))).unwrap_err();
     assert!(wrong.to_string().contains("burn"), "{wrong}");
+}
+
+#[test]
+fn keys_lie_in_homes_unless_managed() {
+    let mode = |text| super::value::key_mode(text).map_err(|error| error.to_string());
+    assert_eq!((mode(None), mode(Some("home"))), (Ok(KeyMode::Home), Ok(KeyMode::Home)));
+    assert_eq!(mode(Some("managed")), Ok(KeyMode::Managed));
+    assert_eq!(mode(Some("Managed")), Err("keys: either home or managed".to_owned()));
+    assert_eq!(env(&[("BASTIO_AGENT_KEYS", "managed")]).keys.as_deref(), Some("managed"));
 }
 
 #[test]

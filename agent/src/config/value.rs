@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use super::{ConfigError, Signer};
+use crate::sshd::KeyMode;
 use crate::sudoers::PlainSudo;
 
 /// Longest host name (RFC 1035: 253 characters) or address.
@@ -154,6 +155,14 @@ pub(super) fn plain_sudo(text: Option<&str>) -> Result<PlainSudo, ConfigError> {
         None | Some("group") => Ok(PlainSudo::Group),
         Some("nopasswd") => Ok(PlainSudo::NoPassword),
         Some(_) => Err(wrong("sudo.plain", "one of group, nopasswd")),
+    }
+}
+
+pub(super) fn key_mode(text: Option<&str>) -> Result<KeyMode, ConfigError> {
+    match text {
+        None | Some("home") => Ok(KeyMode::Home),
+        Some("managed") => Ok(KeyMode::Managed),
+        Some(_) => Err(wrong("keys", "either home or managed")),
     }
 }
 

@@ -111,6 +111,15 @@ pub enum KeysOnDiskError {
         /// The version of sshd.
         has: String,
     },
+    /// Somebody changed a line of ours to what we would never write.
+    #[error(
+        "{path} has a line of bastio's with options that bastio does not write; the keys are \
+         unchanged; put it right or remove it"
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder that is root's by its place is not root's alone.
     #[error(
         "{path} {why}, so sshd ignores the keys below it, and it is left alone; run: \

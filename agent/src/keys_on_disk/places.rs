@@ -68,6 +68,15 @@ pub(super) fn make(account: &Account, location: &Location) -> Result<KeyFolder, 
     made.ok_or_else(|| KeysOnDiskError::Swapped { path: account.home.clone() })
 }
 
+/// Makes the folder of a file of root's, and those above it.
+///
+/// # Errors
+/// [`KeysOnDiskError`].
+pub fn make_folder(file: &Path) -> Result<(), KeysOnDiskError> {
+    let root = Owner { uid: Uid::effective(), gid: Gid::effective() };
+    walk_root(file, root, true).map(|_| ())
+}
+
 /// Opens a home by its path without following a link, and checks that it is the account's.
 fn open_home(home: &Path, owner: Owner) -> Result<KeyFolder, KeysOnDiskError> {
     let handle = open_without_links(home).map_err(|errno| match errno {

@@ -45,6 +45,21 @@ pub fn read_keys(account: &Account, shape: &Shape) -> Result<Vec<FoundLine>, Key
     first.filter(|_| !reached).map_or(Ok(lines), Err)
 }
 
+/// The keys of ours as they were granted, wherever they stand, each once.
+///
+/// # Errors
+/// As [`read_keys`], and [`KeysOnDiskError::Altered`].
+pub fn ours(account: &Account, shape: &Shape) -> Result<Vec<KeyGrant>, KeysOnDiskError> {
+    let mut ours = Vec::new();
+    for found in read_keys(account, shape)?.into_iter().filter(|found| found.line.ours) {
+        let grant = found.grant.ok_or(KeysOnDiskError::Altered { path: found.file })?;
+        if !ours.contains(&grant) {
+            ours.push(grant);
+        }
+    }
+    Ok(ours)
+}
+
 fn read_place(
     account: &Account,
     shape: &Shape,

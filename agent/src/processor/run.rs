@@ -24,6 +24,7 @@ use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
 use crate::accounts::{Accounts, SystemAccounts};
 use crate::journal::{Journal, JournalError};
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
+use crate::sshd::{self, KeyMode};
 use crate::status::StatusFile;
 use crate::sudoers::PlainSudo;
 
@@ -55,6 +56,8 @@ pub struct ProcessorSettings {
     pub obedience: Obedience,
     /// Which keys may be added.
     pub key_policy: KeyPolicy,
+    /// Where keys lie.
+    pub keys: KeyMode,
     /// What becomes of homes where an action does not say it.
     pub removal: Removal,
     /// What plain sudo rights are.
@@ -118,6 +121,9 @@ pub enum ProcessorError {
 pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, ProcessorError> {
     let (handle, stop) = Stop::new()?;
     let _signals = Signals::catch(handle)?;
+    if let Err(error) = sshd::settle(settings.keys, &settings.state) {
+        tracing::error!(%error, "keys lie where they lay before");
+    }
     let accounts = SystemAccounts::default().with_plain_sudo(settings.plain_sudo);
     run(source, settings, accounts, stop)
 }

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 mod crash;
 mod hostile;
 mod journal;
+mod keys_complete;
 mod plain_sudo;
 mod removal;
 

@@ -5,6 +5,7 @@
 mod agent;
 mod backend;
 mod life;
+mod managed;
 mod packages;
 mod rig;
 mod rpm;

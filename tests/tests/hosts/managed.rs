@@ -1,0 +1,49 @@
+//! Keys outside of homes on a whole host: the processor, closed in as its unit has it, asks sshd, makes it read a
+//! changed configuration, and logs in through systemd.
+
+use bastio_tests::{BootedHost, SshClient, SshKey, World, binary, require_root};
+
+use crate::rig::wait_for;
+
+const FILE: &str = "/etc/ssh/authorized_keys.d/alice";
+
+/// What the processor has logged.
+fn log(host: &BootedHost<'_>) -> String {
+    host.exec(&["journalctl", "-u", "bastio-processor", "-o", "cat", "--no-pager"]).unwrap().stdout
+}
+
+#[test]
+fn a_closed_in_processor_moves_keys_and_proves_it_by_a_login() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = BootedHost::start(&world, "web-1", "bookworm").unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    host.copy_in(binary("bastio-agent").unwrap(), "/usr/bin/bastio-agent").unwrap();
+    let unit = include_str!("../../../systemd/bastio-processor.service");
+    host.write_file("/etc/systemd/system/bastio-processor.service", unit).unwrap();
+    host.exec(&["mkdir", "-p", "/etc/bastio", "/home"]).unwrap();
+    host.write_file("/etc/bastio/agent.key", "").unwrap();
+    host.exec(&["useradd", "--system", "bastio"]).unwrap();
+    host.exec(&["groupadd", "--system", "bastio-managed"]).unwrap();
+    host.exec(&["useradd", "-m", "-s", "/bin/bash", "-p", "*", "-G", "bastio-managed", "alice"])
+        .unwrap();
+    host.exec(&["install", "-d", "-o", "alice", "-g", "alice", "-m", "0700", "/home/alice/.ssh"])
+        .unwrap();
+    let home = "/home/alice/.ssh/authorized_keys";
+    host.write_file(home, format!("{} bastio:managed\n", key.public())).unwrap();
+    host.exec(&["chown", "alice:alice", home]).unwrap();
+    for (line, proof) in [("keys = 'managed'\n", "managed"), ("", "home")] {
+        host.write_file("/etc/bastio/agent.toml", line).unwrap();
+        host.exec(&["chmod", "0600", "/etc/bastio/agent.toml"]).unwrap();
+        host.exec(&["systemctl", "daemon-reload"]).unwrap();
+        host.exec(&["systemctl", "restart", "bastio-processor"]).unwrap();
+        let log = log(&host);
+        assert!(log.contains("a probe login of alice"), "{proof}: {log}");
+        let is_managed = !line.is_empty();
+        let text = |path| String::from_utf8(host.read_file(path).unwrap()).unwrap();
+        assert_eq!(text(FILE).is_empty(), !is_managed);
+        assert_eq!(text(home).is_empty(), is_managed);
+        let ssh = SshClient::new(&world, &key);
+        wait_for("a login", || ssh.can_log_in("alice", host.ip()).is_ok_and(|is_in| is_in));
+    }
+}
