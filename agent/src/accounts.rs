@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
+use crate::reconcile::host::NewAccount;
 use crate::sudoers::SudoersError;
 
 mod create;
@@ -28,9 +29,10 @@ mod tool;
 mod tree;
 mod warnings;
 
+pub use databases::uid_min;
 pub use home::HomeFate;
 pub use quarantine::Swept;
-pub use snapshot::Databases;
+pub use snapshot::{Databases, is_login_shell};
 pub use system::SystemAccounts;
 pub use tool::{Tool, ToolError, ToolFault};
 pub(crate) use tool::{find_program, run_program};
@@ -95,7 +97,12 @@ pub trait Accounts {
     /// # Errors
     /// Any [`AccountsError`]; [`AccountsError::HalfMade`] when something could not be undone, and
     /// [`AccountsError::Unmarked`] when an account of that name is there without our mark.
-    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError>;
+    fn create_plain(
+        &self,
+        name: &Username,
+        sudo: bool,
+        new: NewAccount,
+    ) -> Result<Account, AccountsError>;
 
     /// Gives the account plain sudo rights and no others, or takes all that bastio can take.
     ///

@@ -195,6 +195,12 @@ impl Journal {
         self.handed.len()
     }
 
+    /// How many bytes of actions and feedbacks wait for their end.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state.size()
+    }
+
     /// The backend has so many more feedbacks, the oldest of those handed over.
     pub fn delivered(&mut self, count: usize) {
         let count = count.min(self.handed.len());

@@ -188,6 +188,12 @@ impl Ledger {
         self.book.uids.get(name).copied()
     }
 
+    /// Every numeric id that belongs to a name.
+    #[must_use]
+    pub fn uids(&self) -> &BTreeMap<Username, u32> {
+        &self.book.uids
+    }
+
     /// Whose the numeric id is.
     #[must_use]
     pub fn owner_of(&self, uid: u32) -> Option<&Username> {

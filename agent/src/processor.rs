@@ -13,23 +13,35 @@
 //! | absent, home or group U left over | 500, nothing made | 500 | 300 | 500 | 500 |
 //! | look-up or tool fails | 500 | 500 | 500, access stays closed | 500 | 500 |
 //!
+//! What version 2 adds is worked out by [`crate::reconcile`]: see `wanted` and `report` below. What each
+//! account is meant to be from then on is kept in the ledger (`book`).
+//!
 //! This room has no network, no async runtime and no SSH. It must not know how an account is
 //! changed, only which verb the rules ask for ([`Accounts`]).
 
 use bastio_protocol::{
-    Action, ActionMessage, Change, FeedbackMessage, KeyPolicy, PublicKey, PublicKeyError, Removal,
-    Status, Username,
+    Action, ActionMessage, Change, Detail, FeedbackMessage, KeyPolicy, PublicKey, PublicKeyError,
+    Removal, Status, Username,
 };
 use thiserror::Error;
 
 use crate::accounts::{Account, Accounts, AccountsError, HomeFate, LeftOver};
+use crate::ledger::Ledger;
+use crate::reconcile::Refusal;
+use crate::reconcile::host::Host;
+use work::Extent;
 
+mod book;
+mod bounds;
 mod end_point;
 mod listen;
 mod once;
+mod report;
 mod run;
 mod stop;
 mod verify;
+mod wanted;
+mod work;
 
 pub use end_point::EndPoint;
 pub use run::{Ended, Heartbeat, ProcessorError, ProcessorSettings, SocketSource, main};
@@ -42,39 +54,50 @@ pub struct Processor<A> {
     accounts: A,
     key_policy: KeyPolicy,
     removal: Removal,
+    /// The account that is never locked, ended or removed.
+    break_glass: Option<Username>,
+    /// What each account is meant to be; none where nobody wants to know (tests of single actions).
+    ledger: Option<Ledger>,
+    /// Seconds since the Unix epoch.
+    clock: fn() -> i64,
 }
+
+/// All that the processor needs of a server.
+pub trait System: Accounts + Host {}
+
+impl<T: Accounts + Host> System for T {}
 
 /// An action that came to its end.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     status: Status,
     text: String,
+    detail: Option<Box<Detail>>,
 }
 
 impl Answer {
     fn done(text: impl Into<String>) -> Self {
-        Self { status: Status::Done, text: text.into() }
+        Self { status: Status::Done, text: text.into(), detail: None }
     }
 
     fn unchanged(text: impl Into<String>) -> Self {
-        Self { status: Status::Unchanged, text: text.into() }
+        Self { status: Status::Unchanged, text: text.into(), detail: None }
+    }
+
+    fn failed(failure: impl std::fmt::Display) -> Self {
+        Self { status: Status::Failed, text: failure.to_string(), detail: None }
     }
 }
 
 /// Why an action was not carried out. The text is the feedback.
 #[derive(Debug, Error)]
 enum Failure {
-    #[error("not known")]
-    Unknown,
     #[error("{0} does not exist")]
     Absent(Username),
-    #[error(
-        "{0} exists already and is not managed by bastio; to hand it over, make it a member of \
-         the group bastio-managed (usermod --append --groups bastio-managed {0})"
-    )]
-    NotManaged(Username),
-    #[error("{0} is an account of the system itself, which bastio never touches")]
-    System(Username),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("the time of {name} was over at {at}; give it a later end")]
+    Ended { name: Username, at: String },
     #[error(
         "a folder is left over at {path}, it belongs to {owner}; move it away and try again",
         path = .0.path.display(), owner = .0.owner
@@ -92,10 +115,23 @@ enum Failure {
     Accounts(#[from] AccountsError),
 }
 
-impl<A: Accounts> Processor<A> {
+impl<A: System> Processor<A> {
     /// A processor that changes these accounts, and lets in only keys that the policy allows.
     pub fn new(accounts: A, key_policy: KeyPolicy) -> Self {
-        Self { accounts, key_policy, removal: Removal::default() }
+        let removal = Removal::default();
+        Self { accounts, key_policy, removal, break_glass: None, ledger: None, clock: work::now }
+    }
+
+    /// The same, and it never locks, ends or removes that account.
+    #[must_use]
+    pub fn sparing(self, break_glass: Option<Username>) -> Self {
+        Self { break_glass, ..self }
+    }
+
+    /// The same, and it writes down what each account is meant to be.
+    #[must_use]
+    pub fn keeping(self, ledger: Ledger) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// The same with another rule for the homes of removed accounts, where an action says none.
@@ -104,10 +140,26 @@ impl<A: Accounts> Processor<A> {
         Self { removal, ..self }
     }
 
-    /// Carries out one action and answers it.
-    pub fn process(&mut self, message: &ActionMessage) -> FeedbackMessage {
+    /// Carries out one action, writes down what the account is meant to be now, and answers.
+    fn process_action(&mut self, message: &ActionMessage, extent: Extent) -> FeedbackMessage {
+        let answer = self.decide(message, extent).unwrap_or_else(Answer::failed);
+        log(message, &answer);
+        if answer.status.is_success() {
+            self.note_action(message);
+        }
+        let mut feedback = message.reply(answer.status, answer.text);
+        feedback.detail = answer.detail;
+        feedback
+    }
+
+    fn decide(&mut self, message: &ActionMessage, extent: Extent) -> Result<Answer, Failure> {
         let name = &message.username;
-        let answer = self.look_up(name).and_then(|account| match (&message.action, account) {
+        let account = match &message.action {
+            // Also where it is somebody else's, which may be taken over.
+            Action::SetUser { .. } => None,
+            _ => self.look_up(name)?,
+        };
+        match (&message.action, account) {
             (Action::AddUser { sudo }, None) => self.create(name, *sudo),
             (Action::AddUser { sudo }, Some(account)) => self.bring_in_line(&account, *sudo),
             (Action::RemoveUser { .. }, None) => {
@@ -116,31 +168,24 @@ impl<A: Accounts> Processor<A> {
             (Action::RemoveUser { removal }, Some(account)) => {
                 self.remove(&account, removal.unwrap_or(self.removal))
             }
-            (
-                Action::SetUser { .. }
-                | Action::LockUser
-                | Action::UnlockUser
-                | Action::EndSessions,
-                _,
-            ) => Err(Failure::Unknown),
+            (Action::SetUser { wanted }, _) => Ok(self.set_user(name, wanted, extent)?),
             (_, None) => Err(Failure::Absent(name.clone())),
             (Action::UpdateUser { sudo }, Some(account)) => self.update(&account, *sudo),
             (Action::AddKey { public_key }, Some(account)) => self.add_key(&account, public_key),
             (Action::RemoveKey { public_key }, Some(account)) => {
                 self.remove_key(&account, public_key)
             }
-        });
-        let answer = answer
-            .unwrap_or_else(|failure| Answer { status: Status::Failed, text: failure.to_string() });
-        log(message, &answer);
-        message.reply(answer.status, answer.text)
+            (Action::LockUser, Some(_)) => self.lock(name),
+            (Action::UnlockUser, Some(_)) => self.unlock(name),
+            (Action::EndSessions, Some(_)) => self.end_sessions(name),
+        }
     }
 
     /// The account, if it may be touched; `None` if there is none.
     fn look_up(&self, name: &Username) -> Result<Option<Account>, Failure> {
         match self.accounts.find(name)? {
-            Some(account) if account.is_system => Err(Failure::System(name.clone())),
-            Some(account) if !account.is_managed => Err(Failure::NotManaged(name.clone())),
+            Some(account) if account.is_system => Err(Refusal::System(name.clone()).into()),
+            Some(account) if !account.is_managed => Err(Refusal::NotManaged(name.clone()).into()),
             account => Ok(account),
         }
     }
@@ -149,13 +194,16 @@ impl<A: Accounts> Processor<A> {
         if sudo && !self.accounts.can_give_sudo()? {
             return Err(Failure::NoSudoGroup);
         }
-        if let Some(left_over) = self.accounts.left_over_home(name)? {
+        let new = self.place_of(name)?;
+        if let Some(left_over) = self.accounts.left_over_home(name)?
+            && !new.keep_home
+        {
             return Err(Failure::LeftOverHome(left_over));
         }
         if self.accounts.group_exists(name)? {
             return Err(Failure::GroupExists(name.clone()));
         }
-        self.accounts.create(name, sudo)?;
+        self.accounts.create_plain(name, sudo, new)?;
         Ok(Answer::done(format!("{name} was created successfully")))
     }
 
@@ -202,6 +250,9 @@ impl<A: Accounts> Processor<A> {
     /// Access ends first, so that a removal which fails half-way still shuts the person out.
     fn remove(&self, account: &Account, removal: Removal) -> Result<Answer, Failure> {
         let name = account.name.clone();
+        if self.break_glass.as_ref() == Some(&name) {
+            return Err(Refusal::BreakGlass(name).into());
+        }
         let keys_note = self.accounts.close_access(account)?;
         let ended = self.accounts.end_processes(account);
         let removed = ended.and_then(|()| self.accounts.delete(account, removal));

@@ -43,7 +43,10 @@ impl UidRange {
 }
 
 /// The first id of people's accounts.
-pub(super) fn uid_min() -> Result<u32, AccountsError> {
+///
+/// # Errors
+/// [`AccountsError::LookUp`].
+pub fn uid_min() -> Result<u32, AccountsError> {
     Ok(UidRange::parse(&read_or_empty("/etc/login.defs")?).min)
 }
 

@@ -17,6 +17,10 @@ use crate::reconcile::host::DAY;
 
 /// The files, in the order in which they are read.
 const FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/login.defs"];
+mod found;
+
+pub use found::is_login_shell;
+
 /// The groups that give sudo, in the order in which they are looked for.
 pub(super) const SUDO_GROUPS: [&str; 2] = ["sudo", "wheel"];
 /// A file changed so shortly before it was read may change again without a new time stamp.

@@ -68,9 +68,14 @@ impl Accounts for SystemAccounts {
         self.can_give_plain_sudo()
     }
 
-    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError> {
+    fn create_plain(
+        &self,
+        name: &Username,
+        sudo: bool,
+        new: NewAccount,
+    ) -> Result<Account, AccountsError> {
         let sudo_group = sudo && self.plain_sudo_group()?.is_some();
-        let new = NewAccount { sudo_group, ..NewAccount::default() };
+        let new = NewAccount { sudo_group, ..new };
         let account = self.make(name, &new)?;
         let repaired = keys_on_disk::repair(&account, &Shape::of_account(name));
         let given = repaired.map_err(AccountsError::from).and_then(|()| {

@@ -1,10 +1,10 @@
 //! The life of an action: written down, carried out, its answer written down, handed over, forgotten when the backend
 //! has it. This file must not know sockets or threads, nor how the journal keeps what it is told.
 
-use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Status};
+use bastio_protocol::{FeedbackMessage, Status};
 
-use super::Processor;
-use crate::accounts::Accounts;
+use super::work::{Effect, Extent, Work};
+use super::{Processor, System, bounds};
 use crate::journal::{Journal, JournalError, Taken, Ticket};
 use crate::pipe::{ToConnector, ToProcessor};
 
@@ -24,26 +24,29 @@ pub(super) struct Outcome {
     pub(super) carried_out: Option<Status>,
 }
 
-impl<A: Accounts> Once<A> {
+impl<A: System> Once<A> {
     pub(super) fn new(processor: Processor<A>, journal: Journal) -> Self {
         Self { processor, journal }
     }
 
     /// Carries out again what a crash cut short. Before anything else.
-    pub(super) fn finish_begun(&mut self) {
+    pub(super) fn finish_begun(&mut self, beat: &mut dyn FnMut()) {
         for (ticket, body) in self.journal.unfinished() {
-            match ToProcessor::parse(&body) {
-                Ok(ToProcessor::Action(action)) => {
-                    let mid = action.mid.text();
+            let message = ToProcessor::parse(&body);
+            let unusable = match message.map(Work::from_message) {
+                Ok(Some(work)) => {
+                    let mid = work.mid().text();
                     tracing::warn!(mid, "an action was cut short: carrying it out again");
-                    let feedback = self.processor.process(&action);
+                    let mut feedback = self.processor.process(&work, Extent::All, beat);
+                    bounds::fit(&mut feedback, self.journal.held());
                     self.journal.done(ticket, &body, feedback.to_json());
+                    continue;
                 }
-                unusable => {
-                    tracing::error!(?unusable, "an action in the journal cannot be read: dropped");
-                    self.journal.acknowledge(&[ticket]);
-                }
-            }
+                Ok(None) => "it is no work".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(why = unusable, "an action in the journal cannot be read: dropped");
+            self.journal.acknowledge(&[ticket]);
         }
     }
 
@@ -97,16 +100,17 @@ impl<A: Accounts> Once<A> {
         Outcome { answer: ToConnector::Feedback(feedback), carried_out }
     }
 
-    /// Carries an action out, unless that was done before, and counts its answer as handed over.
-    pub(super) fn answer(&mut self, action: &ActionMessage) -> Outcome {
-        let body = action.to_json();
+    /// Carries work out, unless that was done before, and counts its answer as handed over. `beat`
+    /// is called now and then when it takes long.
+    pub(super) fn answer(&mut self, work: &Work, beat: &mut dyn FnMut()) -> Outcome {
+        let body = work.to_json();
         let stored = match self.journal.take(&body) {
-            Ok(Taken::New(ticket)) => return self.carry_out(action, &body, ticket),
+            Ok(Taken::New(ticket)) => return self.carry_out(work, &body, ticket, beat),
             Ok(Taken::Answered) => {
                 return Outcome { answer: ToConnector::Answered, carried_out: None };
             }
             Ok(Taken::Known(ticket, stored)) => ToConnector::parse(&stored).map(|it| (ticket, it)),
-            Err(error) => return self.without_journal(action, &error),
+            Err(error) => return self.without_journal(work, &error, beat),
         };
         match stored {
             Ok((ticket, answer)) => {
@@ -116,13 +120,20 @@ impl<A: Accounts> Once<A> {
             Err(error) => {
                 tracing::error!(%error, "an answer in the journal cannot be read: done again");
                 let ticket = self.journal.skip();
-                self.carry_out(action, &body, ticket)
+                self.carry_out(work, &body, ticket, beat)
             }
         }
     }
 
-    fn carry_out(&mut self, action: &ActionMessage, body: &[u8], ticket: Ticket) -> Outcome {
-        let feedback = self.processor.process(action);
+    fn carry_out(
+        &mut self,
+        work: &Work,
+        body: &[u8],
+        ticket: Ticket,
+        beat: &mut dyn FnMut(),
+    ) -> Outcome {
+        let mut feedback = self.processor.process(work, Extent::All, beat);
+        bounds::fit(&mut feedback, self.journal.held());
         let carried_out = Some(feedback.status);
         self.journal.done(ticket, body, feedback.to_json());
         self.journal.hand_over(Some(ticket));
@@ -130,33 +141,36 @@ impl<A: Accounts> Once<A> {
     }
 
     /// Access must be closed even where nothing can be written down; everything else waits until it can.
-    fn without_journal(&mut self, action: &ActionMessage, error: &JournalError) -> Outcome {
-        tracing::error!(mid = action.mid.text(), %error, "cannot keep the journal");
-        let feedback = if closes_access(&action.action) {
-            self.journal.skip();
-            self.processor.process(action)
-        } else {
-            let text = format!("cannot keep the journal: {error}; nothing was done");
-            action.reply(Status::Failed, text)
+    fn without_journal(
+        &mut self,
+        work: &Work,
+        error: &JournalError,
+        beat: &mut dyn FnMut(),
+    ) -> Outcome {
+        tracing::error!(mid = work.mid().text(), %error, "cannot keep the journal");
+        let mut feedback = match work.effect() {
+            Effect::Looks => self.processor.process(work, Extent::All, beat),
+            Effect::Closes => {
+                self.journal.skip();
+                self.processor.process(work, Extent::All, beat)
+            }
+            Effect::Both => {
+                self.journal.skip();
+                let mut feedback = self.processor.process(work, Extent::Closing, beat);
+                feedback.status = Status::Failed;
+                let done = feedback.feedback;
+                feedback.feedback = format!("cannot keep the journal: {error}; {done}");
+                feedback
+            }
+            Effect::Opens => {
+                let text = format!("cannot keep the journal: {error}; nothing was done");
+                work.reply(Status::Failed, text)
+            }
         };
+        bounds::fit(&mut feedback, self.journal.held());
         self.journal.hand_over(None);
         let carried_out = Some(feedback.status);
         Outcome { answer: ToConnector::Feedback(feedback), carried_out }
-    }
-}
-
-fn closes_access(action: &Action) -> bool {
-    match action {
-        Action::RemoveUser { .. }
-        | Action::RemoveKey { .. }
-        | Action::UpdateUser { sudo: false }
-        | Action::LockUser
-        | Action::EndSessions => true,
-        Action::AddUser { .. }
-        | Action::AddKey { .. }
-        | Action::UpdateUser { sudo: true }
-        | Action::SetUser { .. }
-        | Action::UnlockUser => false,
     }
 }
 

@@ -11,18 +11,20 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bastio_protocol::{ActionMessage, KeyPolicy, Removal};
+use bastio_protocol::{KeyPolicy, Removal};
 use crossbeam_channel::{never, select};
 use thiserror::Error;
 
-use super::Processor;
 use super::end_point::EndPoint;
 use super::listen::{Accepted, ListenError, Listener, Peers, take_given, take_stdin};
 use super::once::{Once, Outcome};
 use super::stop::{Signals, Stop};
 use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
-use crate::accounts::{Accounts, SystemAccounts};
+use super::work::Work;
+use super::{Processor, System};
+use crate::accounts::SystemAccounts;
 use crate::journal::{Journal, JournalError};
+use crate::ledger::Ledger;
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
 use crate::sshd::{self, KeyMode};
 use crate::status::StatusFile;
@@ -71,7 +73,8 @@ pub struct ProcessorSettings {
 /// Something to call.
 pub type Hook = Box<dyn FnMut() + Send>;
 
-/// A call that says "alive". It is made after each action and, when idle, every `every`; never
+/// A call that says "alive". It is made after each action, within one that is about many accounts
+/// after each of them, and, when idle, every `every`; never
 /// by another thread. One action may take minutes at worst (three tools at their limit of 30 s,
 /// 5 s for processes), so a watchdog should allow at least three minutes.
 pub struct Heartbeat {
@@ -129,7 +132,7 @@ pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, 
 }
 
 /// The same for any accounts and any stop.
-pub(super) fn run<A: Accounts>(
+pub(super) fn run<A: System>(
     source: SocketSource,
     settings: ProcessorSettings,
     accounts: A,
@@ -143,7 +146,9 @@ pub(super) fn run<A: Accounts>(
     let mut service = Service {
         pause,
         once: Once::new(
-            Processor::new(accounts, settings.key_policy).removing(settings.removal),
+            Processor::new(accounts, settings.key_policy)
+                .removing(settings.removal)
+                .keeping(Ledger::open(&settings.state)),
             journal,
         ),
         verifier,
@@ -152,7 +157,7 @@ pub(super) fn run<A: Accounts>(
         stop,
     };
     service.status.write();
-    service.once.finish_begun();
+    service.finish_begun();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
     let socket = match source {
         SocketSource::Inherited => take_stdin()?,
@@ -178,7 +183,7 @@ struct Service<A> {
     stop: Stop,
 }
 
-impl<A: Accounts> Service<A> {
+impl<A: System> Service<A> {
     fn serve_all(&mut self, listener: &Listener, peers: Peers) -> Result<Ended, ProcessorError> {
         loop {
             let deadline = self.pause.map(|pause| Instant::now() + pause);
@@ -246,35 +251,45 @@ impl<A: Accounts> Service<A> {
                     }
                 }
                 Some(ToProcessor::Delivered { count }) => self.once.delivered(count),
-                Some(ToProcessor::Action(action)) if !self.act(&action, end_point) => {
-                    return Ended::ConnectorGone;
-                }
                 Some(ToProcessor::Order(order)) if !self.obey(&order, end_point) => {
                     return Ended::ConnectorGone;
                 }
-                Some(ToProcessor::Host(host)) => {
-                    let answer = host.reply(bastio_protocol::Status::Failed, "not known");
-                    let outcome = self.once.reply(answer);
-                    if !self.hand_over(outcome, end_point) {
+                Some(message) => {
+                    if let Some(work) = Work::from_message(message)
+                        && !self.act(&work, end_point)
+                    {
                         return Ended::ConnectorGone;
                     }
                 }
-                Some(ToProcessor::Action(_) | ToProcessor::Order(_)) | None => {}
+                None => {}
             }
             self.beat();
         }
     }
 
-    /// Carries out one action and hands over its answer; false when nobody takes it any more.
-    fn act(&mut self, action: &ActionMessage, end_point: &EndPoint) -> bool {
+    /// Does what nobody has signed, if that is enough here, and hands over its answer; false when
+    /// nobody takes it any more.
+    fn act(&mut self, work: &Work, end_point: &EndPoint) -> bool {
         if self.is_crowded() {
             return false;
         }
         let outcome = match self.verifier.plain() {
-            Ok(()) => self.once.answer(action),
-            Err(refusal) => self.once.reply(refuse_plain(action, &refusal)),
+            Ok(()) => self.answer(work),
+            Err(refusal) => self.once.reply(refuse_plain(work, &refusal)),
         };
         self.hand_over(outcome, end_point)
+    }
+
+    /// Does the work; the heart beats on meanwhile.
+    fn answer(&mut self, work: &Work) -> Outcome {
+        let heartbeat = &mut self.heartbeat;
+        self.once.answer(work, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()))
+    }
+
+    /// Does again what a crash cut short.
+    fn finish_begun(&mut self) {
+        let heartbeat = &mut self.heartbeat;
+        self.once.finish_begun(&mut || heartbeat.iter_mut().for_each(|it| (it.beat)()));
     }
 
     /// Whether the connector hands over more than it may.

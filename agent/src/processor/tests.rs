@@ -8,9 +8,15 @@ use bastio_protocol::MessageId;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use super::work::Work;
 use super::*;
 use crate::accounts::{Tool, ToolError, ToolFault};
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
+use crate::reconcile::fake::FakeHost;
+use crate::reconcile::host::NewAccount;
+
+mod host;
+mod wanted;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
@@ -26,6 +32,8 @@ pub(super) struct Fake {
     home_missing: bool,
     home_fate: Option<HomeFate>,
     fails: Cell<Option<&'static str>>,
+    /// The accounts as reconciling sees them.
+    pub host: FakeHost,
 }
 
 #[derive(Clone, Default)]
@@ -104,7 +112,12 @@ impl Accounts for Fake {
         Ok(!self.no_sudo)
     }
 
-    fn create(&self, name: &Username, sudo: bool) -> Result<Account, AccountsError> {
+    fn create_plain(
+        &self,
+        name: &Username,
+        sudo: bool,
+        _: NewAccount,
+    ) -> Result<Account, AccountsError> {
         self.verb("create")?;
         let account = FakeAccount { sudo, ..FakeAccount::default() };
         self.accounts.borrow_mut().insert(name.to_string(), account);
@@ -195,10 +208,14 @@ fn remove_key() -> Action {
     Action::RemoveKey { public_key: key("at work") }
 }
 
+fn act(processor: &mut Processor<Fake>, action: Action) -> FeedbackMessage {
+    processor.process(&Work::Action(message(action)), Extent::All, &mut || {})
+}
+
 /// Processes one action; status, text, and the verbs that changed something.
 fn process(fake: Fake, action: Action) -> (u16, String, Vec<&'static str>, Processor<Fake>) {
     let mut processor = Processor::new(fake, KeyPolicy::default());
-    let feedback = processor.process(&message(action));
+    let feedback = act(&mut processor, action);
     assert_eq!(feedback.mid, MessageId::from("m-1"));
     let calls = processor.accounts.calls.take();
     (feedback.status.code(), feedback.feedback, calls, processor)
@@ -307,10 +324,7 @@ fn a_removal_that_fails_leaves_access_closed_and_says_so() {
         assert!(processor.accounts.accounts.borrow()["alice"].closed);
         // The same again, with the cause gone, ends as it should have.
         processor.accounts.fails.set(None);
-        assert_eq!(
-            processor.process(&message(Action::RemoveUser { removal: None })).status,
-            Status::Done
-        );
+        assert_eq!(act(&mut processor, Action::RemoveUser { removal: None }).status, Status::Done);
     }
 }
 
@@ -399,7 +413,7 @@ fn every_action_done_twice_ends_the_same() {
         let mut processor = Processor::new(Fake::ours(), KeyPolicy::default());
         let mut state = Vec::new();
         for _ in 0..2 {
-            let feedback = processor.process(&message(action.clone()));
+            let feedback = act(&mut processor, action.clone());
             assert!(feedback.status.is_success(), "{}", feedback.feedback);
             let accounts = processor.accounts.accounts.borrow();
             let account = accounts.get("alice");

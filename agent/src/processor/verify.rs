@@ -16,12 +16,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bastio_protocol::{
-    ActionMessage, FeedbackMessage, MessageId, Order, Payload, PayloadError, ServerId, Status,
-    VerifyingKey,
+    FeedbackMessage, MessageId, Order, Payload, PayloadError, ServerId, Status, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::work::Work;
 use crate::config::Signer;
 use crate::{chance, files};
 
@@ -198,12 +198,11 @@ pub(super) fn refuse(order: &Order, refusal: &Refusal) -> FeedbackMessage {
 }
 
 /// The answer to an action that nobody has signed.
-pub(super) fn refuse_plain(action: &ActionMessage, refusal: &Refusal) -> FeedbackMessage {
+pub(super) fn refuse_plain(work: &Work, refusal: &Refusal) -> FeedbackMessage {
     tracing::warn!(
-        mid = action.mid.text(), action = action.action.name(), user = %action.username,
-        why = %refusal, "an action was refused"
+        mid = work.mid().text(), action = work.name(), why = %refusal, "an action was refused"
     );
-    action.reply(Status::Failed, refusal.to_string())
+    work.reply(Status::Failed, refusal.to_string())
 }
 
 fn read(path: &Path) -> Result<Option<Succession>, SuccessionError> {

@@ -74,7 +74,7 @@ pub trait AccountHost {
     /// After an error there is no account, unless the error says so.
     ///
     /// # Errors
-    /// As [`crate::accounts::Accounts::create`].
+    /// As [`crate::accounts::Accounts::create_plain`].
     fn create(&self, name: &Username, new: &NewAccount) -> Result<(), AccountsError>;
 
     /// Marks an account that is there as bastio's, and changes nothing else.

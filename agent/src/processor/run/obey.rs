@@ -1,17 +1,16 @@
 //! Orders on their way: verified first, then carried out as the action in them, or as the change of
 //! the key that signs. This file must not know how an order is verified, nor what an action does.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bastio_protocol::{FeedbackMessage, Order, Payload, Status, VerifyingKey};
 
+use super::super::System;
 use super::super::end_point::EndPoint;
 use super::super::verify::{Refusal, refuse};
-use super::Service;
-use crate::accounts::Accounts;
+use super::super::work::{Effect, Work, now};
+use super::{Outcome, Service};
 use crate::pipe::{Obeys, ToConnector};
 
-impl<A: Accounts> Service<A> {
+impl<A: System> Service<A> {
     /// Obeys one order or refuses it, and hands over its answer; false when nobody takes it.
     pub(super) fn obey(&mut self, order: &Order, end_point: &EndPoint) -> bool {
         if self.is_crowded() {
@@ -19,14 +18,8 @@ impl<A: Accounts> Service<A> {
         }
         let (outcome, key_changed) = match self.verified(order) {
             Err(refusal) => (self.once.reply(refuse(order, &refusal)), false),
-            Ok(Payload::Action(action)) => {
-                self.once.record_sequence(order.sequence());
-                (self.once.answer(&action), false)
-            }
-            Ok(Payload::Host(host)) => {
-                self.once.record_sequence(order.sequence());
-                (self.once.reply(host.reply(Status::Failed, "not known")), false)
-            }
+            Ok(Payload::Action(action)) => (self.follow(order, &Work::Action(action)), false),
+            Ok(Payload::Host(host)) => (self.follow(order, &Work::Host(host)), false),
             Ok(Payload::RotateKey { mid, key }) => {
                 let (status, feedback) = self.rotate(key, order.sequence());
                 let feedback = FeedbackMessage { mid, status, feedback, detail: None };
@@ -49,10 +42,29 @@ impl<A: Accounts> Service<A> {
         self.obeys().is_none_or(|obeys| self.say(obeys, end_point))
     }
 
+    fn follow(&mut self, order: &Order, work: &Work) -> Outcome {
+        self.once.record_sequence(order.sequence());
+        self.answer(work)
+    }
+
+    /// Where nobody knows which orders were obeyed, an order may be an old one: then only what closes
+    /// access is obeyed, since losing access twice does no harm that waiting would not do, too.
     fn verified(&mut self, order: &Order) -> Result<Payload, Refusal> {
-        let highest = self.once.highest_sequence();
-        let highest = highest.map_err(|error| Refusal::Forgotten(error.to_string()))?;
-        self.verifier.check(order, highest, unix_now())
+        let error = match self.once.highest_sequence() {
+            Ok(highest) => return self.verifier.check(order, highest, now()),
+            Err(error) => error,
+        };
+        let payload = self.verifier.check(order, 0, now())?;
+        let work = match &payload {
+            Payload::Action(action) => Work::Action(action.clone()),
+            Payload::Host(host) => Work::Host(host.clone()),
+            Payload::RotateKey { .. } => return Err(Refusal::Forgotten(error.to_string())),
+        };
+        match work.effect() {
+            Effect::Closes | Effect::Looks => Ok(payload),
+            // Of an old state, even what it closes may be wrong by now.
+            Effect::Both | Effect::Opens => Err(Refusal::Forgotten(error.to_string())),
+        }
     }
 
     fn rotate(&mut self, key: VerifyingKey, sequence: u64) -> (Status, String) {
@@ -68,9 +80,4 @@ impl<A: Accounts> Service<A> {
             }
         }
     }
-}
-
-fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,154 @@
+//! Keeps the ledger: what each account is meant to be after what was done to it.
+//!
+//! An account that the ledger does not know (made before there was one) is learned as it stands, so
+//! that nothing is ever missed that was there before. This file must not know how the ledger is kept.
+
+use bastio_protocol::{
+    Action, ActionMessage, KeyGrant, PublicKey, Sudo, Username, WantedAccount, WantedState,
+};
+
+use super::{Processor, System};
+use crate::accounts::AccountsError;
+use crate::reconcile::host::{NewAccount, SudoState};
+use crate::reconcile::{Applied, Observed, Plan, Step};
+
+impl<A: System> Processor<A> {
+    /// What the account is meant to be, as far as known.
+    pub(super) fn wanted(&self, name: &Username) -> Option<&WantedAccount> {
+        self.ledger.as_ref()?.wanted().get(name)
+    }
+
+    /// Which numeric id a new account gets, and whether it takes a home again that it had before.
+    pub(super) fn place_of(&self, name: &Username) -> Result<NewAccount, AccountsError> {
+        let Some(ledger) = &self.ledger else { return Ok(NewAccount::default()) };
+        let others = ledger.uids().iter().filter(|(other, _)| *other != name);
+        let avoid = others.map(|(_, uid)| *uid).collect();
+        let uid = match ledger.uid_of(name) {
+            // Others took it meanwhile.
+            Some(uid) if self.accounts.holder_of_uid(uid)?.is_some() => None,
+            uid => uid,
+        };
+        let home = self.accounts.found_home(name, None)?;
+        let keep_home = home.is_some_and(|home| home.is_folder && Some(home.uid) == uid);
+        Ok(NewAccount { uid, avoid, keep_home, ..NewAccount::default() })
+    }
+
+    /// An action went well: the account is meant to be so from now on.
+    pub(super) fn note_action(&mut self, message: &ActionMessage) {
+        let name = &message.username;
+        if self.ledger.is_none() || matches!(message.action, Action::SetUser { .. }) {
+            return;
+        }
+        if let Action::RemoveUser { .. } = &message.action {
+            self.with_ledger(|ledger| ledger.forget(name));
+            return;
+        }
+        let Some(mut wanted) = self.wanted(name).cloned().or_else(|| self.learn(name)) else {
+            return;
+        };
+        match &message.action {
+            Action::AddUser { sudo } => {
+                let now = (self.clock)();
+                wanted.sudo = plain(*sudo);
+                wanted.locked = false;
+                wanted.until = wanted.until.filter(|until| *until > now);
+            }
+            Action::UpdateUser { sudo } => wanted.sudo = plain(*sudo),
+            Action::AddKey { public_key } => {
+                if let Some(grant) = self.grant_of(name, public_key) {
+                    wanted.keys.retain(|it| it.public_key != *public_key);
+                    wanted.keys.insert(grant);
+                }
+            }
+            Action::RemoveKey { public_key } => {
+                wanted.keys.retain(|it| it.public_key != *public_key);
+            }
+            Action::LockUser => wanted.locked = true,
+            Action::UnlockUser => wanted.locked = false,
+            Action::EndSessions | Action::RemoveUser { .. } | Action::SetUser { .. } => {}
+        }
+        self.note_wanted(name, &wanted);
+    }
+
+    /// The account is meant to be this.
+    pub(super) fn note_wanted(&mut self, name: &Username, wanted: &WantedAccount) {
+        self.reserve(std::iter::once(name.clone()));
+        self.with_ledger(|ledger| ledger.set(name.clone(), wanted.clone()));
+    }
+
+    /// The server is meant to be this, save for what was refused.
+    pub(super) fn note_state(&mut self, wanted: &WantedState, plan: &Plan, applied: &Applied) {
+        let Some(ledger) = &self.ledger else { return };
+        let mut state = wanted.clone();
+        for name in &plan.refused {
+            match ledger.wanted().get(name) {
+                Some(before) => state.accounts.insert(name.clone(), before.clone()),
+                None => state.accounts.remove(name),
+            };
+        }
+        let created = plan.accounts.iter().filter(|account| {
+            !applied.failed.contains(&account.name)
+                && matches!(account.steps.first(), Some(Step::Create(_) | Step::TakeOver))
+        });
+        let created: Vec<Username> = created.map(|account| account.name.clone()).collect();
+        self.reserve(created.into_iter());
+        self.with_ledger(|ledger| ledger.replace(&state));
+    }
+
+    /// The numeric ids of managed accounts that were found belong to them for good.
+    pub(super) fn reserve_found(&mut self, observed: &Observed) {
+        let Some(ledger) = &mut self.ledger else { return };
+        for (name, seen) in &observed.accounts {
+            let Ok(seen) = seen else { continue };
+            let account = seen.state.as_ref().map(|state| &state.facts.account);
+            if let Some(account) = account.filter(|it| it.is_managed && !it.is_system) {
+                let reserved = ledger.reserve(name.clone(), account.owner.uid.as_raw());
+                let _ = reserved.inspect_err(|error| tracing::warn!(%name, %error, "shared uid"));
+            }
+        }
+    }
+
+    /// The numeric ids of these accounts belong to them for good.
+    fn reserve(&mut self, names: impl Iterator<Item = Username>) {
+        let Some(ledger) = &mut self.ledger else { return };
+        for name in names {
+            let Ok(Some(facts)) = self.accounts.facts(&name) else { continue };
+            let uid = facts.account.owner.uid.as_raw();
+            if let Err(error) = ledger.reserve(name.clone(), uid) {
+                tracing::warn!(%name, %error, "an id that two accounts have");
+            }
+        }
+    }
+
+    /// The account as it stands; none where nobody can tell what is meant.
+    fn learn(&self, name: &Username) -> Option<WantedAccount> {
+        let state = self.accounts.state(name).ok()??;
+        let sudo = match state.sudo {
+            SudoState::None => Sudo::None,
+            SudoState::Group => Sudo::Plain,
+            SudoState::Rule(_) | SudoState::Both(_) => return None,
+        };
+        let keys = state.keys.ok()?.ours.into_iter().collect();
+        let locked = state.facts.locked;
+        Some(WantedAccount { sudo, keys, locked, ..WantedAccount::default() })
+    }
+
+    /// The line of ours that lets this key in.
+    fn grant_of(&self, name: &Username, key: &PublicKey) -> Option<KeyGrant> {
+        let account = self.accounts.find(name).ok()??;
+        let found = self.accounts.keys(&account).ok()?;
+        found.ours.into_iter().find(|grant| grant.public_key == *key)
+    }
+
+    fn with_ledger(&mut self, edit: impl FnOnce(&mut crate::ledger::Ledger)) {
+        let Some(ledger) = &mut self.ledger else { return };
+        edit(ledger);
+        if let Err(error) = ledger.save() {
+            tracing::error!(%error, "the ledger is behind what was done");
+        }
+    }
+}
+
+fn plain(sudo: bool) -> Sudo {
+    if sudo { Sudo::Plain } else { Sudo::None }
+}
