@@ -21,6 +21,8 @@ use crate::keys_on_disk::handles::{self, kind_of, open_beneath, open_without_lin
 
 /// Mode of the files, as sudoers(5) wants it.
 const MODE: u32 = 0o440;
+/// The group that root's files belong to.
+const ROOTS_GROUP: Gid = Gid::from_raw(0);
 /// What a new file is written as, until it takes its name. sudo leaves out names with a dot. There
 /// is only one, so a left-over is overwritten by the next file.
 const ASIDE: &str = ".bastio.new";
@@ -121,7 +123,9 @@ impl Folder {
         let _ = self.discard_aside();
         let written = self.create_aside(&path).and_then(|mut file| {
             file.write_all(bytes).map_err(|error| SudoersError::from_io("write", &path, &error))?;
-            fchown(&file, Some(Uid::effective()), Some(Gid::effective()))
+            // The owner is who writes; the group could be the folder's.
+            let group = Uid::effective().is_root().then_some(ROOTS_GROUP);
+            fchown(&file, None, group)
                 .and_then(|()| fchmod(&file, Mode::from_bits_truncate(MODE)))
                 .and_then(|()| fsync(&file))
                 .map_err(|errno| SudoersError::system("write", &path, errno))
