@@ -79,7 +79,10 @@ impl Recipe {
             keep_home: new.keep_home,
             primary,
             groups: supplementary(all, new)?,
-            shell: spec.shell.as_ref().map(ToString::to_string).or_else(usual_shell),
+            shell: match &spec.shell {
+                Some(shell) => Some(shell.to_string()),
+                None => usual_shell()?,
+            },
             comment: spec.comment.as_ref().map(ToString::to_string),
             skel: spec.skel.as_ref().map(ToString::to_string),
             expiry_day: if new.locked { Some(CLOSED_DAY) } else { end },
@@ -283,8 +286,11 @@ fn unusable<T>(what: &'static str, path: &Path, reason: String) -> Result<T, Acc
     Err(AccountsError::Path { what, path: path.to_owned(), reason })
 }
 
-fn usual_shell() -> Option<String> {
-    Path::new(SHELL).exists().then(|| SHELL.to_owned())
+fn usual_shell() -> Result<Option<String>, AccountsError> {
+    let is_there = Path::new(SHELL).try_exists();
+    is_there
+        .map(|is_there| is_there.then(|| SHELL.to_owned()))
+        .map_err(|error| databases::look_up(SHELL, &error))
 }
 
 #[cfg(test)]
