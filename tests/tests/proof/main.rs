@@ -11,6 +11,7 @@
 mod canaries;
 mod faults;
 mod hostile_home;
+mod random;
 mod rig;
 mod surface;
 mod tally;
