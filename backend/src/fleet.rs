@@ -11,7 +11,6 @@ mod enroll;
 mod error;
 mod grants;
 mod policies;
-mod requests;
 mod servers;
 mod users;
 
@@ -77,8 +76,6 @@ impl Fleet {
             queued,
             sent,
             failed,
-            drifted: u32::try_from(store::requests::drifted(&mut db).await?.len())
-                .unwrap_or(u32::MAX),
         })
     }
 

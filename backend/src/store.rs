@@ -11,7 +11,6 @@ pub mod audit;
 pub mod grants;
 pub mod outcomes;
 pub mod policies;
-pub mod requests;
 pub mod revisions;
 pub mod servers;
 pub mod suspects;

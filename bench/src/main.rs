@@ -14,9 +14,12 @@ use bastio_tests::fleet::{self, Backend};
 use bastio_tests::{Host, LabError, Running, World, binary};
 use thiserror::Error;
 
+mod accounts;
 mod footprint;
 mod journal;
+mod processor;
 mod round_trip;
+mod soak;
 
 /// Time for an agent to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -58,25 +61,32 @@ impl<'world> Fleet<'world> {
     }
 }
 
+/// A benchmark prints its table, and fails when it cannot or when a promise is broken.
+type Run = fn() -> Result<(), BenchError>;
+
+const ALL: [(&str, Run); 5] = [
+    ("round-trip", round_trip::run),
+    ("journal", journal::run),
+    ("accounts", accounts::run),
+    ("footprint", footprint::run),
+    ("soak", soak::run),
+];
+
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);
-    let result = match wanted.as_deref() {
-        None => round_trip::run().and_then(|()| journal::run()).and_then(|()| footprint::run()),
-        Some("round-trip") => round_trip::run(),
-        Some("journal") => journal::run(),
-        Some("footprint") => footprint::run(),
-        Some(other) => {
-            eprintln!(
-                "no benchmark {other:?}; there are: round-trip, journal, footprint (none: all of them)"
-            );
-            return ExitCode::from(2);
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+    let chosen = ALL.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|it| it == name));
+    if chosen.clone().count() == 0 {
+        let names = ALL.map(|(name, _)| name).join(", ");
+        eprintln!("no such benchmark; there are: {names} (none: all of them)");
+        return ExitCode::from(2);
     }
+    // One promise that is broken must not hide the next.
+    let broken = chosen.filter_map(|(_, run)| run().err());
+    let broken = broken.inspect(|error| eprintln!("error: {error}")).count();
+    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Fails with a broken promise.
+fn over(is_over: bool, text: impl FnOnce() -> String) -> Result<(), BenchError> {
+    if is_over { Err(BenchError::OverLimit(text())) } else { Ok(()) }
 }

@@ -52,8 +52,6 @@ pub struct Ending {
     pub status: Option<Status>,
     /// The agent's words, or the backend's if no agent was asked.
     pub feedback: String,
-    /// The agent's words for programs, as JSON.
-    pub detail: Option<String>,
 }
 
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
@@ -203,13 +201,12 @@ pub async fn finish(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE actions SET state = $1, standing = $2, status = $3, feedback = $4, \
-         detail = $5, finished_at = $6, steps = steps + 1 WHERE id = $7",
+         finished_at = $5, steps = steps + 1 WHERE id = $6",
     )
     .bind(state_name(ending.state))
     .bind(ending.state == ActionState::Failed)
     .bind(ending.status.map(|status| i64::from(status.code())))
     .bind(&ending.feedback)
-    .bind(&ending.detail)
     .bind(now)
     .bind(id)
     .execute(db)
@@ -374,7 +371,7 @@ fn queued_action((id, message, tries): QueuedColumns) -> Result<QueuedAction, St
     }
 }
 
-pub(super) fn state_name(state: ActionState) -> &'static str {
+fn state_name(state: ActionState) -> &'static str {
     match state {
         ActionState::Queued => "queued",
         ActionState::Sent => "sent",
