@@ -30,7 +30,8 @@ pub use account::{
     WantedAccount,
 };
 pub use detail::{
-    ChangeKind, ChangeNote, Detail, FailureNote, FoundGroup, FoundKey, FoundUser, HostReport,
+    ChangeKind, ChangeNote, DETAIL_LIMIT, Detail, FailureNote, FoundGroup, FoundKey, FoundUser,
+    HostReport,
 };
 pub use hello::{AgentHello, BackendHello, Facts, V2, V2_LIMIT};
 pub use host::{DriftMessage, HostMessage, HostRequest, WantedState};
