@@ -14,4 +14,5 @@ mod orders;
 mod privileges;
 mod processor;
 mod sudo;
+mod texts;
 mod v1;
