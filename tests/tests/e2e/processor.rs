@@ -18,6 +18,7 @@ mod journal;
 mod keys_complete;
 mod plain_sudo;
 mod removal;
+mod sync;
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
@@ -40,6 +41,15 @@ impl Connector {
 
     /// The same with another rule for homes; none when empty.
     fn start_removing(host: &Host, removal: &str) -> Self {
+        Self::start_and_take(host, removal).0
+    }
+
+    /// Starts it once more; with the answers that an earlier connector did not deliver.
+    fn start_again(host: &Host) -> (Self, Vec<serde_json::Value>) {
+        Self::start_and_take(host, "delete")
+    }
+
+    fn start_and_take(host: &Host, removal: &str) -> (Self, Vec<serde_json::Value>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         if !host.try_exec(&["id", "bastio"]).unwrap().success() {
@@ -55,10 +65,15 @@ impl Connector {
             .unwrap();
         let mut connector = Self { socket: ours, processor };
         // What an earlier connector did not deliver stands before the first word.
-        while connector.receive().expect("a first word")["type"] != "ready" {
+        let mut left = Vec::new();
+        loop {
+            let word = connector.receive().expect("a first word");
+            if word["type"] == "ready" {
+                return (connector, left);
+            }
+            left.push(word);
             connector.socket.write_all(DELIVERED).unwrap();
         }
-        connector
     }
 
     /// Ends it when the processor has taken note of everything said.

@@ -1,0 +1,183 @@
+//! Whole servers: a sync makes exactly what is wanted, a dry run says the same and touches nothing, and a kill in the
+//! middle changes neither.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bastio_protocol::{
+    AbsolutePath, AccountSpec, Detail, HostMessage, HostRequest, KeyGrant, KeyOptions, KeyPolicy,
+    MessageId, PublicKey, Removal, Sudo, SudoPolicy, Username, WantedAccount, WantedState,
+};
+
+use super::*;
+
+/// What is compared byte for byte: databases, rules, homes and keys.
+const EVERYTHING: &str = "cd /; for f in etc/passwd etc/shadow etc/group etc/gshadow etc/subuid; do sha256sum $f; done; \
+                          find etc/sudoers.d home etc/ssh -printf '%p %u %g %m %s\\n' | sort; \
+                          find etc/sudoers.d home -type f -exec sha256sum {} + | sort";
+
+fn name(text: &str) -> Username {
+    Username::parse(text).unwrap()
+}
+
+fn grant(options: &str) -> KeyGrant {
+    let public_key = PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap();
+    KeyGrant { options: KeyOptions::parse(options).unwrap(), ..KeyGrant::plain(public_key) }
+}
+
+fn everything(host: &Host) -> String {
+    host.exec(&["sh", "-c", EVERYTHING]).unwrap().stdout
+}
+
+fn send(connector: &mut Connector, mid: &str, request: HostRequest) {
+    let body = HostMessage { mid: MessageId::from(mid), request }.to_json();
+    let frame = [format!("{}:", body.len()).as_bytes(), &body, b","].concat();
+    connector.socket.write_all(&frame).unwrap();
+}
+
+/// The answer to a request: status, text and detail.
+fn ask(connector: &mut Connector, request: HostRequest) -> (u64, String, Detail) {
+    send(connector, "h", request);
+    let answer = connector.receive().expect("an answer");
+    connector.socket.write_all(DELIVERED).unwrap();
+    let text = answer["feedback"].as_str().unwrap().to_owned();
+    let detail = serde_json::from_value(answer["detail"].clone()).unwrap_or_default();
+    (answer["status"].as_u64().unwrap(), text, detail)
+}
+
+fn sync(connector: &mut Connector, wanted: &WantedState, dry_run: bool) -> (u64, String, Detail) {
+    ask(connector, HostRequest::Sync { wanted: Box::new(wanted.clone()), dry_run })
+}
+
+/// Three people: one with everything, an admin, and one with a restricted key.
+fn people() -> WantedState {
+    let policy = SudoPolicy {
+        commands: Vec::new(),
+        run_as: vec![name("root")],
+        password: false,
+        not_before: None,
+        not_after: Some(4_000_000_000),
+    };
+    let alice = WantedAccount {
+        spec: AccountSpec {
+            uid: Some(4321),
+            shell: Some(AbsolutePath::parse("/bin/sh").unwrap()),
+            ..AccountSpec::default()
+        },
+        sudo: Sudo::Policy(Box::new(policy)),
+        keys: [grant("")].into(),
+        ..WantedAccount::default()
+    };
+    let bob =
+        WantedAccount { sudo: Sudo::Plain, keys: [grant("")].into(), ..WantedAccount::default() };
+    let carol = WantedAccount { keys: [grant("restrict")].into(), ..WantedAccount::default() };
+    let accounts = [("alice", alice), ("bob", bob), ("carol", carol)];
+    let accounts = accounts.map(|(it, wanted)| (name(it), wanted)).into();
+    WantedState { accounts, ..WantedState::default() }
+}
+
+#[test]
+fn a_server_becomes_what_is_wanted_and_a_dry_run_says_the_same() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let mut connector = Connector::start_removing(&host, "keep");
+    connector.add_user("old", false);
+    host.exec(&["useradd", "-m", "dave"]).unwrap();
+    let mut wanted = people();
+
+    let before = everything(&host);
+    let (status, text, dry) = sync(&mut connector, &wanted, true);
+    assert!(status == 200 && text.starts_with("dry run, nothing was touched: "), "{text}");
+    assert_eq!(everything(&host), before, "a dry run touches nothing");
+    let (status, text, real) = sync(&mut connector, &wanted, false);
+    assert_eq!((status, &real.failures), (200, &Vec::new()), "{text}");
+    assert_eq!(real.changes, dry.changes, "plan equals effect");
+    let passwd = line(&host, "/etc/passwd", "alice").unwrap();
+    assert!(passwd.starts_with("alice:x:4321:") && passwd.ends_with(":/bin/sh"), "{passwd}");
+    let rule = host.exec(&["sh", "-c", "cat /etc/sudoers.d/*alice*"]).unwrap().stdout;
+    assert!(rule.contains("NOPASSWD") && rule.contains("NOTAFTER=20961002070640Z"), "{rule}");
+    assert!(line(&host, "/etc/group", "sudo").unwrap().ends_with("bob"));
+    let keys = host.read_file("/home/carol/.ssh/authorized_keys").unwrap();
+    assert!(keys.starts_with(b"restrict ssh-ed25519 "));
+    assert!(line(&host, "/etc/passwd", "old").is_none() && host.exists("/home/old").unwrap());
+
+    let after = everything(&host);
+    assert_eq!(sync(&mut connector, &wanted, false).0, 300);
+    assert_eq!(everything(&host), after, "nothing to do");
+
+    wanted.accounts.insert(name("dave"), people().accounts[&name("carol")].clone());
+    let (status, text, detail) = sync(&mut connector, &wanted, false);
+    assert!(status == 500 && text.contains("dave exists already"), "{text}");
+    assert_eq!((detail.changes.len(), detail.failures.len()), (0, 1));
+    assert_eq!(everything(&host), after, "others' accounts are left alone");
+    wanted.accounts.get_mut(&name("dave")).unwrap().take_over = true;
+    let (status, text, _) = sync(&mut connector, &wanted, false);
+    assert_eq!(status, 200, "{text}");
+
+    let (status, text, _) = sync(&mut connector, &WantedState::default(), false);
+    assert!(status == 500 && text.contains("no account with sudo rights and a key"), "{text}");
+    let gone = WantedState {
+        removal: Some(Removal::Delete),
+        allow_no_admin: true,
+        ..WantedState::default()
+    };
+    let (status, text, detail) = sync(&mut connector, &gone, false);
+    assert_eq!((status, detail.changes.len()), (200, 4), "{text}");
+    assert!(line(&host, "/etc/passwd", "alice").is_none() && !host.exists("/home/alice").unwrap());
+    connector.finish();
+}
+
+#[test]
+fn a_report_tells_accounts_keys_and_rules_and_no_secrets() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let mut connector = Connector::start(&host);
+    sync(&mut connector, &people(), false);
+    let (status, text, detail) = ask(&mut connector, HostRequest::ReportState);
+    assert_eq!(status, 200, "{text}");
+    let report = detail.report.unwrap();
+    let users: BTreeMap<_, _> =
+        report.users.iter().map(|user| (user.name.as_str(), user)).collect();
+    assert!(users["alice"].managed && users["alice"].uid == 4321 && !users["alice"].locked);
+    let key = &users["carol"].keys[0];
+    assert_eq!((key.options.as_str(), key.managed), ("restrict", true));
+    assert!(key.fingerprint.starts_with("SHA256:"));
+    assert!(users.contains_key("root"));
+    let sudo = report.groups.iter().find(|group| group.name == "sudo").unwrap();
+    assert!(sudo.root_equivalent && sudo.members.contains(&"bob".to_owned()));
+    assert!(report.sudo_rules.iter().any(|rule| rule.contains("alice")), "{:?}", report.sudo_rules);
+    assert!(report.sshd.contains_key("authorizedkeysfile"), "{:?}", report.sshd);
+    connector.finish();
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_sync_ends_in_the_wanted_state() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    let carol = people().accounts[&name("carol")].clone();
+    let accounts =
+        (10..60).map(|number| (name(&format!("user-{number}")), carol.clone())).collect();
+    let wanted = WantedState { accounts, ..WantedState::default() };
+    let request = HostRequest::Sync { wanted: Box::new(wanted.clone()), dry_run: false };
+    send(&mut connector, "first", request);
+    host.exec(&["sh", "-c", "until [ -e /home/user-15 ]; do sleep 0.01; done"]).unwrap();
+    connector.processor.kill().unwrap();
+    assert!(line(&host, "/etc/passwd", "user-59").is_none(), "killed too late to matter");
+
+    let (mut connector, left) = Connector::start_again(&host);
+    let told: Vec<_> = left.iter().map(|answer| answer["status"].as_u64().unwrap()).collect();
+    assert_eq!(told, [200], "{left:?}");
+    let began = Instant::now();
+    let (status, text, _) = sync(&mut connector, &wanted, false);
+    assert_eq!(status, 300, "{text}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?} to find that nothing is to be done");
+    for user in wanted.accounts.keys() {
+        assert!(host.exists(format!("/home/{user}/.ssh/authorized_keys")).unwrap(), "{user}");
+    }
+    connector.finish();
+}
