@@ -16,3 +16,4 @@ mod processor;
 mod sudo;
 mod texts;
 mod v1;
+mod version_2;
