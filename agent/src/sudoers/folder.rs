@@ -18,6 +18,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use super::SudoersError;
 use crate::keys_on_disk::handles::{self, kind_of, open_beneath, open_without_links};
+use crate::selinux;
 
 /// Mode of the files, as sudoers(5) wants it.
 const MODE: u32 = 0o440;
@@ -122,6 +123,7 @@ impl Folder {
         // What a crash left over. If it stays, the next step fails.
         let _ = self.discard_aside();
         let written = self.create_aside(&path).and_then(|mut file| {
+            selinux::label_file(&file, None, &path);
             file.write_all(bytes).map_err(|error| SudoersError::from_io("write", &path, &error))?;
             // The owner is who writes; the group could be the folder's.
             let group = Uid::effective().is_root().then_some(ROOTS_GROUP);

@@ -3,9 +3,6 @@
 
 use std::time::Duration;
 
-use bastio_agent::accounts::SystemAccounts;
-use bastio_agent::reconcile::host::{AccountHost, KeyHost, NewAccount, SudoHost};
-use bastio_protocol::{KeyGrant, KeyPolicy, PublicKey, Sudo, Username};
 use bastio_tests::fleet::{Backend, enroll_and_start};
 use bastio_tests::{Host, SshClient, SshKey, World, binary, require_root};
 
@@ -16,19 +13,17 @@ fn lasting() -> i64 {
     if std::env::var("BASTIO_PROOF").as_deref() == Ok("full") { 60 } else { 20 }
 }
 
-/// Makes an account that may log in and use sudo until then, by the agent's own verbs.
-fn give(host: &Host, name: &str, key: &SshKey, until: Option<i64>) {
-    let name = Username::parse(name).unwrap();
-    let public_key = PublicKey::parse(key.public(), &KeyPolicy::default()).unwrap();
-    let grant = KeyGrant { until, ..KeyGrant::plain(public_key) };
-    let give = || {
-        let accounts = SystemAccounts::default();
-        AccountHost::create(&accounts, &name, &NewAccount::default()).unwrap();
-        accounts.set_keys(&name, &[grant]).unwrap();
-        let sudo = Sudo::Policy(Box::default());
-        accounts.set_sudo(&name, &sudo, until).unwrap();
-    };
-    host.within(give).unwrap();
+/// Lets somebody log in and use sudo on the server until then.
+fn grant(world: &World, backend: &Backend<'_>, name: &str, key: &SshKey, until: Option<i64>) {
+    let file = key.public_file();
+    backend.ask(&["user", "add", name, "--key", file.to_str().unwrap()]).unwrap();
+    let mut words = vec!["grant", "add", name, "--on", "web-1", "--sudo"];
+    let moment = until.map(|until| {
+        let date = world.command("date").args(["-u", "-d", &format!("@{until}"), "+%FT%TZ"]);
+        date.check().unwrap().stdout.trim().to_owned()
+    });
+    words.extend(moment.iter().flat_map(|moment| ["--until", moment]));
+    backend.ask(&words).unwrap();
 }
 
 /// Cuts the server off from the backend's address for good. Logins then come from another one.
@@ -49,14 +44,15 @@ fn a_grant_ends_by_itself_with_the_agent_killed_the_line_cut_and_the_backend_gon
     require_root!();
     let world = World::new().unwrap();
     let mut backend = Backend::start(&world).unwrap();
-    let host = world.host("web-1").binary(binary("bastio-agent").unwrap()).start().unwrap();
+    let host = world.host("web-1").sudo_without_password();
+    let host = host.binary(binary("bastio-agent").unwrap()).start().unwrap();
     let mut agent = enroll_and_start(&host, &backend.enroll_key("web-1").unwrap()).unwrap();
     backend.wait_connected(1, Duration::from_secs(20)).unwrap();
     let [alice, bob] =
         ["alice", "bob"].map(|name| SshKey::generate(&world, name, &["ed25519"]).unwrap());
+    grant(&world, &backend, "bob", &bob, None);
     let until = now() + lasting();
-    give(&host, "alice", &alice, Some(until));
-    give(&host, "bob", &bob, None);
+    grant(&world, &backend, "alice", &alice, Some(until));
 
     // Whoever could do anything about it is gone.
     agent.kill().unwrap();
