@@ -15,7 +15,8 @@ fn write(message: &Message) -> Vec<u8> {
 
 fuzz_target!(|body: &[u8]| {
     if let Some(Ok(drift)) = DriftMessage::parse(body) {
-        let again = DriftMessage::parse(&drift.to_json()).expect("a drift").expect("what was written");
+        let again =
+            DriftMessage::parse(&drift.to_json()).expect("a drift").expect("what was written");
         assert_eq!(again, drift);
     }
     let Ok(message) = Message::parse(body, &KeyPolicy::default()) else { return };
@@ -28,6 +29,8 @@ fuzz_target!(|body: &[u8]| {
     {
         let length = serde_json::to_vec(wanted).expect("JSON").len();
         assert!(length <= WANTED_LIMIT && written.len() <= V2_LIMIT);
-        assert!(wanted.accounts.values().all(|account| account.check(&KeyPolicy::default()).is_ok()));
+        assert!(
+            wanted.accounts.values().all(|account| account.check(&KeyPolicy::default()).is_ok())
+        );
     }
 });

@@ -4,13 +4,15 @@
 use bastio_protocol::{KeyExpiry, KeyFile, KeyLineSpec, KeyOptions, KeyPolicy, PublicKey};
 use libfuzzer_sys::fuzz_target;
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB fuzz";
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB fuzz";
 
 fuzz_target!(|text: &str| {
     let Ok(options) = KeyOptions::parse(text) else { return };
     assert_eq!(KeyOptions::parse(options.as_str()).as_ref(), Ok(&options));
     let key = PublicKey::parse(KEY, &KeyPolicy::ANY).expect("a good key");
-    let expiry = (text.len() % 2 == 0).then(|| KeyExpiry::utc(i64::try_from(text.len()).expect("short") << 20));
+    let expiry = (text.len() % 2 == 0)
+        .then(|| KeyExpiry::utc(i64::try_from(text.len()).expect("short") << 20));
     let wanted = KeyLineSpec { key, options, expiry };
     let mut file = KeyFile::parse(b"# others\nno-pty ssh-rsa AAAA x");
     assert_eq!(file.set_ours(std::slice::from_ref(&wanted)).added.len(), 1);

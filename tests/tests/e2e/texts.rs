@@ -35,6 +35,9 @@ fn give(host: &Host, account: &str, policy: &SudoPolicy) {
     host.exec(&["chmod", "440", "/etc/sudoers.d/texts"]).unwrap();
 }
 
+/// Command lines that a rule allows, or does not.
+type Wishes = &'static [&'static [&'static str]];
+
 #[test]
 fn sudo_matches_commands_as_they_are_typed() {
     require_root!();
@@ -42,8 +45,7 @@ fn sudo_matches_commands_as_they_are_typed() {
     let host = world.host("web-1").without_sshd().start().unwrap();
     host.exec(&["useradd", "alice"]).unwrap();
     assert!(!is_taken(&host, "alice ALL=(ALL) nonsense\n"), "visudo can refuse");
-    // The command; what it allows; what it does not.
-    let table: [(&str, &[&[&str]], &[&[&str]]); 8] = [
+    let table: [(&str, Wishes, Wishes); 8] = [
         ("/bin/echo", &[&["/bin/echo"], &["/bin/echo", "a", "b"]], &[&["/bin/ls"]]),
         ("/bin/echo \"\"", &[&["/bin/echo"]], &[&["/bin/echo", "a"]]),
         (
