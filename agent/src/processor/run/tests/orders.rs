@@ -121,3 +121,15 @@ fn whom_it_obeys_is_said_behind_each_change_of_the_link() {
     let Some(ToConnector::Obeys(obeys)) = connector.receive() else { panic!("nothing was said") };
     assert_eq!(obeys.last_sequence, 5);
 }
+
+#[test]
+fn where_nobody_knows_what_was_obeyed_only_what_closes_access_is() {
+    let folder = tempfile::tempdir().unwrap();
+    // No journal can be read or made where a folder has its name.
+    std::fs::create_dir_all(folder.path().join("state/journal/x")).unwrap();
+    let (mut connector, _running, _) = start(folder);
+    connector.refuses(&order(1, 5, &payload(1, ADD)), "which orders were obeyed");
+    connector.refuses(&order(2, 5, &payload(1, Action::LockUser)), "signature");
+    let remove = order(1, 6, &payload(2, Action::RemoveUser { removal: None }));
+    assert_eq!(connector.order(&remove).0, Status::Unchanged, "there is nobody to remove");
+}
