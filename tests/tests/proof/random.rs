@@ -2,7 +2,9 @@
 //! groups, sudo rules and key lines that are not bastio's are the same at the end, byte for byte, and those that are
 //! bastio's are what the model says after every step.
 
-use bastio_protocol::{Action, KeyPolicy, PublicKey, Removal};
+use bastio_protocol::{
+    Action, KeyGrant, KeyOptions, KeyPolicy, PublicKey, Removal, Sudo, WantedAccount,
+};
 use bastio_tests::{Pipe, Running, require_root};
 use serde_json::Value;
 
@@ -130,7 +132,8 @@ impl<'a> Sequence<'a> {
         let user = self.chance.one_of(&USERS);
         let number = self.chance.below(KEYS);
         let sudo = self.chance.below(2) == 0;
-        let action = match self.chance.below(16) {
+        let action = match self.chance.below(18) {
+            16.. => Action::SetUser { wanted: Box::new(self.whole(sudo)) },
             0..=4 => Action::AddUser { sudo },
             5 | 6 => Action::UpdateUser { sudo },
             7..=11 => Action::AddKey { public_key: key(number) },
@@ -143,6 +146,23 @@ impl<'a> Sequence<'a> {
         let name = format!("{action:?}");
         let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
         format!("{name}: {}", answer["status"])
+    }
+}
+
+impl Sequence<'_> {
+    /// Some of the keys, with sudo or without.
+    fn whole(&mut self, sudo: bool) -> WantedAccount {
+        let chosen: Vec<_> = (0..KEYS).filter(|_| self.chance.below(2) == 0).collect();
+        let grant = |number: usize| KeyGrant {
+            public_key: key(number),
+            options: KeyOptions::default(),
+            until: None,
+        };
+        WantedAccount {
+            keys: chosen.into_iter().map(grant).collect(),
+            sudo: if sudo { Sudo::Plain } else { Sudo::None },
+            ..WantedAccount::default()
+        }
     }
 }
 

@@ -53,6 +53,12 @@ impl Surface {
         self.0.get(Path::new(path)).map(|thing| thing.content.as_slice()).unwrap_or_default()
     }
 
+    pub fn without(&self, path: &str) -> Self {
+        let mut rest = self.clone();
+        rest.0.remove(Path::new(path));
+        rest
+    }
+
     /// Everything that is otherwise in `other`, for people.
     pub fn difference(&self, other: &Self) -> String {
         let paths = self.0.keys().chain(other.0.keys().filter(|path| !self.0.contains_key(*path)));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::Action;
+use bastio_protocol::{Action, PublicKey, Sudo};
 use bastio_tests::Host;
 
 use super::{FOREIGN, KEYS, USERS, key};
@@ -28,6 +28,12 @@ impl Model {
         }
         if let Action::AddUser { sudo } = action {
             self.0.entry(user.to_owned()).or_default().sudo = *sudo;
+            return true;
+        }
+        if let Action::SetUser { wanted } = action {
+            let managed = self.0.entry(user.to_owned()).or_default();
+            managed.sudo = wanted.sudo != Sudo::None;
+            managed.keys = wanted.keys.iter().map(|grant| number_of(&grant.public_key)).collect();
             return true;
         }
         if let Action::RemoveUser { .. } = action {
@@ -97,6 +103,6 @@ pub fn key_file(user: &str) -> String {
     format!("/home/{user}/.ssh/authorized_keys")
 }
 
-fn number_of(wanted: &bastio_protocol::PublicKey) -> usize {
+fn number_of(wanted: &PublicKey) -> usize {
     (0..KEYS).find(|number| key(*number) == *wanted).unwrap()
 }
