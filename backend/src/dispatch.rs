@@ -4,9 +4,11 @@
 //! the disk before it is handed out, and what was not answered is queued again when the agent
 //! comes back. This room must not know SSH or frames.
 
+mod fit;
 mod occasionally;
 mod presence;
 pub(crate) mod queue;
+mod requests;
 mod session;
 
 use std::net::IpAddr;
@@ -128,6 +130,7 @@ impl Dispatch {
         let now = self.store.now();
         store::servers::seen(&mut tx, server.id, &info.address.to_string(), &ident, now).await?;
         let again = store::actions::requeue_sent(&mut tx, server.id).await?;
+        store::requests::requeue_sent(&mut tx, server.id).await?;
         // Still holding the writer: from here on no older session gets anything to send.
         let (generation, inbox) = self.presence.enter(server.id);
         let session = Session::new(self.clone(), server.clone(), info, generation, inbox);
@@ -174,3 +177,5 @@ impl Dispatch {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;

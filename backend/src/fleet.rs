@@ -11,6 +11,7 @@ mod enroll;
 mod error;
 mod grants;
 mod policies;
+mod requests;
 mod servers;
 mod users;
 
@@ -76,6 +77,8 @@ impl Fleet {
             queued,
             sent,
             failed,
+            drifted: u32::try_from(store::requests::drifted(&mut db).await?.len())
+                .unwrap_or(u32::MAX),
         })
     }
 

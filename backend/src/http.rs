@@ -10,6 +10,7 @@ mod extract;
 mod grants;
 mod policies;
 mod problem;
+mod requests;
 mod serve;
 mod servers;
 mod sources;
@@ -125,6 +126,9 @@ fn v1_routes() -> Router<HttpState> {
         .route("/users/{name}/keys/{fingerprint}", delete(users::remove_key))
         .route("/grants", get(grants::list).post(grants::add))
         .route("/grants/{id}", delete(grants::remove))
+        .route("/servers/{name}/requests", post(requests::ask))
+        .route("/requests/{id}", get(requests::show))
+        .route("/users/{name}/end-sessions", post(users::end_sessions))
         .route("/sudo-policies", get(policies::list).post(policies::add))
         .route("/sudo-policies/{name}", delete(policies::remove))
         .route("/api-keys", get(api_keys::list).post(api_keys::create))

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod grants;
 pub mod outcomes;
 pub mod policies;
+pub mod requests;
 pub mod revisions;
 pub mod servers;
 pub mod suspects;

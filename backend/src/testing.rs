@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bastio_protocol::api::{Change, NewUser, Terms};
 use bastio_protocol::{
-    AccountSpec, FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName, Status, Username,
+    AccountSpec, AgentHello, Facts, FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName,
+    Status, Username, V2,
 };
 use tempfile::TempDir;
 
@@ -116,6 +117,19 @@ impl TestBackend {
         let ident = if legacy { "SSH-2.0-bastio-0.1.2" } else { "SSH-2.0-test" };
         let info = SessionInfo { address: ADDRESS, ident: ident.into(), legacy };
         self.dispatch.open(&server.expect("on record"), info).await.expect("opened")
+    }
+
+    /// The agent with the key of that number logs in and speaks version 2.
+    pub(crate) async fn connect_v2(&self, number: u8) -> Session {
+        let mut session = self.connect(number).await;
+        let hello = AgentHello {
+            protocol: V2,
+            facts: Facts::default(),
+            last_sequence: 0,
+            signing_key: None,
+        };
+        session.met(&hello).await.expect("a store");
+        session
     }
 
     /// `bastio user add NAME --key KEY... --on TARGET [--sudo]`

@@ -8,9 +8,9 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, AuditRow, Change, CreatedApiKey, Grant, Key, NamedPolicy, NewApiKey, NewGrant, NewKeys,
-    NewUser, PolicyName, RemoveUser, Server, ServerDetail, StatusReport, UpdateServer, UpdateUser,
-    User,
+    ApiKey, AuditRow, Change, CreatedApiKey, EndSessions, Grant, Key, NamedPolicy, NewApiKey,
+    NewGrant, NewKeys, NewRequest, NewUser, PolicyName, RemoveUser, RequestReport, Server,
+    ServerDetail, StatusReport, UpdateServer, UpdateUser, User,
 };
 use bastio_protocol::{ServerName, Username};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -121,6 +121,27 @@ impl Client {
     /// Sends a server everything that it should have.
     pub fn sync_server(&self, name: &ServerName) -> Result<Change, ClientError> {
         self.send(Method::POST, &path(["servers", name.as_str(), "sync"]), &serde_json::json!({}))
+    }
+
+    /// Asks something of a server as a whole.
+    pub fn request(
+        &self,
+        name: &ServerName,
+        new: NewRequest,
+    ) -> Result<RequestReport, ClientError> {
+        self.send(Method::POST, &path(["servers", name.as_str(), "requests"]), &new)
+    }
+
+    /// A request as soon as it has ended, at the latest after `wait` seconds.
+    pub fn await_request(&self, id: i64, wait: u64) -> Result<RequestReport, ClientError> {
+        let path = format!("requests/{id}?wait={wait}");
+        let body = self.call(Method::GET, &path, None, Duration::from_secs(wait) + GRACE)?;
+        answer::parse(&body)
+    }
+
+    /// Ends a person's sessions.
+    pub fn end_sessions(&self, name: &Username, how: &EndSessions) -> Result<Change, ClientError> {
+        self.send(Method::POST, &path(["users", name.as_str(), "end-sessions"]), how)
     }
 
     /// All people.

@@ -8,6 +8,7 @@ pub mod grant;
 pub mod key;
 pub mod log;
 pub mod login;
+mod request;
 pub mod server;
 mod status;
 pub mod sudo_policy;

@@ -150,6 +150,12 @@ pub fn notes(change: &Change, seconds: u64) -> Vec<String> {
             notes.push(format!("{what}: {}", list(names)));
         }
     }
+    for server in &change.servers {
+        for warning in server.actions.iter().filter_map(|action| action.detail.as_deref()) {
+            let said = warning.warnings.iter().map(|text| crate::text::one_line(text));
+            notes.extend(said.map(|text| format!("warning: {}: {text}", server.server)));
+        }
+    }
     let waiting = named(ServerState::Waiting);
     if let Some(first) = waiting.first() {
         let next = format!("the backend goes on by itself, see: bastio server show {first}");
@@ -206,6 +212,7 @@ mod tests {
             tries: 1,
             status: None,
             feedback: (*state == Failed).then(|| format!("{name} says\nno")),
+            detail: None,
             mid: "1".into(),
         };
         ServerOutcome {
@@ -218,7 +225,7 @@ mod tests {
     fn change(revision: i64, servers: Vec<ServerOutcome>) -> Change {
         let complete = !servers.iter().any(has_open_actions);
         let summary = format!("edit {revision}");
-        Change { revision, summary, progress: 1, complete, servers }
+        Change { revision, summary, progress: 1, complete, servers, request: None }
     }
 
     #[test]

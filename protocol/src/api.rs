@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountSpec, KeyOptions, PublicKey, Removal, ServerName, Status, SudoCommand, Target, Username,
-    WantedAccount,
+    AccountSpec, Detail, DriftMessage, KeyOptions, PublicKey, Removal, ServerName, Status,
+    SudoCommand, Target, Username, WantedAccount,
 };
 
 /// Labels of a server: name to value.
@@ -60,6 +60,82 @@ pub struct Server {
     pub pending: u32,
     /// What the server should have and failed to take.
     pub failed: u32,
+    /// Whether it differs from what it should be, as its agent says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drifted: bool,
+}
+
+/// What can be asked of a server as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RequestKind {
+    /// Become exactly as wanted.
+    Sync,
+    /// Say what a sync would change.
+    Check,
+    /// Tell everything that there is.
+    Report,
+}
+
+impl RequestKind {
+    /// The name as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Check => "check",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// Something to ask of a server. `POST /servers/{name}/requests`, answered with a
+/// [`RequestReport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRequest {
+    /// What.
+    pub kind: RequestKind,
+    /// Whether a sync may leave the server without anybody who has sudo rights and a key.
+    #[serde(default)]
+    pub allow_no_admin: bool,
+}
+
+/// How far a request is. `GET /requests/{id}?wait=SECONDS` answers as soon as it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestReport {
+    /// Its number.
+    pub id: i64,
+    /// The server.
+    pub server: ServerName,
+    /// What is asked.
+    pub kind: RequestKind,
+    /// Whether the server's agent is connected.
+    pub connected: bool,
+    /// How far it is.
+    pub state: ActionState,
+    /// How often it was sent.
+    pub tries: u32,
+    /// The agent's status.
+    pub status: Option<Status>,
+    /// The agent's words.
+    pub feedback: Option<String>,
+    /// The same for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
+    /// Asked at.
+    pub created: i64,
+    /// Ended at.
+    pub finished: Option<i64>,
+}
+
+/// Whose sessions to end where. `POST /users/{name}/end-sessions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndSessions {
+    /// Only on these servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Target>,
 }
 
 /// One server with what is on it. `GET /servers/{name}`.
@@ -71,6 +147,9 @@ pub struct ServerDetail {
     /// What its agent has told about it: host name, system, versions. Empty for agents of version 1.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+    /// What others have changed there, as its agent has last said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Box<DriftMessage>>,
     /// The accounts that its agent has confirmed.
     pub accounts: Vec<Account>,
     /// Actions that failed and whose wish still stands.
@@ -380,6 +459,9 @@ pub struct Change {
     pub complete: bool,
     /// The servers concerned, by name.
     pub servers: Vec<ServerOutcome>,
+    /// What is asked of a server as a whole in place of single actions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Box<RequestReport>>,
 }
 
 /// How far one server is with an edit.
@@ -410,7 +492,7 @@ pub enum ActionState {
 /// One action of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionReport {
-    /// `add-user`, `remove-user`, `update-user`, `add-key`, `remove-key`.
+    /// `add-user`, `remove-user`, `update-user`, `add-key`, `remove-key`, `set-user`...
     pub action: String,
     /// The account.
     pub username: Username,
@@ -422,6 +504,9 @@ pub struct ActionReport {
     pub status: Option<Status>,
     /// The agent's words.
     pub feedback: Option<String>,
+    /// The same for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
     /// The message id on the wire.
     pub mid: String,
 }
@@ -533,4 +618,7 @@ pub struct StatusReport {
     pub sent: u32,
     /// Actions that failed and whose wish still stands.
     pub failed: u32,
+    /// Servers that differ from what they should be, as their agents say.
+    #[serde(default)]
+    pub drifted: u32,
 }

@@ -261,7 +261,9 @@ impl Payload {
         FeedbackMessage { mid: self.mid().clone(), status, feedback: feedback.into(), detail: None }
     }
 
-    fn to_json(&self) -> String {
+    /// The JSON text that an order carries.
+    #[must_use]
+    pub fn to_json(&self) -> String {
         let bytes = match self {
             Self::Action(action) => action.to_json(),
             Self::Host(host) => host.to_json(),

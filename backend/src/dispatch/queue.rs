@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::{Action, ActionMessage, MessageId, Removal, Username};
+use bastio_protocol::{Action, ActionMessage, MessageId, Removal, Username, WantedAccount};
 
 use crate::plan::{self, Accounts, Conflict, Entitlement, Host, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
@@ -111,6 +111,19 @@ pub(super) fn desired(
         plan::for_version_1(&mut wanted);
     }
     (wanted, conflicts)
+}
+
+/// Everything that a server must have now.
+pub(super) async fn wanted(
+    db: &mut Connection,
+    server: ServerId,
+    now: i64,
+) -> Result<BTreeMap<Username, WantedAccount>, StoreError> {
+    let scope = Scope::Server(server, None);
+    let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(BTreeMap::new()) };
+    let model = store::grants::entitlements(db, None, now).await?;
+    let accounts = plan::desired(&model, &host).into_iter();
+    Ok(accounts.map(|(login, account)| (login, account.whole())).collect())
 }
 
 fn steps(queue: &[QueuedAction]) -> Vec<Step> {

@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{
-    Action, ActionMessage, AgentHello, Algorithm, BackendHello, FeedbackMessage, KeyPolicy,
-    PublicKey, Removal, Status, V2,
+    Action, ActionMessage, AgentHello, BackendHello, FeedbackMessage, Payload, Status, V2,
 };
 use tokio::time::Instant;
 
+use super::fit::{for_original_agent, for_version_1};
 use super::occasionally::Occasionally;
 use super::presence::{Generation, Inbox};
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::audit::{self, Actor, Event};
 use crate::plan::Step;
 use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
+use crate::store::requests::detail_text;
 use crate::store::{self, Connection, StoreError};
 
 /// Longest feedback that is stored, in bytes.
 const MAX_FEEDBACK: usize = 4 * 1024;
+/// Longest detail of an action that is stored, in bytes.
+const MAX_DETAIL: usize = 16 * 1024;
 /// Longest fact that is stored, in bytes.
 const MAX_FACT: usize = 256;
 /// Highest number of an order that is believed to have been given out: no backend comes near it,
@@ -30,9 +33,9 @@ const MAX_SEQUENCE: i64 = 1 << 62;
 /// An agent's open session. Its one owner ends it with [`Session::close`].
 #[derive(Debug)]
 pub struct Session {
-    dispatch: Dispatch,
-    server: ServerIdentity,
-    info: SessionInfo,
+    pub(super) dispatch: Dispatch,
+    pub(super) server: ServerIdentity,
+    pub(super) info: SessionInfo,
     generation: Generation,
     inbox: Inbox,
     strange: Occasionally,
@@ -81,26 +84,30 @@ impl Session {
         self.inbox.signal().await
     }
 
-    /// The next actions of the queue, at most `limit`; on the disk as sent before this returns.
-    /// Empty when there is nothing to do: wait for [`Session::signal`].
+    /// What is to be sent next, at most `limit`, each with the number of its order if it is
+    /// `numbered`: higher than all numbers that this server ever had, also for what was sent before.
+    /// On the disk as sent before this returns. Empty when there is nothing to do: wait for
+    /// [`Session::signal`].
     ///
     /// # Errors
     /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
-    pub async fn next(&self, limit: usize) -> Result<Vec<ActionMessage>, DispatchError> {
-        let numbered = self.hand_out_next(limit, false).await?;
-        Ok(numbered.into_iter().map(|(message, _)| message).collect())
-    }
-
-    /// As [`Session::next`], each with the number of its order: higher than all numbers that this
-    /// server ever had, also when the action was sent before.
-    ///
-    /// # Errors
-    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
-    pub async fn next_numbered(
+    pub async fn next_payloads(
         &self,
         limit: usize,
-    ) -> Result<Vec<(ActionMessage, u64)>, DispatchError> {
-        self.hand_out_next(limit, true).await
+        numbered: bool,
+    ) -> Result<Vec<(Payload, u64)>, DispatchError> {
+        self.hand_out_next(limit, numbered).await
+    }
+
+    /// The next actions, as [`Session::next_payloads`].
+    #[cfg(test)]
+    pub(crate) async fn next(&self, limit: usize) -> Result<Vec<ActionMessage>, DispatchError> {
+        let payloads = self.next_payloads(limit, false).await?;
+        let action = |(payload, _)| match payload {
+            Payload::Action(message) => Some(message),
+            Payload::Host(_) | Payload::RotateKey { .. } => None,
+        };
+        Ok(payloads.into_iter().filter_map(action).collect())
     }
 
     /// The number for an order that is no action of the queue.
@@ -172,7 +179,7 @@ impl Session {
         &self,
         limit: usize,
         numbered: bool,
-    ) -> Result<Vec<(ActionMessage, u64)>, DispatchError> {
+    ) -> Result<Vec<(Payload, u64)>, DispatchError> {
         let mut tx = self.dispatch.store.write().await?;
         if !self.dispatch.presence.is_current(self.server.id, self.generation) {
             return Err(DispatchError::TakenOver);
@@ -180,6 +187,10 @@ impl Session {
         let mut messages = Vec::new();
         let mut ended = false;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        if self.version_2 && limit > 0 {
+            let requests = self.hand_out_requests(&mut tx, limit).await?;
+            messages.extend(requests.into_iter().map(Payload::Host));
+        }
         while limit > 0 && messages.is_empty() {
             let queued = store::actions::queued(&mut tx, self.server.id, limit).await?;
             if queued.is_empty() {
@@ -187,7 +198,7 @@ impl Session {
             }
             for action in queued {
                 match self.hand_out(&mut tx, action).await? {
-                    Some(message) => messages.push(message),
+                    Some(message) => messages.push(Payload::Action(message)),
                     None => ended = true,
                 }
             }
@@ -218,7 +229,12 @@ impl Session {
         // The one writer is everybody's: it is not taken for what changes nothing.
         let mut db = self.dispatch.store.read().await?;
         let known = store::actions::find_sent(&mut db, self.server.id, &feedback.mid).await?;
+        let is_request = known.is_none()
+            && store::requests::find_sent(&mut db, self.server.id, &feedback.mid).await?.is_some();
         drop(db);
+        if is_request {
+            return self.request_feedback(feedback).await;
+        }
         if let Err(outcome) = self.awaited(known, feedback) {
             return Ok(outcome);
         }
@@ -293,7 +309,8 @@ impl Session {
             }
             Err(reason) => {
                 let feedback = reason.to_owned();
-                let ending = Ending { state: ActionState::Failed, status: None, feedback };
+                let ending =
+                    Ending { state: ActionState::Failed, status: None, feedback, detail: None };
                 self.end(db, &action, &ending).await?;
                 Ok(None)
             }
@@ -324,6 +341,7 @@ impl Session {
             state: if success { ActionState::Done } else { ActionState::Failed },
             status: Some(feedback.status),
             feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
+            detail: feedback.detail.as_deref().and_then(|detail| detail_text(detail, MAX_DETAIL)),
         };
         self.end(db, &known.action, &ending).await
     }
@@ -416,48 +434,4 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.dispatch.presence.leave(self.server.id, self.generation);
     }
-}
-
-/// The action as an agent of version 1 can take it, or why it cannot: nothing is ever given without
-/// its restriction or end.
-fn for_version_1(mut message: ActionMessage) -> Result<ActionMessage, &'static str> {
-    match &mut message.action {
-        Action::AddUser { .. }
-        | Action::UpdateUser { .. }
-        | Action::AddKey { .. }
-        | Action::RemoveKey { .. }
-        | Action::RemoveUser { removal: None } => Ok(message),
-        Action::RemoveUser { removal } if *removal == Some(Removal::Delete) => {
-            *removal = None;
-            Ok(message)
-        }
-        Action::RemoveUser { .. } => Err("not sent: this server's agent speaks version 1, which \
-                                          deletes homes; update the agent, or add the user again \
-                                          and remove it with --home delete"),
-        Action::SetUser { .. } | Action::LockUser | Action::UnlockUser => {
-            Err("not sent: this server's agent speaks version 1, which knows no ends, policies, \
-                 key options, uids or locks; update the agent and run: bastio server sync")
-        }
-        Action::EndSessions => Err("not sent: this server's agent speaks version 1, which cannot \
-                                    end sessions; update the agent"),
-    }
-}
-
-/// The action as the original agent can take it, or why it cannot: it drops its connection at
-/// names and keys that it does not know. It compares keys as text, so comments are left out.
-fn for_original_agent(mut message: ActionMessage) -> Result<ActionMessage, &'static str> {
-    if !message.username.fits_version_1() {
-        return Err("not sent: this server's agent speaks version 1, which knows no login names \
-                    with '-' or '.' or of 32 characters; update the agent or grant another login");
-    }
-    if let Action::AddKey { public_key } | Action::RemoveKey { public_key } = &mut message.action {
-        if public_key.algorithm() != Algorithm::Rsa {
-            return Err("not sent: this server's agent is the original one, which knows RSA keys \
-                        only; update the agent or give the person an RSA key");
-        }
-        if let Ok(bare) = PublicKey::parse(&public_key.without_comment(), &KeyPolicy::ANY) {
-            *public_key = bare;
-        }
-    }
-    Ok(message)
 }

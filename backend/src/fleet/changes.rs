@@ -71,7 +71,8 @@ impl Fleet {
         }
         let ended = |state| matches!(state, ActionState::Done | ActionState::Failed);
         let complete = servers.iter().flat_map(|server| &server.actions).all(|a| ended(a.state));
-        Ok((Change { revision, summary, progress, complete, servers }, ids))
+        let request = None;
+        Ok((Change { revision, summary, progress, complete, servers, request }, ids))
     }
 
     /// How many of these servers are connected.

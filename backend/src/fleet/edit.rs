@@ -1,7 +1,7 @@
 //! The frame of every edit: one transaction, one revision, and then the sessions are woken.
 
 use bastio_protocol::api::Change;
-use bastio_protocol::{KeyPolicy, PublicKey, ServerName, Username};
+use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
 use super::{Fleet, FleetError};
 use crate::audit::{self, Actor, Event};
@@ -21,6 +21,8 @@ pub(super) struct Edit<'a> {
     tx: Tx,
     now: i64,
     notify: Notify,
+    /// What is queued beside what follows from the model.
+    extra: Vec<(ServerId, ActionMessage)>,
     /// Whether grants that contradict each other are refused.
     strict: bool,
 }
@@ -51,7 +53,7 @@ impl<'a> Edit<'a> {
         let dispatch = fleet.dispatch.clone();
         let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new() };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
-        Ok(Self { fleet, actor, tx, now, notify, strict: true })
+        Ok(Self { fleet, actor, tx, now, notify, extra: Vec::new(), strict: true })
     }
 
     /// Lets this edit happen although grants contradict each other: nobody is there to hear why
@@ -87,6 +89,17 @@ impl<'a> Edit<'a> {
         self.notify.end.push((server, reason));
     }
 
+    /// Lets the server's session look for work once this edit is done.
+    pub(super) fn wake(&mut self, server: ServerId) {
+        self.notify.wake.push(server);
+    }
+
+    /// Queues an action that does not follow from the model.
+    pub(super) fn enqueue(&mut self, server: ServerId, message: ActionMessage) {
+        self.extra.push((server, message));
+        self.wake(server);
+    }
+
     /// Queues what follows from the edit, makes it durable and tells the sessions.
     pub(super) async fn commit(
         mut self,
@@ -98,7 +111,9 @@ impl<'a> Edit<'a> {
         if let Some(conflict) = planned.conflicts.into_iter().next().filter(|_| self.strict) {
             return Err(FleetError::Conflict(conflict));
         }
-        self.notify.wake = planned.servers;
+        let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
+        store::actions::link(&mut self.tx, revision, &extra).await?;
+        self.notify.wake.extend(planned.servers);
         let Self { fleet, actor, tx, notify, .. } = self;
         let servers = notify.wake.len();
         tx.commit().await.map_err(StoreError::from)?;

@@ -64,6 +64,15 @@ pub enum FleetError {
     /// An end that is over already.
     #[error("the end of it is not in the future")]
     Past,
+    /// No request of that number.
+    #[error("there is no request {0}")]
+    NoSuchRequest(i64),
+    /// The server's agent cannot be asked that.
+    #[error("the agent of {0} speaks version 1, which cannot be asked that")]
+    Version1(ServerName),
+    /// The server's agent is away.
+    #[error("{0} is not connected")]
+    NotConnected(ServerName),
     /// No sudo policy of that name.
     #[error("there is no sudo policy named {0}")]
     NoSuchPolicy(PolicyName),
@@ -107,6 +116,9 @@ impl FleetError {
                 "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
                  or give both the same policy and options",
             ),
+            Self::NoSuchRequest(_) => Some("the last requests of each server are kept"),
+            Self::Version1(_) => Some("update the agent on that server"),
+            Self::NotConnected(_) => Some("try again when `bastio server ls` shows it connected"),
             Self::Past => Some("give a time to come, or none at all"),
             Self::NoSuchPolicy(_) => Some("`bastio sudo-policy ls` shows every policy"),
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),

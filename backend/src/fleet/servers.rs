@@ -23,9 +23,11 @@ impl Fleet {
         let mut db = self.store.read().await?;
         let mut known = store::servers::names_and_labels(&mut db).await?;
         let rows = store::servers::list(&mut db).await?;
+        let drifted = store::requests::drifted(&mut db).await?;
         let with_labels = |row: ServerRow| {
             let labels = known.remove(&row.id).map(|(_, labels)| labels).unwrap_or_default();
-            self.server_view(row, labels)
+            let drifted = drifted.contains(&row.id);
+            Server { drifted, ..self.server_view(row, labels) }
         };
         Ok(rows.into_iter().map(with_labels).collect())
     }
@@ -56,7 +58,10 @@ impl Fleet {
             },
         });
         let accounts = accounts.collect();
-        Ok(ServerDetail { server: self.server_view(row, labels), facts, accounts, failures })
+        let drift = store::requests::drift(&mut db, row.id).await?.map(Box::new);
+        let drifted = drift.as_ref().is_some_and(|drift| !drift.healed);
+        let server = Server { drifted, ..self.server_view(row, labels) };
+        Ok(ServerDetail { server, facts, drift, accounts, failures })
     }
 
     /// Renames a server, sets and unsets labels. Grants by name follow the server; grants by
@@ -91,7 +96,8 @@ impl Fleet {
     }
 
     /// Tells the server again everything that it should have, failures and what it has confirmed
-    /// included: a server that was set up anew is whole again.
+    /// included: a server that was set up anew is whole again. Agents of version 2 are told in one
+    /// request, the others action by action.
     ///
     /// # Errors
     /// [`FleetError::NoSuchServer`], [`FleetError::Store`].
@@ -102,6 +108,10 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let server = edit.server(name).await?;
+        if store::servers::speaks_version_2(edit.db(), server.id).await? {
+            drop(edit);
+            return self.sync_at_once(proof, name).await;
+        }
         edit.note("server.sync", None, Some(name), "").await?;
         edit.commit(&format!("server {name}: sync"), &Scope::Server(server.id, None)).await
     }
@@ -135,6 +145,7 @@ impl Fleet {
         forget_name(&mut edit, name).await?;
         let reason = "not sent: the server was removed";
         store::actions::abandon(edit.db(), server.id, reason, now).await?;
+        store::requests::abandon(edit.db(), server.id, reason, now).await?;
         store::servers::remove(edit.db(), server.id, now).await?;
         edit.note("server.remove", None, Some(name), &stay).await?;
         edit.end_session(server.id, EndReason::Removed);
@@ -156,6 +167,7 @@ impl Fleet {
             created: row.created,
             pending: row.pending,
             failed: row.failed,
+            drifted: false,
         }
     }
 }

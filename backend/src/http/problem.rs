@@ -99,9 +99,12 @@ impl From<FleetError> for Problem {
             | FleetError::NoSuchGrant(_)
             | FleetError::NoSuchKey { .. }
             | FleetError::NoSuchPolicy(_)
+            | FleetError::NoSuchRequest(_)
             | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
             FleetError::NameTaken(_)
             | FleetError::Conflict(_)
+            | FleetError::Version1(_)
+            | FleetError::NotConnected(_)
             | FleetError::PolicyTaken(_)
             | FleetError::PolicyInUse { .. } => StatusCode::CONFLICT,
             FleetError::SystemName(_)

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use bastio_protocol::Username;
-use bastio_protocol::api::{Change, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User};
+use bastio_protocol::api::{
+    Change, EndSessions, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User,
+};
 
 use super::HttpState;
 use super::extract::{Body, Path, Query};
@@ -54,6 +56,16 @@ pub(super) async fn remove(
     Query(how): Query<RemoveUser>,
 ) -> Result<Json<Change>, Problem> {
     Ok(Json(state.fleet.remove_user(&admin, &name, how).await?))
+}
+
+/// `POST /users/{name}/end-sessions`
+pub(super) async fn end_sessions(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Body(how): Body<EndSessions>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.end_sessions(&admin, &name, &how).await?))
 }
 
 /// `GET /users/{name}/keys`

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    ActionMessage, AgentHello, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
+    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
     Netstring, NetstringDecoder, NetstringError, Order, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
@@ -102,6 +102,9 @@ pub(super) enum Garbage {
     /// A hello that is none.
     #[error("a hello that cannot be read: {0}")]
     Hello(serde_json::Error),
+    /// A drift that is none.
+    #[error("a drift that cannot be read: {0}")]
+    Drift(serde_json::Error),
     /// A message that only a backend sends.
     #[error("an action message; agents answer, they do not ask")]
     Action,
@@ -247,21 +250,19 @@ impl Owner {
             if !self.more || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            self.more = if let Phase::Signed(key) = &self.phase {
-                let key = Arc::clone(key);
-                let actions = self.session.next_numbered(room).await?;
-                for (action, sequence) in &actions {
-                    let order = self.sign(&key, *sequence, &Payload::Action(action.clone()));
-                    self.send(action, &order.to_json());
-                }
-                !actions.is_empty()
-            } else {
-                let actions = self.session.next(room).await?;
-                for action in &actions {
-                    self.send(action, &action.to_json());
-                }
-                !actions.is_empty()
+            let key = match &self.phase {
+                Phase::Signed(key) => Some(Arc::clone(key)),
+                _ => None,
             };
+            let payloads = self.session.next_payloads(room, key.is_some()).await?;
+            for (payload, sequence) in &payloads {
+                let body = match &key {
+                    Some(key) => self.sign(key, *sequence, payload).to_json(),
+                    None => payload.to_json().into_bytes(),
+                };
+                self.send(payload, &body);
+            }
+            self.more = !payloads.is_empty();
         }
     }
 
@@ -278,12 +279,17 @@ impl Owner {
         Order::sign(key, self.session.hello().server, sequence, not_after, payload)
     }
 
-    fn send(&mut self, action: &ActionMessage, body: &[u8]) {
-        if self.push(action.mid.clone(), body) {
-            debug!(
-                server = %self.session.server().name, mid = %action.mid.text(),
-                action = action.action.name(), user = %action.username, "sent"
-            );
+    fn send(&mut self, payload: &Payload, body: &[u8]) {
+        let (mid, action, user) = match payload {
+            Payload::Action(message) => {
+                (&message.mid, message.action.name(), Some(message.username.as_str()))
+            }
+            Payload::Host(message) => (&message.mid, message.request.name(), None),
+            Payload::RotateKey { mid, .. } => (mid, "rotate-signing-key", None),
+        };
+        if self.push(mid.clone(), body) {
+            let server = &self.session.server().name;
+            debug!(%server, mid = %mid.text(), action, user, "sent");
         }
     }
 
@@ -361,6 +367,10 @@ impl Owner {
                 self.met(hello.map_err(Garbage::Hello)?).await?;
                 continue;
             }
+            if let Some(drift) = DriftMessage::parse(&body) {
+                self.drifted(&drift.map_err(Garbage::Drift)?).await?;
+                continue;
+            }
             match Message::parse(&body, &KeyPolicy::ANY).map_err(Garbage::from)? {
                 Message::Feedback(feedback) => self.answered(&feedback).await?,
                 Message::Action(_) | Message::Host(_) => return Err(Garbage::Action.into()),
@@ -384,6 +394,13 @@ impl Owner {
             FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,
         }
         self.window.answered(&feedback.mid, Instant::now());
+        if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
+    }
+
+    /// What the agent says unasked, as often as what it answers unasked.
+    async fn drifted(&mut self, drift: &DriftMessage) -> Result<(), End> {
+        self.session.drifted(drift).await?;
+        self.unasked += 1;
         if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
     }
 

@@ -52,6 +52,8 @@ pub struct Ending {
     pub status: Option<Status>,
     /// The agent's words, or the backend's if no agent was asked.
     pub feedback: String,
+    /// The agent's words for programs, as JSON.
+    pub detail: Option<String>,
 }
 
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
@@ -201,12 +203,13 @@ pub async fn finish(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE actions SET state = $1, standing = $2, status = $3, feedback = $4, \
-         finished_at = $5, steps = steps + 1 WHERE id = $6",
+         detail = $5, finished_at = $6, steps = steps + 1 WHERE id = $7",
     )
     .bind(state_name(ending.state))
     .bind(ending.state == ActionState::Failed)
     .bind(ending.status.map(|status| i64::from(status.code())))
     .bind(&ending.feedback)
+    .bind(&ending.detail)
     .bind(now)
     .bind(id)
     .execute(db)
@@ -371,7 +374,7 @@ fn queued_action((id, message, tries): QueuedColumns) -> Result<QueuedAction, St
     }
 }
 
-fn state_name(state: ActionState) -> &'static str {
+pub(super) fn state_name(state: ActionState) -> &'static str {
     match state {
         ActionState::Queued => "queued",
         ActionState::Sent => "sent",

@@ -5,6 +5,7 @@ use bastio_protocol::{ServerName, Status};
 
 use super::accounts::parse_login;
 use super::actions::{count, parse_state};
+use super::requests::parse_detail;
 use super::{Connection, ServerId, StoreError, corrupt};
 
 /// The failures of a server that stand, for people.
@@ -13,7 +14,7 @@ pub async fn standing_reports(
     server: ServerId,
 ) -> Result<Vec<ActionReport>, StoreError> {
     let rows: Vec<ReportColumns> = sqlx::query_as(
-        "SELECT action, login, state, tries, status, feedback, mid FROM actions \
+        "SELECT action, login, state, tries, status, feedback, detail, mid FROM actions \
          WHERE server_id = $1 AND standing = TRUE ORDER BY id",
     )
     .bind(server)
@@ -50,7 +51,7 @@ pub struct OutcomeRow {
 pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
     let rows: Vec<OutcomeColumns> = sqlx::query_as(
         "SELECT s.id, s.name, s.last_seen, \
-         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.mid \
+         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid \
          FROM revision_actions r JOIN actions a ON a.id = r.action_id \
          JOIN servers s ON s.id = a.server_id WHERE r.revision = $1 ORDER BY s.name, s.id, a.id",
     )
@@ -74,7 +75,8 @@ pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> 
     Ok((count(queued), count(sent), count(failed)))
 }
 
-type ReportColumns = (String, String, String, i64, Option<i64>, Option<String>, String);
+type ReportColumns =
+    (String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
 type OutcomeColumns = (
     ServerId,
     String,
@@ -85,21 +87,22 @@ type OutcomeColumns = (
     i64,
     Option<i64>,
     Option<String>,
+    Option<String>,
     String,
 );
 
 fn outcome(row: OutcomeColumns) -> Result<OutcomeRow, StoreError> {
-    let (server, name, last_seen, action, login, state, tries, status, feedback, mid) = row;
+    let (server, name, last_seen, action, login, state, tries, status, feedback, detail, mid) = row;
     Ok(OutcomeRow {
         server,
         name: super::servers::parse_name(&name)?,
         last_seen,
-        report: report((action, login, state, tries, status, feedback, mid))?,
+        report: report((action, login, state, tries, status, feedback, detail, mid))?,
     })
 }
 
 fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
-    let (action, login, state, tries, status, feedback, mid) = row;
+    let (action, login, state, tries, status, feedback, detail, mid) = row;
     let status = status
         .map(|code| u16::try_from(code).map_err(corrupt("a status")))
         .transpose()?
@@ -112,6 +115,7 @@ fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
         tries: count(tries),
         status,
         feedback,
+        detail: detail.as_deref().map(parse_detail).transpose()?,
         mid,
     })
 }

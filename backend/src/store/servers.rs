@@ -361,6 +361,14 @@ pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, Store
     Ok(rows.into_iter().collect())
 }
 
+/// Whether a server's agent has said the hello of version 2.
+pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar("SELECT facts IS NOT NULL FROM servers WHERE id = $1")
+        .bind(server)
+        .fetch_one(db)
+        .await?)
+}
+
 /// The servers whose agent has connected and speaks version 1.
 pub async fn of_version_1(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
     let rows: Vec<ServerId> = sqlx::query_scalar(

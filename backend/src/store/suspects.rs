@@ -83,6 +83,12 @@ pub async fn resolve(
     }
 }
 
+/// Suspects nothing of a server any more.
+pub async fn clear(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM suspects WHERE server_id = $1").bind(server).execute(db).await?;
+    Ok(())
+}
+
 /// Suspects nothing of an account any more that no agent has ever confirmed; whether anything was.
 pub async fn give_up(
     db: &mut Connection,

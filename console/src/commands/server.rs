@@ -1,12 +1,13 @@
 //! `bastio server`: the servers and their labels.
 
-use bastio_protocol::api::{Labels, Presence, Server, ServerDetail, UpdateServer};
-use bastio_protocol::{ServerName, Target, parse_label};
+use bastio_protocol::api::{Account, Labels, Presence, Server, ServerDetail, UpdateServer};
+use bastio_protocol::{ServerName, Sudo, Target, WantedAccount, parse_label};
 use clap::{Args, Subcommand};
 
-use crate::commands::{Context, Format, yes_or_no};
+use crate::commands::{Context, Format, request, yes_or_no};
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
+use crate::moment::utc;
 use crate::table::{Cell, Table, Tone};
 use crate::text::{ago, count};
 
@@ -49,9 +50,37 @@ pub enum Command {
         #[arg(long, short)]
         yes: bool,
     },
-    /// Send a server all that it should have, also what failed before
+    /// Let a server become exactly what it should be, also where something failed before
     #[command(after_help = "Example:\n  bastio server sync web-1")]
     Sync {
+        /// The server
+        server: ServerName,
+    },
+    /// Ask servers what a sync would change, and change nothing
+    #[command(
+        after_help = "Ends with 0 when all is as it should be, with 1 when something differs.
+
+Examples:
+  bastio server check web-1
+  bastio server check --all"
+    )]
+    Check {
+        /// The servers
+        #[arg(value_name = "SERVER", required_unless_present = "all")]
+        servers: Vec<ServerName>,
+        /// All servers that are connected
+        #[arg(long, conflicts_with = "servers")]
+        all: bool,
+    },
+    /// Show everything on a server that has to do with who may log in
+    #[command(
+        after_help = "Accounts, keys, groups, sudo rules and sshd's settings, whoever made them.
+
+Examples:
+  bastio server report web-1
+  bastio server report web-1 --output json"
+    )]
+    Report {
         /// The server
         server: ServerName,
     },
@@ -128,10 +157,25 @@ pub fn run<'a>(
         Command::Rm { server, yes } => remove(&mut connect()?, &server, yes),
         Command::Sync { server } => {
             let mut context = connect()?;
-            let change = context.client.sync_server(&server)?;
-            settle(&mut context, vec![change])
+            let mut change = context.client.sync_server(&server)?;
+            match change.request.take() {
+                Some(asked) => request::follow_sync(&mut context, *asked),
+                None => settle(&mut context, vec![change]),
+            }
         }
+        Command::Check { servers, all } => {
+            let mut context = connect()?;
+            let servers = if all { connected(&context)? } else { servers };
+            request::check(&mut context, &servers)
+        }
+        Command::Report { server } => request::report(&mut connect()?, &server),
     }
+}
+
+fn connected(context: &Context<'_>) -> Result<Vec<ServerName>, Failure> {
+    let servers = context.client.servers()?.into_iter();
+    let connected = servers.filter(|server| server.presence == Presence::Connected);
+    Ok(connected.map(|server| server.name).collect())
 }
 
 /// The edits as one request; two edits of one label contradict each other.
@@ -189,7 +233,11 @@ fn table(servers: &[Server], now: i64) -> Table {
         let failed = if server.failed > 0 { Tone::Bad } else { Tone::Plain };
         table.row([
             server.name.as_str().into(),
-            presence(server.presence),
+            if server.drifted {
+                Cell::new("drifted", Tone::Bad)
+            } else {
+                presence(server.presence)
+            },
             last_seen(server, now).into(),
             server.pending.to_string().into(),
             Cell::new(&server.failed.to_string(), failed),
@@ -213,6 +261,11 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
     if !detail.failures.is_empty() {
         context.terminal.print("\n")?;
         context.terminal.table(&failures(&detail))?;
+    }
+    if let Some(drift) = &detail.drift {
+        let what = if drift.healed { "put right" } else { "found" };
+        context.terminal.print(&format!("\nDrift {what} at {} UTC:\n", utc(drift.at)))?;
+        context.terminal.table(&request::detail_table(&drift.detail))?;
     }
     Ok(Ending::AllDone)
 }
@@ -239,15 +292,33 @@ fn facts(detail: &ServerDetail, now: i64) -> Table {
 }
 
 fn accounts(detail: &ServerDetail) -> Table {
-    let mut table = Table::new(&["ACCOUNT", "SUDO", "KEYS"]);
+    let ends = detail.accounts.iter().any(|account| until(account).is_some());
+    let mut header = vec!["ACCOUNT", "SUDO"];
+    header.extend(ends.then_some("UNTIL (UTC)"));
+    header.push("KEYS");
+    let mut table = Table::new(&header);
     for account in &detail.accounts {
-        table.row([
-            account.username.as_str().into(),
-            yes_or_no(account.sudo),
-            account.keys.join(" ").into(),
-        ]);
+        let mut row = vec![account.username.as_str().into(), sudo(account)];
+        row.extend(ends.then(|| until(account).map(utc).unwrap_or_default().into()));
+        row.push(account.keys.join(" ").into());
+        table.row(row);
     }
     table
+}
+
+fn until(account: &Account) -> Option<i64> {
+    account.wanted.as_ref().and_then(|wanted| wanted.until)
+}
+
+fn sudo(account: &Account) -> Cell {
+    match account.wanted.as_deref() {
+        Some(wanted) if wanted.locked => Cell::new("locked", Tone::Warn),
+        Some(WantedAccount { sudo: Sudo::Policy(policy), .. }) if !policy.commands.is_empty() => {
+            let commands: Vec<String> = policy.commands.iter().map(ToString::to_string).collect();
+            commands.join("; ").into()
+        }
+        _ => yes_or_no(account.sudo),
+    }
 }
 
 fn failures(detail: &ServerDetail) -> Table {

@@ -12,7 +12,10 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         context.terminal.json(&status)?;
         return Ok(Ending::AllDone);
     }
-    let servers = format!("{} connected of {}", status.connected, status.servers);
+    let mut servers = format!("{} connected of {}", status.connected, status.servers);
+    if status.drifted > 0 {
+        servers.push_str(&format!(", {} changed by others", status.drifted));
+    }
     let actions =
         format!("{} waiting, {} sent, {} failed", status.queued, status.sent, status.failed);
     context.terminal.table(&Table::facts([

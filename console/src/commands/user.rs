@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bastio_protocol::api::{
-    Grant, NewUser, RemoveUser, Server, Terms, UpdateUser, User, UserState,
+    EndSessions, Grant, NewUser, RemoveUser, Server, Terms, UpdateUser, User, UserState,
 };
 use bastio_protocol::{
     AbsolutePath, AccountSpec, Comment, GroupName, KeyPolicy, Removal, Target, Username,
@@ -42,6 +42,17 @@ Example:
     Lock {
         /// The person
         user: Username,
+    },
+    /// End the sessions of every account that a person may use
+    #[command(after_help = "Examples:
+  bastio user end-sessions alice
+  bastio user end-sessions alice --on role=web")]
+    EndSessions {
+        /// The person
+        user: Username,
+        /// Only there: names (web-1,web-2), labels (role=web) or *
+        #[arg(long, value_name = "SERVERS")]
+        on: Option<Target>,
     },
     /// Let a locked person log in again
     #[command(after_help = "Example:\n  bastio user unlock alice")]
@@ -250,6 +261,11 @@ pub fn run<'a>(
                 "sessions that are open stay; end them with: bastio user end-sessions {user}"
             ));
             Ok(ending)
+        }
+        Command::EndSessions { user, on } => {
+            let mut context = connect()?;
+            let change = context.client.end_sessions(&user, &EndSessions { on })?;
+            settle(&mut context, vec![change])
         }
         Command::Unlock { user } => set_state(&mut connect()?, &user, UserState::Active),
         Command::Ls => list(&mut connect()?),

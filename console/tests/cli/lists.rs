@@ -101,6 +101,7 @@ fn people_keys_and_grants() {
         "name       alice\n\
          full name  Alice Ångström\n\
          mail       -\n\
+         state      active\n\
          added      3 h ago\n\
          \n\
          KEY          TYPE         ADDED    COMMENT\n\

@@ -1,0 +1,222 @@
+//! What is asked of a server as a whole, within its agent's session, and what it says unasked.
+//!
+//! A sync is put together when it is handed out, so that it never brings back what an edit has
+//! taken meanwhile; sent again, it is another message with another id, and an answer to the old one
+//! is none.
+
+use bastio_protocol::api::{ActionState, RequestKind};
+use bastio_protocol::{
+    Action, Detail, DriftMessage, FeedbackMessage, HostMessage, HostRequest, MessageId, V2_LIMIT,
+    WantedState,
+};
+
+use super::queue;
+use super::session::Session;
+use super::{DispatchError, FeedbackOutcome};
+use crate::audit::{self, Actor, Event};
+use crate::plan::Step;
+use crate::store::actions::Ending;
+use crate::store::requests::{KnownRequest, OpenRequest, detail_text};
+use crate::store::{self, Connection, StoreError};
+
+/// Longest detail of a request that is kept, in bytes.
+const MAX_DETAIL: usize = V2_LIMIT;
+/// Longest detail of a drift that is kept, in bytes.
+const MAX_DRIFT: usize = 64 * 1024;
+/// Longest text in the audit log about a drift, in bytes.
+const MAX_WORDS: usize = 1000;
+/// What an order adds to the message in it, in bytes, beside escaped quotes.
+const ENVELOPE: usize = 1024;
+
+impl Session {
+    /// The next requests, on the disk as sent; one that cannot be sent is ended.
+    pub(super) async fn hand_out_requests(
+        &self,
+        db: &mut Connection,
+        limit: i64,
+    ) -> Result<Vec<HostMessage>, StoreError> {
+        let mut messages = Vec::new();
+        for open in store::requests::queued(db, self.server.id, limit).await? {
+            let request = self.compose(db, open).await?;
+            let message = HostMessage { mid: MessageId::from_number(rand::random()), request };
+            if fits(&message) {
+                store::requests::mark_sent(db, open.id, &message).await?;
+                messages.push(message);
+            } else {
+                let feedback = "not sent: all that this server should have is more than one \
+                                message can hold; the actions still reach it one by one";
+                self.finish(db, &open, &refusal(feedback)).await?;
+            }
+        }
+        Ok(messages)
+    }
+
+    async fn compose(
+        &self,
+        db: &mut Connection,
+        open: OpenRequest,
+    ) -> Result<HostRequest, StoreError> {
+        if open.kind == RequestKind::Report {
+            return Ok(HostRequest::ReportState);
+        }
+        let now = self.dispatch.store.now();
+        let accounts = queue::wanted(db, self.server.id, now).await?;
+        let wanted = WantedState {
+            accounts,
+            removal: None,
+            reserved_uids: store::users::reserved_uids(db).await?,
+            allow_no_admin: open.allow_no_admin,
+        };
+        let dry_run = open.kind == RequestKind::Check;
+        Ok(HostRequest::Sync { wanted: Box::new(wanted), dry_run })
+    }
+
+    /// The answer to a request.
+    pub(super) async fn request_feedback(
+        &self,
+        feedback: &FeedbackMessage,
+    ) -> Result<FeedbackOutcome, DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        let server = self.server.id;
+        let Some(known) = store::requests::find_sent(&mut tx, server, &feedback.mid).await? else {
+            return Ok(FeedbackOutcome::Unknown);
+        };
+        if known.state != ActionState::Sent {
+            return Ok(FeedbackOutcome::Duplicate);
+        }
+        self.take_request_answer(&mut tx, &known, feedback).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        Ok(FeedbackOutcome::Matched)
+    }
+
+    async fn take_request_answer(
+        &self,
+        db: &mut Connection,
+        known: &KnownRequest,
+        feedback: &FeedbackMessage,
+    ) -> Result<(), StoreError> {
+        let success = feedback.status.is_success();
+        if let HostRequest::Sync { wanted, dry_run: false } = &known.request {
+            if success {
+                self.synced(db, wanted).await?
+            } else {
+                self.half_synced(db, wanted).await?
+            }
+        }
+        let detail = feedback.detail.as_deref();
+        let ending = Ending {
+            state: if success { ActionState::Done } else { ActionState::Failed },
+            status: Some(feedback.status),
+            feedback: super::for_people(&feedback.feedback),
+            detail: detail.and_then(|detail| detail_text(detail, MAX_DETAIL)),
+        };
+        let kind = match &known.request {
+            HostRequest::Sync { dry_run: false, .. } => RequestKind::Sync,
+            HostRequest::Sync { dry_run: true, .. } => RequestKind::Check,
+            HostRequest::ReportState => RequestKind::Report,
+        };
+        let open = OpenRequest { id: known.id, kind, allow_no_admin: false };
+        self.finish(db, &open, &ending).await
+    }
+
+    /// The server is exactly as it was asked to be.
+    async fn synced(&self, db: &mut Connection, wanted: &WantedState) -> Result<(), StoreError> {
+        let server = self.server.id;
+        store::accounts::replace(db, server, &wanted.accounts).await?;
+        store::suspects::clear(db, server).await?;
+        store::requests::set_drift(db, server, None).await?;
+        store::actions::supersede(db, Some(server), None).await
+    }
+
+    /// Whatever of it was to change may have changed.
+    async fn half_synced(
+        &self,
+        db: &mut Connection,
+        wanted: &WantedState,
+    ) -> Result<(), StoreError> {
+        let server = self.server.id;
+        let confirmed = store::accounts::of_server(db, server).await?;
+        for (login, account) in &wanted.accounts {
+            if confirmed.get(login).is_some_and(|known| known.whole() == *account) {
+                continue;
+            }
+            let action = Action::SetUser { wanted: Box::new(account.clone()) };
+            store::suspects::add(db, server, &Step { login: login.clone(), action }).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        &self,
+        db: &mut Connection,
+        request: &OpenRequest,
+        ending: &Ending,
+    ) -> Result<(), StoreError> {
+        let now = self.dispatch.store.now();
+        store::requests::finish(db, request.id, ending, now).await?;
+        let done = ending.state == ActionState::Done;
+        let status = ending.status.map(|status| format!(" {status}")).unwrap_or_default();
+        let detail = format!("{}:{status} {}", request.kind.name(), ending.feedback);
+        let event = Event {
+            action: if done { "request.done" } else { "request.failed" },
+            user: None,
+            server: Some(&self.server.name),
+            detail: detail.trim_end(),
+        };
+        let actor = Actor::agent(&self.server.name, self.info.address);
+        audit::append(db, now, &actor, event).await
+    }
+
+    /// Takes what the agent says unasked of what others have changed on its server.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn drifted(&self, drift: &DriftMessage) -> Result<(), DispatchError> {
+        let nothing = drift.detail == Detail::default();
+        let action = match (nothing, drift.healed) {
+            (true, _) => "drift.gone",
+            (false, true) => "drift.healed",
+            (false, false) => "drift.found",
+        };
+        let mut kept = drift.clone();
+        if detail_text(&kept.detail, MAX_DRIFT).is_none() {
+            kept.detail = Detail { failures: Vec::new(), ..Detail::default() };
+        }
+        let words = queue::for_people(&in_words(&drift.detail), MAX_WORDS);
+        let mut tx = self.dispatch.store.write().await?;
+        let known = Some(&kept).filter(|_| !nothing);
+        store::requests::set_drift(&mut tx, self.server.id, known).await?;
+        let server = Some(&self.server.name);
+        let event = Event { action, user: None, server, detail: &words };
+        let actor = Actor::agent(&self.server.name, self.info.address);
+        audit::append(&mut tx, self.dispatch.store.now(), &actor, event).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        tracing::warn!(server = %self.server.name, action, words, "drift");
+        self.dispatch.presence.step();
+        Ok(())
+    }
+}
+
+fn refusal(feedback: &str) -> Ending {
+    let feedback = feedback.to_owned();
+    Ending { state: ActionState::Failed, status: None, feedback, detail: None }
+}
+
+/// Whether the message, written into an order as text, is within the limit of a frame.
+fn fits(message: &HostMessage) -> bool {
+    let json = message.to_json();
+    let escaped = json.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    json.len() + escaped + ENVELOPE <= V2_LIMIT
+}
+
+/// What a detail says, in one line.
+fn in_words(detail: &Detail) -> String {
+    let of = |user: &Option<bastio_protocol::Username>, text: &str| match user {
+        Some(user) => format!("{user}: {text}"),
+        None => text.to_owned(),
+    };
+    let changes = detail.changes.iter().map(|note| of(&note.username, &note.text));
+    let failures = detail.failures.iter().map(|note| of(&note.username, &note.text));
+    changes.chain(failures).collect::<Vec<_>>().join("; ")
+}
