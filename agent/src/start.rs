@@ -132,6 +132,7 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
         key_policy: settings.key_policy.clone(),
         keys: settings.keys,
         removal: settings.removal,
+        quarantine_days: settings.quarantine_days,
         plain_sudo: settings.plain_sudo,
         ready: ready.map(|ready| Box::new(ready) as _),
         heartbeat: notify::watchdog_interval()

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bastio_protocol::Username;
 use nix::dir::Dir;
@@ -23,10 +23,8 @@ use crate::keys_on_disk::handles::{open_beneath, open_without_links};
 
 /// The folder beside homes.
 pub const FOLDER: &str = ".bastio-quarantine";
-/// How long one sweep may take: the processor has other things to do.
-const SWEEP_LIMIT: Duration = Duration::from_secs(20);
 /// Seconds of a day.
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 /// Write bits of group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -52,7 +50,7 @@ pub struct Swept {
     pub deleted: Vec<PathBuf>,
     /// Homes that could not be deleted, and why.
     pub failed: Vec<(PathBuf, String)>,
-    /// Whether more is due than there was time for: sweep again soon.
+    /// Whether it was interrupted before all was done.
     pub unfinished: bool,
 }
 
@@ -123,15 +121,19 @@ pub(super) fn default_places(homes: impl Iterator<Item = PathBuf>) -> BTreeSet<P
     base.into_iter().chain(homes.filter_map(|home| home.parent().map(Path::to_owned))).collect()
 }
 
-/// Deletes what was put away `days` ago or earlier in folders beside homes.
-pub(super) fn sweep(places: &BTreeSet<PathBuf>, now: SystemTime, days: u32) -> Swept {
-    let deadline = Instant::now() + SWEEP_LIMIT;
+/// Deletes what was put away `days` ago or earlier in folders beside homes, as long as it may go on.
+pub(super) fn sweep(
+    places: &BTreeSet<PathBuf>,
+    now: SystemTime,
+    days: u32,
+    go_on: &dyn Fn() -> bool,
+) -> Swept {
     let kept_since = seconds(now).saturating_sub(u64::from(days) * DAY);
     let mut swept = Swept::default();
     for place in places {
         let path = place.join(FOLDER);
         match open_in_place(place) {
-            Ok(Some(folder)) => sweep_folder(&folder, &path, kept_since, deadline, &mut swept),
+            Ok(Some(folder)) => sweep_folder(&folder, &path, kept_since, go_on, &mut swept),
             // Nothing was ever put away there.
             Ok(None) | Err(NotMoved::System(Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR)) => {}
             Err(error) => swept.failed.push((path, error.to_string())),
@@ -154,7 +156,7 @@ fn sweep_folder(
     folder: &OwnedFd,
     path: &Path,
     kept_since: u64,
-    deadline: Instant,
+    go_on: &dyn Fn() -> bool,
     swept: &mut Swept,
 ) {
     let due = match labels(folder) {
@@ -163,9 +165,9 @@ fn sweep_folder(
     };
     for (label, name) in due {
         let home = path.join(label.to_string());
-        match delete(folder, &label, &name, &home, deadline) {
+        match delete(folder, &label, &name, &home, go_on) {
             Ok(Progress::Gone) => swept.deleted.push(home),
-            Ok(Progress::TimeOver) => return swept.unfinished = true,
+            Ok(Progress::Interrupted) => return swept.unfinished = true,
             Err(reason) => swept.failed.push((home, reason)),
         }
     }
@@ -177,7 +179,7 @@ fn delete(
     label: &Label,
     name: &CString,
     path: &Path,
-    deadline: Instant,
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Progress, String> {
     let owner = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
     let owner = owner.map_err(|errno| errno.to_string())?.st_uid;
@@ -187,7 +189,7 @@ fn delete(
     if let Some(point) = databases::mount_in(path).map_err(|error| error.to_string())? {
         return Err(format!("has a file system mounted at {}", point.display()));
     }
-    tree::delete(folder, name, deadline).map_err(|errno| errno.to_string())
+    tree::delete(folder, name, go_on).map_err(|errno| errno.to_string())
 }
 
 fn labels(folder: &OwnedFd) -> Result<Vec<(Label, CString)>, Errno> {
@@ -238,6 +240,7 @@ fn seconds(time: SystemTime) -> u64 {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::Duration;
 
     use nix::unistd::{Gid, getegid};
 
@@ -266,7 +269,7 @@ mod tests {
     }
 
     fn sweep_at(place: &Path, now: u64) -> Swept {
-        sweep(&BTreeSet::from([place.to_owned()]), at(now), 30)
+        sweep(&BTreeSet::from([place.to_owned()]), at(now), 30, &|| true)
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn carry_out(account: &Account, removal: Removal) -> Result<HomeFate,
 
 impl SystemAccounts {
     /// Deletes homes that were put away `days` ago or earlier: those beside the homes of this host's accounts, in
-    /// useradd's folder of homes, and in `places` (folders in which homes were). It takes 20 s at most.
+    /// useradd's folder of homes, and in `places` (folders in which homes were). It stops soon when it may not go on.
     ///
     /// # Errors
     /// [`AccountsError::LookUp`]; single homes that cannot be deleted are in the answer.
@@ -40,11 +40,12 @@ impl SystemAccounts {
         places: impl IntoIterator<Item = PathBuf>,
         now: SystemTime,
         days: u32,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<Swept, AccountsError> {
         let all = self.databases()?;
         let mut all_places: BTreeSet<_> = quarantine::default_places(homes_of_people(&all));
         all_places.extend(places);
-        Ok(quarantine::sweep(&all_places, now, days))
+        Ok(quarantine::sweep(&all_places, now, days, go_on))
     }
 }
 

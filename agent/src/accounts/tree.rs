@@ -1,12 +1,11 @@
 //! Deletes a folder with all that is in it, however it was built: no link is followed, no mount entered, no
-//! recursion, two handles at a time, and only until a deadline.
+//! recursion, two handles at a time, and only as long as the caller has time.
 //!
 //! Folders inside are moved up to the top one before they are emptied, so depth costs nothing. What is left after an
 //! interruption is a smaller tree of the same kind. This file must not know what is deleted, nor why.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -26,12 +25,16 @@ const MOVED: &str = ".bastio-moved-";
 pub(super) enum Progress {
     /// All of it.
     Gone,
-    /// The deadline came first.
-    TimeOver,
+    /// The caller had no more time.
+    Interrupted,
 }
 
 /// Deletes the folder `name` in `parent`.
-pub(super) fn delete(parent: impl AsFd, name: &CStr, deadline: Instant) -> Result<Progress, Errno> {
+pub(super) fn delete(
+    parent: impl AsFd,
+    name: &CStr,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Progress, Errno> {
     let top = open_folder(&parent, name)?;
     let mut moved = 0;
     loop {
@@ -41,13 +44,13 @@ pub(super) fn delete(parent: impl AsFd, name: &CStr, deadline: Instant) -> Resul
             return Ok(Progress::Gone);
         }
         for entry in &batch {
-            if Instant::now() >= deadline {
-                return Ok(Progress::TimeOver);
+            if !go_on() {
+                return Ok(Progress::Interrupted);
             }
             if !entry.is_folder {
                 unlinkat(&top, entry.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
-            } else if empty(&top, &entry.name, &mut moved, deadline)? == Progress::TimeOver {
-                return Ok(Progress::TimeOver);
+            } else if empty(&top, &entry.name, &mut moved, go_on)? == Progress::Interrupted {
+                return Ok(Progress::Interrupted);
             }
         }
     }
@@ -58,7 +61,7 @@ fn empty(
     top: &OwnedFd,
     name: &CStr,
     moved: &mut u64,
-    deadline: Instant,
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Progress, Errno> {
     let folder = open_folder(top, name)?;
     loop {
@@ -68,8 +71,8 @@ fn empty(
             return Ok(Progress::Gone);
         }
         for entry in &batch {
-            if Instant::now() >= deadline {
-                return Ok(Progress::TimeOver);
+            if !go_on() {
+                return Ok(Progress::Interrupted);
             }
             if entry.is_folder {
                 move_up(&folder, &entry.name, top, moved)?;
@@ -135,12 +138,11 @@ mod tests {
     use std::fs::{self, File};
     use std::os::unix::fs::symlink;
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
 
-    fn delete_in(folder: &Path, limit: Duration) -> Result<Progress, Errno> {
-        delete(File::open(folder).unwrap(), c"home", Instant::now() + limit)
+    fn delete_in(folder: &Path, has_time: bool) -> Result<Progress, Errno> {
+        delete(File::open(folder).unwrap(), c"home", &|| has_time)
     }
 
     #[test]
@@ -156,10 +158,10 @@ mod tests {
         }
         nix::unistd::mkfifo(&home.join("a/fifo"), Mode::S_IRWXU).unwrap();
         (0..3 * BATCH).for_each(|n| drop(File::create(home.join(format!("a/{n}"))).unwrap()));
-        assert_eq!(delete_in(root.path(), Duration::from_secs(60)), Ok(Progress::Gone));
+        assert_eq!(delete_in(root.path(), true), Ok(Progress::Gone));
         assert!(!home.exists());
         assert!(root.path().join("other/file").exists());
-        assert_eq!(delete_in(root.path(), Duration::from_secs(60)), Err(Errno::ENOENT));
+        assert_eq!(delete_in(root.path(), true), Err(Errno::ENOENT));
     }
 
     #[test]
@@ -172,17 +174,17 @@ mod tests {
             folder = open_folder(&folder, name).unwrap();
         }
         drop(folder);
-        assert_eq!(delete_in(root.path(), Duration::from_secs(60)), Ok(Progress::Gone));
+        assert_eq!(delete_in(root.path(), true), Ok(Progress::Gone));
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_deadline_leaves_the_rest_for_the_next_time() {
+    fn an_interruption_leaves_the_rest_for_the_next_time() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("home/a")).unwrap();
-        assert_eq!(delete_in(root.path(), Duration::ZERO), Ok(Progress::TimeOver));
+        assert_eq!(delete_in(root.path(), false), Ok(Progress::Interrupted));
         assert!(root.path().join("home/a").exists());
-        assert_eq!(delete_in(root.path(), Duration::from_secs(60)), Ok(Progress::Gone));
+        assert_eq!(delete_in(root.path(), true), Ok(Progress::Gone));
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("other")).unwrap();
         symlink("other", root.path().join("home")).unwrap();
-        assert!(delete_in(root.path(), Duration::from_secs(60)).is_err());
+        assert!(delete_in(root.path(), true).is_err());
         assert!(root.path().join("other").exists() && root.path().join("home").is_symlink());
     }
 }

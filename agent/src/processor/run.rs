@@ -22,7 +22,7 @@ use super::stop::{Signals, Stop};
 use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
 use super::work::Work;
 use super::{Processor, System};
-use crate::accounts::SystemAccounts;
+use crate::accounts::{Sweeper, SystemAccounts};
 use crate::journal::{Journal, JournalError};
 use crate::ledger::Ledger;
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
@@ -62,6 +62,8 @@ pub struct ProcessorSettings {
     pub keys: KeyMode,
     /// What becomes of homes where an action does not say it.
     pub removal: Removal,
+    /// How long homes in quarantine are kept, in days.
+    pub quarantine_days: u32,
     /// What plain sudo rights are.
     pub plain_sudo: PlainSudo,
     /// Called when a connector can be served: readiness for a service manager.
@@ -127,6 +129,7 @@ pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, 
     if let Err(error) = sshd::settle(settings.keys, &settings.state) {
         tracing::error!(%error, "keys lie where they lay before");
     }
+    let _sweeper = Sweeper::start(settings.quarantine_days)?;
     let accounts = SystemAccounts::default().with_plain_sudo(settings.plain_sudo);
     run(source, settings, accounts, stop)
 }

@@ -119,7 +119,7 @@ fn carry_out(verb: Verb) -> Result<String, AccountsError> {
         }
         Verb::Sweep { days, keep } => {
             let now = SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60);
-            accounts.sweep_quarantine([], now, keep).map(|swept| format!("{swept:?}"))
+            accounts.sweep_quarantine([], now, keep, &|| true).map(|swept| format!("{swept:?}"))
         }
     }
 }

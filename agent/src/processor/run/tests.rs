@@ -38,6 +38,7 @@ impl Running {
             key_policy: KeyPolicy::default(),
             keys: crate::sshd::KeyMode::Home,
             removal: Removal::default(),
+            quarantine_days: 30,
             plain_sudo: PlainSudo::default(),
             ready: Some(Box::new(move || say_ready.send(()).unwrap())),
             heartbeat: None,
@@ -239,6 +240,7 @@ fn the_heartbeat_follows_progress() {
         key_policy: KeyPolicy::default(),
         keys: crate::sshd::KeyMode::Home,
         removal: Removal::default(),
+        quarantine_days: 30,
         plain_sudo: PlainSudo::default(),
         ready: None,
         heartbeat: Some(Heartbeat {

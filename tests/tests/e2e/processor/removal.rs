@@ -283,3 +283,22 @@ fn homes_are_kept_unless_the_configuration_or_the_action_says_otherwise() {
     }
     assert!(line(&host, "/etc/shadow", "eve").unwrap().ends_with(":1:"));
 }
+
+#[test]
+fn homes_in_quarantine_go_when_their_days_are_over() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let plant = "install -d -m 700 /home/.bastio-quarantine; cd /home/.bastio-quarantine; \
+                 for home in ann-1500-1700000000 bob-1501-$(date +%s); do \
+                 mkdir -p $home/a/b; echo x > $home/a/b/c; done; chown 1500 ann*; chown 1501 bob*";
+    host.exec(&["bash", "-ec", plant]).unwrap();
+    let connector = Connector::start(&host);
+    let gone = "until [ ! -e /home/.bastio-quarantine/ann-1500-1700000000 ]; do sleep 0.05; done";
+    host.command("sh").args(["-c", gone]).limit(Duration::from_secs(20)).check().unwrap();
+    connector.finish();
+    let left = host.exec(&["ls", "/home/.bastio-quarantine"]).unwrap().stdout;
+    assert!(left.starts_with("bob-1501-") && left.lines().count() == 1, "{left}");
+    let log = String::from_utf8(host.read_file("/var/log/processor.log").unwrap()).unwrap();
+    assert!(log.contains("its days in quarantine are over"), "{log}");
+}
