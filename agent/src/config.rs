@@ -8,8 +8,9 @@ mod value;
 
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use bastio_protocol::{KeyPolicy, Removal, ServerId, VerifyingKey};
+use bastio_protocol::{KeyPolicy, Removal, ServerId, Username, VerifyingKey};
 use bastio_transport::HostKeyPin;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -20,6 +21,8 @@ use crate::sudoers::PlainSudo;
 pub use file::{Backend, write};
 pub use layer::Layer;
 pub use value::{Host, Secret};
+
+use crate::drift::Policy;
 
 /// The configuration file when `--config` is not given.
 pub const DEFAULT_FILE: &str = "/etc/bastio/agent.toml";
@@ -58,6 +61,12 @@ pub struct Settings {
     pub removal: Removal,
     /// How long homes in quarantine are kept, in days.
     pub quarantine_days: u32,
+    /// The account that is never locked out, and whose changes must be confirmed.
+    pub break_glass: Option<Username>,
+    /// How long a change that must be confirmed may take for it.
+    pub confirm_within: Duration,
+    /// What is done about drift.
+    pub drift: Policy,
     /// Where the state is written for `status`.
     pub status_file: PathBuf,
     /// The folder of the journal.
@@ -202,6 +211,9 @@ impl Settings {
                 .map_or_else(KeyPolicy::default, |min_rsa_bits| KeyPolicy { min_rsa_bits }),
             removal: merged.removal.unwrap_or_default(),
             quarantine_days: merged.quarantine_days.unwrap_or(DEFAULT_QUARANTINE_DAYS),
+            break_glass: value::break_glass(merged.break_glass.as_deref())?,
+            confirm_within: value::confirm_within(merged.confirm_within)?,
+            drift: merged.drift.unwrap_or_default(),
             status_file: merged.status_file.unwrap_or_else(|| DEFAULT_STATUS_FILE.into()),
             state: merged.state.unwrap_or_else(|| DEFAULT_STATE.into()),
             plain_sudo: value::plain_sudo(merged.sudo.and_then(|sudo| sudo.plain).as_deref())?,

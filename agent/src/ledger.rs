@@ -1,5 +1,5 @@
-//! The ledger: what bastio means each managed account of this server to be, which numeric ids belong to whom, and which
-//! homes wait to be deleted. Drift and the timers are worked out from it.
+//! The ledger: what bastio means each managed account of this server to be, which numeric ids belong to whom, which
+//! homes wait to be deleted, and what brings a guarded change back. Drift and the timers are worked out from it.
 //!
 //! One JSON file of root's in the state folder, replaced as a whole or not at all. A ledger that cannot be read is set
 //! aside, loudly, and a new one begun: accounts go on as they are. This file must not know how an account is looked at
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::files::replace_secret;
+use crate::guard::Pending;
 
 /// The file's name in the state folder.
 const NAME: &str = "ledger.json";
@@ -111,6 +112,8 @@ struct Book {
     wanted: BTreeMap<Username, WantedAccount>,
     uids: BTreeMap<Username, u32>,
     quarantined: Vec<Quarantined>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<Pending>,
 }
 
 impl Ledger {
@@ -218,6 +221,18 @@ impl Ledger {
         let before = self.book.quarantined.len();
         self.book.quarantined.retain(|home| home.path != path);
         self.is_behind |= self.book.quarantined.len() != before;
+    }
+
+    /// What brings back what was before a change that is not confirmed yet.
+    #[must_use]
+    pub fn guard(&self) -> Option<&Pending> {
+        self.book.guard.as_ref()
+    }
+
+    /// A change is made that must be confirmed; none: there is no such change any more.
+    pub fn set_guard(&mut self, guard: Option<Pending>) {
+        self.is_behind |= self.book.guard != guard;
+        self.book.guard = guard;
     }
 
     /// Writes down what has changed; returns when it survives a loss of power.

@@ -39,6 +39,7 @@ mod once;
 mod report;
 mod run;
 mod stop;
+mod tend;
 mod verify;
 mod wanted;
 mod work;
@@ -138,6 +139,12 @@ impl<A: System> Processor<A> {
     #[must_use]
     pub fn removing(self, removal: Removal) -> Self {
         Self { removal, ..self }
+    }
+
+    /// The same, and this account is never locked, ended or removed.
+    #[must_use]
+    pub fn never_locking_out(self, break_glass: Option<Username>) -> Self {
+        Self { break_glass, ..self }
     }
 
     /// Carries out one action, writes down what the account is meant to be now, and answers.

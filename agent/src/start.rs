@@ -133,6 +133,9 @@ pub fn processor_settings(settings: &Settings, ready: Option<fn()>) -> Processor
         keys: settings.keys,
         removal: settings.removal,
         quarantine_days: settings.quarantine_days,
+        break_glass: settings.break_glass.clone(),
+        confirm_within: settings.confirm_within,
+        drift: settings.drift,
         plain_sudo: settings.plain_sudo,
         ready: ready.map(|ready| Box::new(ready) as _),
         heartbeat: notify::watchdog_interval()

@@ -195,6 +195,12 @@ impl Sudoers {
         Self { folder: folder.to_owned(), main: folder.with_file_name("sudoers") }
     }
 
+    /// Where the account's file is, if it has one.
+    #[must_use]
+    pub fn file_of(&self, name: &Username) -> PathBuf {
+        self.folder.join(name::of_account(name))
+    }
+
     /// The account's file; `None` when there is none.
     ///
     /// # Errors

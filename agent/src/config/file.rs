@@ -159,6 +159,9 @@ fn render(backend: &Backend<'_>, kept: &Layer) -> String {
     line("min_rsa_bits", kept.min_rsa_bits.map(|bits| bits.to_string()));
     line("removal", kept.removal.map(|removal| quote(removal.name())));
     line("quarantine_days", kept.quarantine_days.map(|days| days.to_string()));
+    line("break_glass", kept.break_glass.as_deref().map(quote));
+    line("confirm_within", kept.confirm_within.map(|seconds| seconds.to_string()));
+    line("drift", kept.drift.map(|policy| quote(policy.name())));
     line("status_file", kept.status_file.as_deref().map(path));
     line("state", kept.state.as_deref().map(path));
     line("keys", kept.keys.as_deref().map(quote));

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::ConfigError;
 use super::value::{Lines, Secret};
+use crate::drift::Policy;
 
 /// The prefix of environment variables: `BASTIO_AGENT_HOST` sets `host`.
 const PREFIX: &str = "BASTIO_AGENT";
@@ -47,6 +48,12 @@ pub struct Layer {
     pub removal: Option<Removal>,
     /// How long homes in quarantine are kept, in days. Default 30.
     pub quarantine_days: Option<u32>,
+    /// The account that is never locked out, and whose changes must be confirmed.
+    pub break_glass: Option<String>,
+    /// How long such a change may take to be confirmed, in seconds. Default 60.
+    pub confirm_within: Option<u64>,
+    /// What is done about changes by others: `report` (default) or `heal`.
+    pub drift: Option<Policy>,
     /// Where the state is written. Default `/run/bastio-agent/status.json`.
     pub status_file: Option<PathBuf>,
     /// The folder of the journal. Default `/var/lib/bastio-agent`.
@@ -89,6 +96,9 @@ impl Layer {
             min_rsa_bits: self.min_rsa_bits.or(below.min_rsa_bits),
             removal: self.removal.or(below.removal),
             quarantine_days: self.quarantine_days.or(below.quarantine_days),
+            break_glass: self.break_glass.or(below.break_glass),
+            confirm_within: self.confirm_within.or(below.confirm_within),
+            drift: self.drift.or(below.drift),
             status_file: self.status_file.or(below.status_file),
             state: self.state.or(below.state),
             keys: self.keys.or(below.keys),

@@ -11,6 +11,7 @@ use super::KeyMode;
 use super::layer::environment;
 use super::value::Lines;
 use super::{Backend, ConfigError, DEFAULT_PORT, Host, Layer, Secret, Settings, Signer, write};
+use crate::drift::Policy;
 
 const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl4";
@@ -63,6 +64,8 @@ fn flags_beat_the_environment_beats_the_file_beats_defaults() {
         assert_eq!(settings.user, "bastio");
         assert_eq!(settings.key_policy.min_rsa_bits, 2048);
         assert_eq!((settings.removal, settings.quarantine_days), (Removal::Keep, 30));
+        assert_eq!((settings.confirm_within.as_secs(), settings.drift), (60, Policy::Report));
+        assert_eq!(settings.break_glass, None);
         assert_eq!(settings.agent_key, Path::new("/etc/bastio/agent.key"));
     }
 }
@@ -140,6 +143,10 @@ fn wrong_values_are_refused() {
         ("host = 'x'\nhost_key = 'rubbish'\n", "host_key"),
         ("host = 'x'\nhost_key = []\n", "no host_key is pinned"),
         ("log = 'loud'\n", "log"),
+        ("break_glass = '../root'\n", "break_glass"),
+        ("confirm_within = 4\n", "confirm_within: between 5 and 3600"),
+        ("confirm_within = -1\n", "confirm_within"),
+        ("drift = 'fix'\n", "drift"),
         ("host = 'x'\napi_key = 'two words'\n", "api_key"),
         ("[sudo]\nplain = 'all'\n", "sudo.plain: one of group, nopasswd"),
         ("[sudo]\nplian = 'group'\n", "plian"),
@@ -252,7 +259,8 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
     let file = sandbox.file(
         "agent.toml",
         0o600,
-        "user = 'other'\nmin_rsa_bits = 4096\nremoval = 'quarantine'\nquarantine_days = 7\n",
+        "user = 'other'\nmin_rsa_bits = 4096\nremoval = 'quarantine'\nquarantine_days = 7\n\
+         break_glass = 'admin'\nconfirm_within = 7\ndrift = 'heal'\n",
     );
     let secret = Secret::new(" key\"with\\odd#signs \n");
     let host = Host::parse("backend.example").unwrap();
@@ -275,6 +283,8 @@ fn what_an_enrolment_writes_is_read_back_and_other_keys_stay() {
         assert_eq!(settings.agent_key, Path::new("/elsewhere/agent.key"));
         assert_eq!((settings.user.as_str(), settings.key_policy.min_rsa_bits), ("other", 4096));
         assert_eq!((settings.removal, settings.quarantine_days), (Removal::Quarantine, 7));
+        assert_eq!(settings.break_glass.unwrap().as_str(), "admin");
+        assert_eq!((settings.confirm_within.as_secs(), settings.drift), (7, Policy::Heal));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use bastio_protocol::{ServerId, SigningError};
+use bastio_protocol::{ServerId, SigningError, Username};
 use bastio_transport::HostKeyPin;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
@@ -163,6 +164,21 @@ pub(super) fn key_mode(text: Option<&str>) -> Result<KeyMode, ConfigError> {
         None | Some("home") => Ok(KeyMode::Home),
         Some("managed") => Ok(KeyMode::Managed),
         Some(_) => Err(wrong("keys", "either home or managed")),
+    }
+}
+
+/// A login name.
+pub(super) fn break_glass(name: Option<&str>) -> Result<Option<Username>, ConfigError> {
+    let parse =
+        |name| Username::parse(name).map_err(|error| wrong("break_glass", &error.to_string()));
+    name.map(parse).transpose()
+}
+
+/// Long enough for a new connection, short enough that somebody waits for it.
+pub(super) fn confirm_within(seconds: Option<u64>) -> Result<Duration, ConfigError> {
+    match seconds.unwrap_or(60) {
+        seconds @ 5..=3600 => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong("confirm_within", "between 5 and 3600 seconds")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::guard::file::{Content, SavedFile};
 
 fn name(text: &str) -> Username {
     Username::parse(text).unwrap()
@@ -18,12 +19,19 @@ fn home(path: &str) -> Quarantined {
     Quarantined { path: path.into(), name: name("carol"), uid: 1003, delete_after: 5 }
 }
 
+fn guard() -> Pending {
+    let was = Some(Content { bytes: b"old \xff".to_vec(), mode: 0o600, uid: 1, gid: 1 });
+    let files = vec![SavedFile { path: "/k".into(), was }];
+    Pending { what: "keys of alice".to_owned(), until: 5, files, account: None }
+}
+
 /// A ledger with one of everything, saved.
 fn full(folder: &Path) -> Ledger {
     let mut ledger = Ledger::open(folder);
     ledger.set(name("alice"), account(7));
     ledger.reserve(name("alice"), 1001).unwrap();
     ledger.add_quarantined(home("/home/.bastio-quarantine/carol"));
+    ledger.set_guard(Some(guard()));
     ledger.save().unwrap();
     ledger
 }
@@ -46,6 +54,7 @@ fn what_was_saved_is_there_again_and_only_root_may_read_it() {
     assert_eq!(again.wanted()[&name("alice")], account(7));
     assert_eq!(again.uid_of(&name("alice")), Some(1001));
     assert_eq!(again.owner_of(1001), Some(&name("alice")));
+    assert_eq!(again.guard(), Some(&guard()));
     assert_eq!(again.quarantined(), [home("/home/.bastio-quarantine/carol")]);
     let mode = fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
@@ -61,6 +70,7 @@ fn nothing_is_written_when_nothing_changed() {
     ledger.forget(&name("bob"));
     ledger.reserve(name("alice"), 1001).unwrap();
     ledger.drop_quarantined(Path::new("/other"));
+    ledger.set_guard(Some(guard()));
     let accounts = [(name("alice"), account(7))].into();
     ledger.replace(&WantedState { accounts, ..WantedState::default() });
     ledger.save().unwrap();

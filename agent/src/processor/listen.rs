@@ -3,7 +3,7 @@
 //!
 //! This file must not know what is said over the socket.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -149,23 +149,29 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Waits for a connector. Others are turned away, and waiting goes on.
+    /// Waits for a connector, until the deadline or until the bell is readable. Others are turned away, and waiting
+    /// goes on.
     pub(super) fn accept(
         &self,
         peers: Peers,
         stop: &Stop,
+        bell: Option<BorrowedFd<'_>>,
         deadline: Option<Instant>,
     ) -> Result<Accepted, ListenError> {
         loop {
-            let mut fds = [
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-            ];
+            // Without a bell, the stop twice: one list for both cases.
+            let bell = bell.unwrap_or_else(|| stop.as_fd());
+            let mut fds = [self.listener.as_fd(), stop.as_fd(), bell]
+                .map(|handle| PollFd::new(handle, PollFlags::POLLIN));
             if !wait_ready(&mut fds, deadline)? {
                 return Ok(Accepted::TimeOver);
             }
             if stop.is_over() {
                 return Ok(Accepted::Stopped);
+            }
+            let [_, _, rung] = fds;
+            if rung.any().unwrap_or(false) {
+                return Ok(Accepted::TimeOver);
             }
             match self.listener.accept() {
                 Ok((socket, _)) => match peers.check(&socket) {

@@ -1,8 +1,9 @@
 //! The life of an action: written down, carried out, its answer written down, handed over, forgotten when the backend
 //! has it. This file must not know sockets or threads, nor how the journal keeps what it is told.
 
-use bastio_protocol::{FeedbackMessage, Status};
+use bastio_protocol::{FeedbackMessage, Status, Username};
 
+use super::tend::Site;
 use super::work::{Effect, Extent, Work};
 use super::{Processor, System, bounds};
 use crate::journal::{Journal, JournalError, Taken, Ticket};
@@ -66,6 +67,16 @@ impl<A: System> Once<A> {
             }
         }
         answers
+    }
+
+    /// The server as it is tended; none where no ledger is kept.
+    pub(super) fn site(&mut self) -> Option<Site<'_, A>> {
+        self.processor.site()
+    }
+
+    /// The account that is never locked out.
+    pub(super) fn break_glass(&self) -> Option<&Username> {
+        self.processor.break_glass.as_ref()
     }
 
     /// A new connection to the backend.

@@ -6,12 +6,12 @@
 //! action means.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bastio_protocol::{KeyPolicy, Removal};
+use bastio_protocol::{KeyPolicy, Removal, Username};
 use crossbeam_channel::{never, select};
 use thiserror::Error;
 
@@ -19,10 +19,12 @@ use super::end_point::EndPoint;
 use super::listen::{Accepted, ListenError, Listener, Peers, take_given, take_stdin};
 use super::once::{Once, Outcome};
 use super::stop::{Signals, Stop};
+use super::tend::Tender;
 use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
 use super::work::Work;
 use super::{Processor, System};
 use crate::accounts::{Sweeper, SystemAccounts};
+use crate::drift::Policy;
 use crate::journal::{Journal, JournalError};
 use crate::ledger::Ledger;
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
@@ -66,6 +68,12 @@ pub struct ProcessorSettings {
     pub quarantine_days: u32,
     /// What plain sudo rights are.
     pub plain_sudo: PlainSudo,
+    /// The account that is never locked, ended or removed, and whose changes must be confirmed.
+    pub break_glass: Option<Username>,
+    /// How long that may take.
+    pub confirm_within: Duration,
+    /// What is done about drift.
+    pub drift: Policy,
     /// Called when a connector can be served: readiness for a service manager.
     pub ready: Option<Hook>,
     /// Called again and again while the processor makes progress: a watchdog's food.
@@ -131,15 +139,17 @@ pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, 
     }
     let _sweeper = Sweeper::start(settings.quarantine_days)?;
     let accounts = SystemAccounts::default().with_plain_sudo(settings.plain_sudo);
-    run(source, settings, accounts, stop)
+    let tender = Tender::new(settings.drift, settings.confirm_within)?;
+    run(source, settings, accounts, stop, Some(tender))
 }
 
-/// The same for any accounts and any stop.
+/// The same for any accounts and any stop, and without anything that is done by itself if `tender` is none.
 pub(super) fn run<A: System>(
     source: SocketSource,
     settings: ProcessorSettings,
     accounts: A,
     stop: Stop,
+    tender: Option<Tender>,
 ) -> Result<Ended, ProcessorError> {
     let peers = Peers::with(settings.connector_user.as_deref())?;
     let mut ready = settings.ready;
@@ -151,6 +161,7 @@ pub(super) fn run<A: System>(
         once: Once::new(
             Processor::new(accounts, settings.key_policy)
                 .removing(settings.removal)
+                .never_locking_out(settings.break_glass)
                 .keeping(Ledger::open(&settings.state)),
             journal,
         ),
@@ -158,8 +169,11 @@ pub(super) fn run<A: System>(
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,
         stop,
+        tender,
+        words: Vec::new(),
     };
     service.status.write();
+    service.begin_tending();
     service.finish_begun();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
     let socket = match source {
@@ -184,14 +198,20 @@ struct Service<A> {
     status: StatusFile,
     heartbeat: Option<Heartbeat>,
     stop: Stop,
+    /// What is done without being asked for.
+    tender: Option<Tender>,
+    /// To be said behind the next answer.
+    words: Vec<ToConnector>,
 }
 
 impl<A: System> Service<A> {
     fn serve_all(&mut self, listener: &Listener, peers: Peers) -> Result<Ended, ProcessorError> {
         loop {
-            let deadline = self.pause.map(|pause| Instant::now() + pause);
-            match listener.accept(peers, &self.stop, deadline)? {
-                Accepted::TimeOver => {}
+            let pause = self.pause.map(|pause| Instant::now() + pause);
+            let deadline = pause.into_iter().chain(self.tending_deadline()).min();
+            let bell = self.tender.as_ref().map(AsFd::as_fd);
+            match listener.accept(peers, &self.stop, bell, deadline)? {
+                Accepted::TimeOver => drop(self.look_around()),
                 Accepted::Stopped => return Ok(Ended::Stopped),
                 Accepted::Connector(socket) => {
                     if self.serve(socket)? == Ended::Stopped {
@@ -235,6 +255,9 @@ impl<A: System> Service<A> {
                 return Ended::Stopped;
             }
             let idle = self.pause.map_or_else(never, crossbeam_channel::after);
+            let due = self.tending_deadline().map_or_else(never, crossbeam_channel::at);
+            let silent = never();
+            let bell = self.tender.as_ref().map_or(&silent, Tender::bell);
             let message = select! {
                 recv(end_point.ingress) -> message => match message {
                     Ok(message) => Some(message),
@@ -242,14 +265,18 @@ impl<A: System> Service<A> {
                 },
                 recv(self.stop.channel()) -> _ => return Ended::Stopped,
                 recv(idle) -> _ => None,
+                recv(bell) -> _ => None,
+                recv(due) -> _ => None,
             };
             match message {
                 Some(ToProcessor::Link(link)) => {
                     if matches!(link, LinkState::Connected { .. }) {
                         self.once.new_line();
                     }
+                    let is_up = matches!(link, LinkState::Connected { .. });
                     self.status.set_link(link);
-                    if !self.say_obeys(end_point) {
+                    let words = if is_up { self.connected() } else { Vec::new() };
+                    if !self.say_obeys(end_point) || !self.say_all(words, end_point) {
                         return self.gone();
                     }
                 }
@@ -264,7 +291,12 @@ impl<A: System> Service<A> {
                         return Ended::ConnectorGone;
                     }
                 }
-                None => {}
+                None => {
+                    let words = self.look_around();
+                    if !self.say_all(words, end_point) {
+                        return self.gone();
+                    }
+                }
             }
             self.beat();
         }
@@ -284,7 +316,7 @@ impl<A: System> Service<A> {
     }
 
     /// Does the work; the heart beats on meanwhile.
-    fn answer(&mut self, work: &Work) -> Outcome {
+    fn carry_out(&mut self, work: &Work) -> Outcome {
         let heartbeat = &mut self.heartbeat;
         self.once.answer(work, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()))
     }
@@ -308,7 +340,8 @@ impl<A: System> Service<A> {
         if let Some(status) = outcome.carried_out {
             self.status.count(status);
         }
-        self.say(outcome.answer, end_point)
+        let words = std::mem::take(&mut self.words);
+        self.say(outcome.answer, end_point) && self.say_all(words, end_point)
     }
 
     fn say(&self, word: ToConnector, end_point: &EndPoint) -> bool {
@@ -328,5 +361,6 @@ impl<A: System> Service<A> {
 }
 
 mod obey;
+mod tending;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use bastio_protocol::{
     Username, WantedAccount, WantedState,
 };
 
+use super::tend::Site;
 use super::work::{Extent, Work};
 use super::{Answer, Failure, Processor, System};
 use crate::accounts::{AccountsError, uid_min};
@@ -65,6 +66,14 @@ impl<A: System> Processor<A> {
             uid_min: uid_min()?,
             reserved: self.ledger.as_ref().map(|it| it.uids().clone()).unwrap_or_default(),
         })
+    }
+
+    /// The server as it is tended; none where no ledger is kept, and while nobody knows the server's own rules.
+    pub(super) fn site(&mut self) -> Option<Site<'_, A>> {
+        let rules = self.rules();
+        let rules =
+            rules.inspect_err(|error| tracing::error!(%error, "not looking for drift")).ok()?;
+        Some(Site { host: &self.accounts, ledger: self.ledger.as_mut()?, rules })
     }
 
     pub(super) fn set_user(

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bastio_tests::{Host, Running, SshClient, SshKey, World, binary, require_root};
 use nix::sys::signal::Signal;
 
+mod confirm;
 mod crash;
+mod drift;
 mod hostile;
 mod journal;
 mod keys_complete;
@@ -41,24 +43,31 @@ impl Connector {
 
     /// The same with another rule for homes; none when empty.
     fn start_removing(host: &Host, removal: &str) -> Self {
-        Self::start_and_take(host, removal).0
+        Self::start_with(host, &[("REMOVAL", removal)])
+    }
+
+    /// The same with any settings: variables without `BASTIO_AGENT_`.
+    fn start_with(host: &Host, settings: &[(&str, &str)]) -> Self {
+        Self::start_and_take(host, settings).0
     }
 
     /// Starts it once more; with the answers that an earlier connector did not deliver.
     fn start_again(host: &Host) -> (Self, Vec<serde_json::Value>) {
-        Self::start_and_take(host, "delete")
+        Self::start_and_take(host, &[("REMOVAL", "delete")])
     }
 
-    fn start_and_take(host: &Host, removal: &str) -> (Self, Vec<serde_json::Value>) {
+    fn start_and_take(host: &Host, settings: &[(&str, &str)]) -> (Self, Vec<serde_json::Value>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         if !host.try_exec(&["id", "bastio"]).unwrap().success() {
             host.exec(&["useradd", "--system", "bastio"]).unwrap();
         }
-        let processor = host
-            .command("/usr/bin/bastio-agent")
+        let mut processor = host.command("/usr/bin/bastio-agent");
+        for (name, value) in settings {
+            processor = processor.env(format!("BASTIO_AGENT_{name}"), value);
+        }
+        let processor = processor
             .arg("processor")
-            .env("BASTIO_AGENT_REMOVAL", removal)
             .stdin(OwnedFd::from(theirs))
             .log_to("/var/log/processor.log")
             .spawn()
@@ -90,8 +99,18 @@ impl Connector {
         self.socket.write_all(format!("{}:{body},", body.len()).as_bytes()).unwrap();
     }
 
-    /// The next message; `None` at the end.
+    /// The next message that is about an action, or says how the processor is; `None` at the end.
     fn receive(&mut self) -> Option<serde_json::Value> {
+        loop {
+            let word = self.next_word()?;
+            if word["type"] != "drift" && word["type"] != "reconnect" {
+                return Some(word);
+            }
+        }
+    }
+
+    /// The next message; `None` at the end.
+    fn next_word(&mut self) -> Option<serde_json::Value> {
         let mut len = 0;
         loop {
             let mut byte = [0];

@@ -40,10 +40,13 @@ impl Running {
             removal: Removal::default(),
             quarantine_days: 30,
             plain_sudo: PlainSudo::default(),
+            break_glass: None,
+            confirm_within: Duration::from_secs(60),
+            drift: crate::drift::Policy::Report,
             ready: Some(Box::new(move || say_ready.send(()).unwrap())),
             heartbeat: None,
         };
-        let thread = std::thread::spawn(move || run(source, settings, Fake::default(), stop));
+        let thread = std::thread::spawn(move || run(source, settings, Fake::default(), stop, None));
         Self { folder, stop: Some(handle), ready, thread }
     }
 
@@ -242,6 +245,9 @@ fn the_heartbeat_follows_progress() {
         removal: Removal::default(),
         quarantine_days: 30,
         plain_sudo: PlainSudo::default(),
+        break_glass: None,
+        confirm_within: Duration::from_secs(60),
+        drift: crate::drift::Policy::Report,
         ready: None,
         heartbeat: Some(Heartbeat {
             every: Duration::from_millis(1),
@@ -249,7 +255,7 @@ fn the_heartbeat_follows_progress() {
         }),
     };
     let thread = std::thread::spawn(move || {
-        run(SocketSource::Given(ours.into()), settings, Fake::default(), stop)
+        run(SocketSource::Given(ours.into()), settings, Fake::default(), stop, None)
     });
     let mut connector = Connector::new(theirs).greeted();
     for _ in 0..3 {
@@ -279,6 +285,8 @@ fn beating(stop: Stop, folder: &TempDir) -> (Service<Fake>, mpsc::Receiver<()>) 
         status: StatusFile::new(folder.path().join("status.json")),
         heartbeat: Some(Heartbeat { every: Duration::from_secs(60), beat }),
         stop,
+        tender: None,
+        words: Vec::new(),
     };
     (service, beats)
 }

@@ -1,0 +1,310 @@
+//! The look itself: what the accounts are meant to be against what they are, and what there is to say about it.
+//!
+//! What was said once is not said again until it changes. This file must not know when a look is due, nor how what is
+//! said travels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::{Detail, DriftMessage, FailureNote, Username, WantedAccount};
+
+use super::Policy;
+use crate::reconcile::host::Host;
+use crate::reconcile::{Aims, Plan, Rules, Seen as Account, apply, observe, plan};
+
+/// Largest message, in bytes: half of what a frame of version 2 may have.
+const LIMIT: usize = 512 * 1024;
+
+/// What differs from what is meant, account by account.
+#[derive(Debug, Default)]
+pub struct Drift {
+    policy: Policy,
+    found: BTreeMap<Username, Detail>,
+    /// What else people should know: changes that were rolled back.
+    notes: Vec<FailureNote>,
+    told: Detail,
+}
+
+impl Drift {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Looks at these accounts, and puts them right where that is the policy; what was put right, if anything was.
+    /// Names that are not meant to be are nobody's business.
+    pub fn look(
+        &mut self,
+        host: &impl Host,
+        wanted: &BTreeMap<Username, WantedAccount>,
+        names: &BTreeSet<Username>,
+        rules: &Rules,
+    ) -> Option<Detail> {
+        self.found.retain(|name, _| wanted.contains_key(name));
+        let mut healed = Detail::default();
+        for (name, wanted) in wanted.iter().filter(|(name, _)| names.contains(name)) {
+            let (found, mut detail) = find(host, name, wanted, rules);
+            if self.policy == Policy::Heal && !found.is_empty() {
+                let applied = apply(&found, host, &mut || ());
+                healed.changes.extend(applied.detail.changes);
+                (_, detail) = find(host, name, wanted, rules);
+                detail.failures.extend(applied.detail.failures);
+                detail.failures.dedup();
+            }
+            if detail == Detail::default() {
+                self.found.remove(name);
+            } else {
+                self.found.insert(name.clone(), detail);
+            }
+        }
+        (!healed.changes.is_empty()).then(|| fit(healed))
+    }
+
+    /// Something was rolled back; said until the account is changed again.
+    pub fn note(&mut self, note: FailureNote) {
+        self.notes.retain(|known| known.username != note.username);
+        self.notes.push(note);
+    }
+
+    /// What was noted about an account counts no more.
+    pub fn forget_note(&mut self, name: &Username) {
+        self.notes.retain(|note| note.username.as_ref() != Some(name));
+    }
+
+    /// What is to be said, if it was not said yet.
+    pub fn news(&mut self) -> Option<Detail> {
+        let now = self.all();
+        if now == self.told {
+            return None;
+        }
+        self.told = now.clone();
+        Some(now)
+    }
+
+    /// Everything that is to be said, for who may know nothing yet.
+    pub fn tell_all(&mut self) -> Detail {
+        self.told = self.all();
+        self.told.clone()
+    }
+
+    fn all(&self) -> Detail {
+        let mut all = Detail::default();
+        for detail in self.found.values() {
+            all.changes.extend(detail.changes.iter().cloned());
+            all.warnings.extend(detail.warnings.iter().cloned());
+            all.failures.extend(detail.failures.iter().cloned());
+        }
+        all.failures.extend(self.notes.iter().cloned());
+        fit(all)
+    }
+}
+
+/// What an account needs to be as it is meant, and what there is to say about it.
+fn find(
+    host: &impl Host,
+    name: &Username,
+    wanted: &WantedAccount,
+    rules: &Rules,
+) -> (Plan, Detail) {
+    let aims = Aims::one(name, wanted, rules);
+    let observed = match observe(host, &aims, rules) {
+        Ok(observed) => observed,
+        Err(error) => {
+            let failure = FailureNote { username: Some(name.clone()), text: error.to_string() };
+            let failures = vec![failure];
+            return (Plan::default(), Detail { failures, ..Detail::default() });
+        }
+    };
+    let plan = plan(&aims, &observed, rules);
+    let mut detail = plan.detail();
+    if detail.changes.is_empty() {
+        detail.warnings.clear();
+    }
+    if let Some(Ok(seen)) = observed.accounts.get(name) {
+        detail.warnings.extend(foreign_keys(name, seen));
+    }
+    (plan, detail)
+}
+
+/// Keys that log in as the account and are others'.
+fn foreign_keys(name: &Username, seen: &Account) -> Vec<String> {
+    let keys = seen.state.as_ref().and_then(|state| state.keys.as_ref().ok());
+    let mut foreign: Vec<String> =
+        keys.into_iter().flat_map(|keys| &keys.foreign).map(|key| key.fingerprint()).collect();
+    foreign.sort();
+    foreign.dedup();
+    let text = |fingerprint| format!("{name}: a key that others added logs in: {fingerprint}");
+    foreign.into_iter().map(text).collect()
+}
+
+/// Leaves out what does not fit a message, and says so.
+fn fit(mut detail: Detail) -> Detail {
+    let len = |detail: &Detail| {
+        let message = DriftMessage { at: i64::MAX, healed: false, detail: detail.clone() };
+        message.to_json().len()
+    };
+    let mut is_cut = false;
+    while len(&detail) > LIMIT {
+        is_cut = true;
+        let Detail { changes, warnings, failures, .. } = &mut detail;
+        changes.truncate(changes.len() / 2);
+        warnings.truncate(warnings.len() / 2);
+        failures.truncate(failures.len() / 2);
+    }
+    if is_cut {
+        detail.warnings.push("there is more than fits a message".to_owned());
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use bastio_protocol::{KeyGrant, KeyPolicy, PublicKey, Removal, Sudo};
+
+    use super::*;
+    use crate::reconcile::fake::{FakeHost, account, name};
+    use crate::reconcile::host::SudoState;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
+    fn key() -> PublicKey {
+        PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap()
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            now: 1000,
+            removal: Removal::Keep,
+            break_glass: None,
+            key_policy: KeyPolicy::default(),
+            uid_min: 1000,
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    /// Alice with a key and sudo, as she is meant to be.
+    fn alice() -> (FakeHost, BTreeMap<Username, WantedAccount>, BTreeSet<Username>) {
+        let host = FakeHost::default();
+        let mut state = account(&name("alice"), 1001);
+        state.sudo = SudoState::Group;
+        state.keys.as_mut().unwrap().ours.push(KeyGrant::plain(key()));
+        host.insert(state);
+        let keys = [KeyGrant::plain(key())].into();
+        let wanted = WantedAccount { sudo: Sudo::Plain, keys, ..WantedAccount::default() };
+        (host, [(name("alice"), wanted)].into(), [name("alice")].into())
+    }
+
+    fn change(host: &FakeHost, change: impl FnOnce(&mut crate::reconcile::host::AccountState)) {
+        let mut state = host.get("alice").unwrap();
+        change(&mut state);
+        host.insert(state);
+    }
+
+    #[test]
+    fn what_is_as_it_is_meant_to_be_is_no_news() {
+        let (host, wanted, names) = alice();
+        for policy in [Policy::Report, Policy::Heal] {
+            let mut drift = Drift::new(policy);
+            assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+            assert_eq!(drift.news(), None);
+            assert_eq!(drift.tell_all(), Detail::default());
+        }
+        assert!(host.calls.borrow().is_empty());
+    }
+
+    #[test]
+    fn drift_is_said_once_and_so_is_its_end() {
+        let (host, wanted, names) = alice();
+        let mut drift = Drift::new(Policy::Report);
+        change(&host, |state| state.keys.as_mut().unwrap().ours.clear());
+        for round in 0..3 {
+            assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+            let news = drift.news();
+            assert_eq!(news.is_some(), round == 0, "{news:?}");
+            if let Some(news) = news {
+                assert!(news.changes[0].text.contains(&key().fingerprint()), "{news:?}");
+            }
+        }
+        assert_eq!(drift.tell_all().changes.len(), 1, "a new connection hears of it");
+        assert!(host.calls.borrow().is_empty(), "only reported");
+        // More of it is news.
+        change(&host, |state| state.sudo = SudoState::None);
+        drift.look(&host, &wanted, &names, &rules());
+        assert_eq!(drift.news().unwrap().changes.len(), 2);
+        // Put right by hand: an empty word, once.
+        host.insert(alice().0.get("alice").unwrap());
+        drift.look(&host, &wanted, &names, &rules());
+        assert_eq!(drift.news(), Some(Detail::default()));
+        assert_eq!(drift.news(), None);
+    }
+
+    #[test]
+    fn what_can_be_put_right_is() {
+        let (host, wanted, names) = alice();
+        let mut drift = Drift::new(Policy::Heal);
+        change(&host, |state| {
+            state.keys.as_mut().unwrap().ours.clear();
+            state.sudo = SudoState::None;
+        });
+        let healed = drift.look(&host, &wanted, &names, &rules()).unwrap();
+        assert_eq!(healed.changes.len(), 2, "{healed:?}");
+        assert_eq!(drift.news(), None);
+        assert_eq!(host.get("alice"), alice().0.get("alice"));
+        // What cannot stays said.
+        change(&host, |state| state.sudo = SudoState::None);
+        host.fails.borrow_mut().insert("set_sudo alice".to_owned());
+        assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+        let news = drift.news().unwrap();
+        assert_eq!((news.changes.len(), news.failures.len()), (1, 1), "{news:?}");
+        drift.look(&host, &wanted, &names, &rules());
+        assert_eq!(drift.news(), None);
+    }
+
+    #[test]
+    fn keys_of_others_are_a_warning_and_stay() {
+        let (host, wanted, names) = alice();
+        let mut drift = Drift::new(Policy::Heal);
+        let foreign = PublicKey::parse(&KEY.replace("HR4f", "HR4e"), &KeyPolicy::ANY).unwrap();
+        change(&host, |state| state.keys.as_mut().unwrap().foreign.push(foreign.clone()));
+        assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+        let news = drift.news().unwrap();
+        let text = format!("alice: a key that others added logs in: {}", foreign.fingerprint());
+        assert_eq!(news, Detail { warnings: vec![text], ..Detail::default() });
+        assert!(host.calls.borrow().is_empty());
+    }
+
+    #[test]
+    fn accounts_of_others_and_those_not_asked_for_are_not_looked_at() {
+        let (host, wanted, names) = alice();
+        let mut drift = Drift::new(Policy::Report);
+        host.insert(account(&name("mallory"), 1002));
+        change(&host, |state| state.sudo = SudoState::None);
+        drift.look(&host, &wanted, &[name("mallory")].into(), &rules());
+        assert_eq!(drift.news(), None);
+        drift.look(&host, &wanted, &names, &rules());
+        assert!(drift.news().is_some());
+        drift.look(&host, &BTreeMap::new(), &BTreeSet::new(), &rules());
+        assert_eq!(drift.news(), Some(Detail::default()), "not meant to be any more");
+    }
+
+    #[test]
+    fn notes_are_said_until_the_account_is_changed() {
+        let mut drift = Drift::new(Policy::Report);
+        let note = FailureNote { username: Some(name("admin")), text: "rolled back".to_owned() };
+        drift.note(note.clone());
+        drift.note(note.clone());
+        assert_eq!(drift.news().unwrap().failures, [note]);
+        drift.forget_note(&name("admin"));
+        assert_eq!(drift.news(), Some(Detail::default()));
+    }
+
+    #[test]
+    fn a_message_always_fits() {
+        let warnings = (0..20_000).map(|number| format!("{number}{}", "x".repeat(100))).collect();
+        let detail = fit(Detail { warnings, ..Detail::default() });
+        assert!(detail.warnings.len() > 1000);
+        assert!(serde_json::to_vec(&detail).unwrap().len() <= LIMIT + 100);
+        assert_eq!(detail.warnings.last().unwrap(), "there is more than fits a message");
+    }
+}

@@ -1,0 +1,100 @@
+//! When a change is looked at: soon, once for a burst, and not again and again for somebody who changes his files in a
+//! loop. Pure; the time is passed in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Topic;
+
+/// How long after a change it is looked at: a burst is one look.
+pub(super) const SETTLE: Duration = Duration::from_millis(200);
+/// The shortest time between two looks at the same: what has changed is told within a second also right behind one.
+pub(super) const BETWEEN: Duration = Duration::from_millis(800);
+
+/// What is to be looked at, and when. At most one entry a topic.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    due: BTreeMap<Topic, Instant>,
+    last: BTreeMap<Topic, Instant>,
+}
+
+impl Pace {
+    /// Something changed.
+    pub(super) fn changed(&mut self, topic: &Topic, now: Instant) {
+        if self.due.contains_key(topic) {
+            return;
+        }
+        let earliest = self.last.get(topic).map(|last| *last + BETWEEN);
+        let due = earliest.into_iter().chain([now + SETTLE]).max().unwrap_or(now);
+        self.due.insert(topic.clone(), due);
+    }
+
+    /// When the next look is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    /// Takes what is due.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<Topic> {
+        let due: Vec<Topic> = self
+            .due
+            .iter()
+            .filter(|(_, due)| **due <= now)
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in &due {
+            self.due.remove(topic);
+            self.last.insert(topic.clone(), now);
+        }
+        due
+    }
+
+    /// Forgets what is no longer watched.
+    pub(super) fn keep_only(&mut self, is_watched: impl Fn(&Topic) -> bool) {
+        self.due.retain(|topic, _| is_watched(topic));
+        self.last.retain(|topic, _| is_watched(topic));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bastio_protocol::Username;
+
+    #[test]
+    fn a_burst_is_one_look_and_a_loop_is_one_now_and_then() {
+        let begun = Instant::now();
+        let at = |millis: u64| begun + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        let mut looks = Vec::new();
+        // A change every 10 ms, for five seconds.
+        for millis in (0..5000).step_by(10) {
+            pace.changed(&Topic::Sudo, at(millis));
+            if pace.next().is_some_and(|next| next <= at(millis)) {
+                looks.extend(pace.take(at(millis)).iter().map(|_| millis));
+            }
+        }
+        assert_eq!(looks, [200, 1000, 1800, 2600, 3400, 4200]);
+        // The last change is looked at, too; then there is rest.
+        assert_eq!(pace.next(), Some(at(5000)));
+        assert_eq!(pace.take(at(5000)), [Topic::Sudo]);
+        assert_eq!(pace.next(), None);
+        pace.changed(&Topic::Sudo, at(60_000));
+        assert_eq!(pace.next(), Some(at(60_200)));
+    }
+
+    #[test]
+    fn one_does_not_hold_up_another() {
+        let begun = Instant::now();
+        let alice = Topic::Account(Username::parse("alice").unwrap());
+        let mut pace = Pace::default();
+        pace.changed(&alice, begun);
+        pace.take(begun + SETTLE);
+        pace.changed(&alice, begun + SETTLE);
+        pace.changed(&Topic::Accounts, begun + SETTLE);
+        assert_eq!(pace.take(begun + 2 * SETTLE), [Topic::Accounts]);
+        assert_eq!(pace.next(), Some(begun + SETTLE + BETWEEN));
+        pace.keep_only(|topic| *topic != alice);
+        assert_eq!(pace.next(), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! Where what the processor does by itself meets the rest of its life: when it looks around, and which work must be
+//! confirmed. This file must not know how a look is done.
+
+use std::time::Instant;
+
+use bastio_protocol::{HostRequest, Status, Username};
+
+use super::super::System;
+use super::super::end_point::EndPoint;
+use super::super::once::Outcome;
+use super::super::tend::{Site, Tender};
+use super::super::work::{Effect, Work};
+use super::Service;
+use crate::pipe::ToConnector;
+
+impl<A: System> Service<A> {
+    /// Carries on what an earlier run has left. Before anything else.
+    pub(super) fn begin_tending(&mut self) {
+        self.tend(Tender::begin);
+    }
+
+    /// When to look around at the latest.
+    pub(super) fn tending_deadline(&self) -> Option<Instant> {
+        self.tender.as_ref().and_then(Tender::deadline)
+    }
+
+    /// Looks around; what there is to be said. Where nobody hears it, each new connection hears all of it.
+    pub(super) fn look_around(&mut self) -> Vec<ToConnector> {
+        self.tend(Tender::look).unwrap_or_default()
+    }
+
+    /// A new connection to the backend is up; what there is to be said.
+    pub(super) fn connected(&mut self) -> Vec<ToConnector> {
+        self.tend(Tender::connected).unwrap_or_default()
+    }
+
+    /// Does the work, which must be confirmed if it may change the account that is never locked out.
+    pub(super) fn answer(&mut self, work: &Work) -> Outcome {
+        let outcome = match self.must_be_confirmed(work) {
+            None => self.carry_out(work),
+            Some(name) => match self.tend(|tender, site| tender.before(&name, site)) {
+                Some(Err(error)) => self.once.reply(work.reply(Status::Failed, error.to_string())),
+                Some(Ok(())) | None => {
+                    let outcome = self.carry_out(work);
+                    let words = self.tend(Tender::after).unwrap_or_default();
+                    self.words.extend(words);
+                    outcome
+                }
+            },
+        };
+        self.tend(|tender, site| tender.schedule(site.ledger, site.rules.now));
+        outcome
+    }
+
+    pub(super) fn say_all(&self, words: Vec<ToConnector>, end_point: &EndPoint) -> bool {
+        words.into_iter().all(|word| self.say(word, end_point))
+    }
+
+    /// The account that is never locked out, where the work may change it.
+    fn must_be_confirmed(&self, work: &Work) -> Option<Username> {
+        let name = self.once.break_glass()?;
+        let concerns = match work {
+            Work::Action(action) => action.username == *name,
+            Work::Host(host) => matches!(host.request, HostRequest::Sync { .. }),
+        };
+        (concerns && work.effect() != Effect::Looks).then(|| name.clone())
+    }
+
+    fn tend<T>(&mut self, f: impl FnOnce(&mut Tender, &mut Site<'_, A>) -> T) -> Option<T> {
+        Some(f(self.tender.as_mut()?, &mut self.once.site()?))
+    }
+}
