@@ -40,9 +40,11 @@ impl Administrator {
         self.check(host);
         let (other, group) = (chance.one_of(&OTHERS), chance.one_of(&GROUPS));
         let what = match chance.below(8) {
-            0 => self.run(host, &["useradd", "-m", other]),
+            // Far from the numbers that bastio keeps for those who may come back.
+            0 => self
+                .run(host, &["useradd", "-m", "-K", "UID_MIN=5000", "-K", "GID_MIN=5000", other]),
             1 => self.run(host, &["userdel", "-r", other]),
-            2 => self.run(host, &["groupadd", group]),
+            2 => self.run(host, &["groupadd", "-K", "GID_MIN=5000", group]),
             3 => self.run(host, &["gpasswd", "-a", other, group]),
             4 => {
                 self.run(host, &["usermod", "-c", &format!("number {}", chance.below(100)), other])
