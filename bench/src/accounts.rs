@@ -31,8 +31,8 @@ const UNCHANGED_LIMIT: Duration = Duration::from_millis(200);
 
 /// Runs both and prints the tables.
 pub fn run() -> Result<(), BenchError> {
-    add()?;
-    sync()
+    let added = add();
+    sync().and(added)
 }
 
 fn add() -> Result<(), BenchError> {
