@@ -47,8 +47,11 @@ fn site(host: &Host) -> Connector {
     connector
 }
 
-/// Everything that decides who comes in as admin and what he may do.
-fn access(host: &Host) -> (Vec<u8>, (u32, u32, u32), Vec<Vec<u8>>) {
+/// Everything that decides who comes in as admin and what he may do: the key file, its owner and
+/// mode, the databases.
+type Access = (Vec<u8>, (u32, u32, u32), Vec<Vec<u8>>);
+
+fn access(host: &Host) -> Access {
     (host.read_file(KEYS).unwrap(), owner_and_mode(host, KEYS), databases(host))
 }
 
