@@ -83,6 +83,9 @@ impl Administrator {
         let user = chance.one_of(&USERS);
         let Some(managed) = model.0.get_mut(user) else { return "nothing".to_owned() };
         let (path, line) = (key_file(user), chance.one_of(&LINES));
+        if !host.exists(&path).unwrap() {
+            return "nothing".to_owned();
+        }
         let mut bytes = host.read_file(&path).unwrap();
         bytes.extend(line);
         host.write_file(&path, bytes).unwrap();
