@@ -13,6 +13,9 @@ use crate::reconcile::{Aims, Plan, Rules, Seen as Account, apply, observe, plan}
 
 /// Largest message, in bytes: half of what a frame of version 2 may have.
 const LIMIT: usize = 512 * 1024;
+/// So many keys of others are named for each account: whoever adds thousands must not crowd out what there is to say
+/// of everybody else.
+const NAMED_KEYS: usize = 32;
 
 /// What differs from what is meant, account by account.
 #[derive(Debug, Default)]
@@ -134,10 +137,13 @@ fn foreign_keys(name: &Username, seen: &Account) -> Vec<String> {
     foreign.sort();
     foreign.dedup();
     let text = |fingerprint| format!("{name}: a key that others added logs in: {fingerprint}");
-    foreign.into_iter().map(text).collect()
+    let more = foreign.len().saturating_sub(NAMED_KEYS);
+    foreign.truncate(NAMED_KEYS);
+    let more = (more > 0).then(|| format!("{name}: and {more} more keys that others added log in"));
+    foreign.into_iter().map(text).chain(more).collect()
 }
 
-/// Leaves out what does not fit a message, and says so.
+/// Leaves out what does not fit a message, of what there is most of, and says so.
 fn fit(mut detail: Detail) -> Detail {
     let len = |detail: &Detail| {
         let message = DriftMessage { at: i64::MAX, healed: false, detail: detail.clone() };
@@ -147,9 +153,14 @@ fn fit(mut detail: Detail) -> Detail {
     while len(&detail) > LIMIT {
         is_cut = true;
         let Detail { changes, warnings, failures, .. } = &mut detail;
-        changes.truncate(changes.len() / 2);
-        warnings.truncate(warnings.len() / 2);
-        failures.truncate(failures.len() / 2);
+        let most = changes.len().max(warnings.len()).max(failures.len());
+        if warnings.len() == most {
+            warnings.truncate(most / 2);
+        } else if changes.len() == most {
+            changes.truncate(most / 2);
+        } else {
+            failures.truncate(most / 2);
+        }
     }
     if is_cut {
         detail.warnings.push("there is more than fits a message".to_owned());
@@ -272,6 +283,45 @@ mod tests {
         let text = format!("alice: a key that others added logs in: {}", foreign.fingerprint());
         assert_eq!(news, Detail { warnings: vec![text], ..Detail::default() });
         assert!(host.calls.borrow().is_empty());
+    }
+
+    #[test]
+    fn thousands_of_keys_of_one_crowd_out_nobody_else() {
+        let (host, mut wanted, mut names) = alice();
+        let mut bob = account(&name("bob"), 1003);
+        bob.sudo = SudoState::Group;
+        host.insert(bob);
+        wanted.insert(name("bob"), WantedAccount::default());
+        names.insert(name("bob"));
+        let blob = |number: u32| {
+            let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0 ".to_vec();
+            blob.extend([[7; 28].as_slice(), &number.to_be_bytes()].concat());
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, blob)
+        };
+        let key = |number| {
+            let line = format!("ssh-ed25519 {}", blob(number));
+            PublicKey::parse(&line, &KeyPolicy::ANY).unwrap()
+        };
+        change(&host, |state| {
+            state.keys.as_mut().unwrap().foreign.extend((0..10_000).map(key));
+        });
+        let mut drift = Drift::new(Policy::Report);
+        drift.look(&host, &wanted, &names, &rules());
+        let news = drift.news().unwrap();
+        assert_eq!(news.warnings.len(), NAMED_KEYS + 1);
+        assert_eq!(
+            news.warnings.last().unwrap(),
+            "alice: and 9968 more keys that others added log in"
+        );
+        assert!(news.changes.iter().any(|it| it.username == Some(name("bob"))), "{news:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_costs_what_there_is_most_of() {
+        let warnings = (0..20_000).map(|number| format!("{number}{}", "x".repeat(100))).collect();
+        let failure = FailureNote { username: None, text: "rolled back".to_owned() };
+        let detail = fit(Detail { warnings, failures: vec![failure.clone()], ..Detail::default() });
+        assert_eq!(detail.failures, [failure]);
     }
 
     #[test]

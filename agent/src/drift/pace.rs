@@ -11,11 +11,35 @@ pub(super) const SETTLE: Duration = Duration::from_millis(200);
 /// The shortest time between two looks at the same: what has changed is told within a second also right behind one.
 pub(super) const BETWEEN: Duration = Duration::from_millis(800);
 
+/// So many looks in a row may follow each other that fast. Then each comes twice as late as the one before it:
+/// whoever changes his files (or, by chfn(1), those of all) in a loop must not have everybody told of it for ever.
+const EAGER: u32 = 16;
+/// The longest time between two looks at what never rests.
+const LONGEST: Duration = Duration::from_secs(30);
+/// A look later than this after the time when it could have been is a new beginning.
+const REST: Duration = Duration::from_secs(2);
+
 /// What is to be looked at, and when. At most one entry a topic.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     due: BTreeMap<Topic, Instant>,
-    last: BTreeMap<Topic, Instant>,
+    last: BTreeMap<Topic, Look>,
+}
+
+/// The last look at something.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// How many there were before it without a rest.
+    in_a_row: u32,
+}
+
+impl Look {
+    /// When the next one may be.
+    fn next(self) -> Instant {
+        let doubled = self.in_a_row.saturating_sub(EAGER).min(16);
+        self.at + (BETWEEN * (1 << doubled)).min(LONGEST)
+    }
 }
 
 impl Pace {
@@ -24,7 +48,7 @@ impl Pace {
         if self.due.contains_key(topic) {
             return;
         }
-        let earliest = self.last.get(topic).map(|last| *last + BETWEEN);
+        let earliest = self.last.get(topic).map(|last| last.next());
         let due = earliest.into_iter().chain([now + SETTLE]).max().unwrap_or(now);
         self.due.insert(topic.clone(), due);
     }
@@ -44,7 +68,9 @@ impl Pace {
             .collect();
         for topic in &due {
             self.due.remove(topic);
-            self.last.insert(topic.clone(), now);
+            let before = self.last.get(topic).filter(|last| now <= last.next() + REST);
+            let in_a_row = before.map_or(0, |last| last.in_a_row.saturating_add(1));
+            self.last.insert(topic.clone(), Look { at: now, in_a_row });
         }
         due
     }
@@ -81,6 +107,28 @@ mod tests {
         assert_eq!(pace.next(), None);
         pace.changed(&Topic::Sudo, at(60_000));
         assert_eq!(pace.next(), Some(at(60_200)));
+    }
+
+    #[test]
+    fn who_never_rests_is_looked_at_less_and_less_and_soon_again_after_a_rest() {
+        let begun = Instant::now();
+        let at = |second: u64| begun + Duration::from_secs(second);
+        let mut pace = Pace::default();
+        let mut looks = 0;
+        // A whole day of changes, one a second.
+        for second in 0..86_400 {
+            pace.changed(&Topic::Accounts, at(second));
+            looks += pace.take(at(second)).len();
+        }
+        assert!((2_800..3_000).contains(&looks), "{looks}");
+        // An hour later it is told as fast as ever.
+        let later = at(90_000);
+        pace.take(later);
+        pace.changed(&Topic::Accounts, later + LONGEST);
+        assert_eq!(pace.next(), Some(later + LONGEST + SETTLE));
+        pace.take(later + LONGEST + SETTLE);
+        pace.changed(&Topic::Accounts, later + LONGEST + SETTLE);
+        assert_eq!(pace.next(), Some(later + LONGEST + SETTLE + BETWEEN));
     }
 
     #[test]
