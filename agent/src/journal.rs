@@ -31,6 +31,8 @@ pub struct Journal {
     open: Option<Open>,
     /// Whether the file may lack something that `state` has.
     is_behind: bool,
+    /// Whether something that was written down is not known any more.
+    is_damaged: bool,
     state: State,
     /// The sequence number that the file has.
     written: u64,
@@ -83,6 +85,7 @@ impl Journal {
             path: folder.to_owned(),
             open: None,
             is_behind: false,
+            is_damaged: false,
             state: State::default(),
             written: 0,
             known: HashMap::new(),
@@ -164,24 +167,74 @@ impl Journal {
         Ticket(self.last)
     }
 
-    /// The action was carried out. After this its feedback may leave: it survives everything, or else the log says why
-    /// not, and it is written down as soon as that is possible again.
-    pub fn done(&mut self, ticket: Ticket, body: &[u8], answer: Vec<u8>) {
+    /// The action was carried out, and changed this in the ledger: a revision, and what is new in it. After this its
+    /// feedback may leave: it survives everything, or else the log says why not, and it is written down as soon as that
+    /// is possible again. Whether it is.
+    pub fn done(
+        &mut self,
+        ticket: Ticket,
+        body: &[u8],
+        answer: Vec<u8>,
+        edits: Option<(u64, Vec<u8>)>,
+    ) -> bool {
         let (number, digest) = (ticket.0, digest_of(body));
-        let record = Record::Done { number, digest, answer };
         self.known.insert(digest, number);
+        // First: what was done without its edits could never be known again.
+        let edits = edits.map(|(revision, body)| Record::Edits { revision, body });
         let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        self.state.apply(record);
-        let Err(error) = self.append(&bytes, true) else { return };
+        for record in edits.into_iter().chain([Record::Done { number, digest, answer }]) {
+            record.encode(&mut bytes);
+            self.state.apply(record);
+        }
+        if self.open.as_ref().is_none_or(|open| open.file.is_none()) {
+            return false;
+        }
+        let Err(error) = self.append(&bytes, true) else { return true };
         tracing::error!(%error, "the journal is behind what was done");
-        if self.rewrite().is_err()
-            && let Some(Open { file: Some(file), before, .. }) = &mut self.open
+        if self.rewrite().is_ok() {
+            return true;
+        }
+        if let Some(Open { file: Some(file), before, .. }) = &mut self.open
             && let Err(error) = file.cut(*before)
         {
             // Else nobody can take it for unfinished after a restart, and do it again behind what follows now.
             tracing::error!(%error, "the journal may name an action as not done that was done");
         }
+        false
+    }
+
+    /// What the ledger's file may lack, oldest first; none when nobody knows.
+    #[must_use]
+    pub fn edits(&self) -> Option<&BTreeMap<u64, Vec<u8>>> {
+        (self.open.is_some() && !self.is_damaged).then_some(&self.state.edits)
+    }
+
+    /// How many bytes of edits wait for the ledger's file.
+    #[must_use]
+    pub fn edits_held(&self) -> usize {
+        self.state.edits.values().map(Vec::len).sum()
+    }
+
+    /// The ledger's file has everything up to this revision. Not flushed: what is forgotten twice does no harm.
+    pub fn saved(&mut self, revision: u64) {
+        if self.state.edits.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        Record::Saved { revision }.encode(&mut bytes);
+        self.state.apply(Record::Saved { revision });
+        if let Err(error) = self.append(&bytes, false) {
+            tracing::warn!(%error, "the journal still names what the ledger has");
+        }
+        self.compact();
+    }
+
+    /// Returns when the action that was taken survives a loss of power.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it may not.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.append(&[], true)
     }
 
     /// A feedback goes to the connector; of an entry, or of none.
@@ -308,6 +361,11 @@ impl Journal {
         if self.open.is_none() {
             self.load()?;
             self.drop_unfinished();
+            // The ledger went on without them.
+            if !self.state.edits.is_empty() {
+                self.state.apply(Record::Saved { revision: u64::MAX });
+                self.is_behind = true;
+            }
             tracing::warn!(folder = %self.path.display(), "the journal can be read again");
         }
         if self.is_behind {
@@ -323,6 +381,7 @@ impl Journal {
         let folder = Folder::take(&self.path)?;
         let (bytes, file) = folder.read()?;
         let (state, tail) = replay(&bytes);
+        self.is_damaged = matches!(tail, Tail::Damaged { .. });
         for (number, entry) in &state.entries {
             if let Entry::Done { digest, .. } = entry {
                 self.known.insert(*digest, *number);

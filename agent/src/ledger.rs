@@ -1,5 +1,5 @@
-//! The ledger: what bastio means each managed account of this server to be, which numeric ids belong to whom, which
-//! homes wait to be deleted, and what brings a guarded change back. Drift and the timers are worked out from it.
+//! The ledger: what bastio means each managed account of this server to be, which numeric ids belong to whom, and
+//! what brings a guarded change back. Drift and the timers are worked out from it.
 //!
 //! One JSON file of root's in the state folder, replaced as a whole or not at all. A ledger that cannot be read is set
 //! aside, loudly, and a new one begun: accounts go on as they are. This file must not know how an account is looked at
@@ -20,6 +20,10 @@ use thiserror::Error;
 use crate::files::replace_secret;
 use crate::guard::Pending;
 
+mod edit;
+
+use edit::Edit;
+
 /// The file's name in the state folder.
 const NAME: &str = "ledger.json";
 /// The form of the file that this program writes and reads.
@@ -34,6 +38,10 @@ pub struct Ledger {
     book: Book,
     /// Whether the file may lack something that `book` has.
     is_behind: bool,
+    /// Whether one of the changes that the file lacks is in no edit.
+    must_save: bool,
+    /// What was changed and not told by [`Self::take_edits`].
+    edits: Vec<Edit>,
     fate: Fate,
 }
 
@@ -46,20 +54,6 @@ enum Fate {
     Lost,
     /// Damage, which is still there.
     InTheWay,
-}
-
-/// A home that was put away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quarantined {
-    /// Where it is now.
-    pub path: PathBuf,
-    /// Whose it was.
-    pub name: Username,
-    /// The numeric id whose files are in it.
-    pub uid: u32,
-    /// When it may be deleted, in seconds since the Unix epoch.
-    pub delete_after: i64,
 }
 
 /// Why the ledger was not changed or not written down.
@@ -109,9 +103,11 @@ enum Damage {
 #[serde(deny_unknown_fields)]
 struct Book {
     form: u32,
+    /// How many times it was changed.
+    #[serde(default)]
+    revision: u64,
     wanted: BTreeMap<Username, WantedAccount>,
     uids: BTreeMap<Username, u32>,
-    quarantined: Vec<Quarantined>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guard: Option<Pending>,
 }
@@ -125,7 +121,7 @@ impl Ledger {
             Ok(book) => (book, Fate::Good),
             Err(damage) => (Book::default(), set_aside(&path, &damage)),
         };
-        Self { path, book, is_behind: false, fate }
+        Self { path, book, is_behind: false, must_save: false, edits: Vec::new(), fate }
     }
 
     /// Whether a damaged ledger was found: what it held is not known, so ids in use must be reserved anew.
@@ -144,14 +140,16 @@ impl Ledger {
     /// This account is meant to be so from now on.
     pub fn set(&mut self, name: Username, wanted: WantedAccount) {
         if self.book.wanted.get(&name) != Some(&wanted) {
+            self.edit(Edit::Set { name: name.clone(), wanted: Box::new(wanted.clone()) });
             self.book.wanted.insert(name, wanted);
-            self.is_behind = true;
         }
     }
 
     /// This account is no longer meant to be. Its numeric id stays reserved.
     pub fn forget(&mut self, name: &Username) {
-        self.is_behind |= self.book.wanted.remove(name).is_some();
+        if self.book.wanted.remove(name).is_some() {
+            self.edit(Edit::Forget { name: name.clone() });
+        }
     }
 
     /// The whole server is meant to be so from now on. Reservations are added; an id that belongs to somebody else
@@ -159,7 +157,7 @@ impl Ledger {
     pub fn replace(&mut self, state: &WantedState) {
         if self.book.wanted != state.accounts {
             self.book.wanted.clone_from(&state.accounts);
-            self.is_behind = true;
+            self.change();
         }
         for (name, uid) in &state.reserved_uids {
             if let Err(error) = self.reserve(name.clone(), *uid) {
@@ -178,8 +176,8 @@ impl Ledger {
             Some(owner) if *owner == name => Ok(()),
             Some(owner) => Err(LedgerError::UidTaken { uid, owner: owner.clone() }),
             None => {
+                self.edit(Edit::Reserve { name: name.clone(), uid });
                 self.book.uids.insert(name, uid);
-                self.is_behind = true;
                 Ok(())
             }
         }
@@ -203,26 +201,6 @@ impl Ledger {
         self.book.uids.iter().find_map(|(name, owned)| (*owned == uid).then_some(name))
     }
 
-    /// The homes that were put away.
-    #[must_use]
-    pub fn quarantined(&self) -> &[Quarantined] {
-        &self.book.quarantined
-    }
-
-    /// A home was put away.
-    pub fn add_quarantined(&mut self, home: Quarantined) {
-        self.drop_quarantined(&home.path.clone());
-        self.book.quarantined.push(home);
-        self.is_behind = true;
-    }
-
-    /// A home that was put away is there no more.
-    pub fn drop_quarantined(&mut self, path: &Path) {
-        let before = self.book.quarantined.len();
-        self.book.quarantined.retain(|home| home.path != path);
-        self.is_behind |= self.book.quarantined.len() != before;
-    }
-
     /// What brings back what was before a change that is not confirmed yet.
     #[must_use]
     pub fn guard(&self) -> Option<&Pending> {
@@ -231,8 +209,10 @@ impl Ledger {
 
     /// A change is made that must be confirmed; none: there is no such change any more.
     pub fn set_guard(&mut self, guard: Option<Pending>) {
-        self.is_behind |= self.book.guard != guard;
-        self.book.guard = guard;
+        if self.book.guard != guard {
+            self.book.guard = guard;
+            self.change();
+        }
     }
 
     /// Writes down what has changed; returns when it survives a loss of power.
@@ -257,7 +237,8 @@ impl Ledger {
             self.fate = Fate::Lost;
         }
         replace_secret(&path, &text).map_err(|source| LedgerError::Unwritable { path, source })?;
-        self.is_behind = false;
+        (self.is_behind, self.must_save) = (false, false);
+        self.edits.clear();
         Ok(())
     }
 }

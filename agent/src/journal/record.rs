@@ -59,6 +59,18 @@ pub enum Record {
         /// The number.
         highest: u64,
     },
+    /// What an action has changed in the ledger, which is not written down there yet.
+    Edits {
+        /// The ledger's revision with it; rises.
+        revision: u64,
+        /// In the ledger's words.
+        body: Vec<u8>,
+    },
+    /// The ledger is written down up to a revision.
+    Saved {
+        /// The revision.
+        revision: u64,
+    },
 }
 
 /// An action that is not acknowledged.
@@ -85,6 +97,8 @@ pub struct State {
     pub entries: BTreeMap<u64, Entry>,
     /// The highest sequence number of an order; 0 when there was none.
     pub sequence: u64,
+    /// What the ledger's file may lack, by its revision.
+    pub edits: BTreeMap<u64, Vec<u8>>,
     /// Bytes that the entries take in a file without the forgotten ones.
     live: usize,
 }
@@ -122,6 +136,8 @@ impl Record {
             Self::Done { number, .. } => (2, *number),
             Self::Acknowledged { number } => (3, *number),
             Self::Sequence { highest } => (4, *highest),
+            Self::Edits { revision, .. } => (5, *revision),
+            Self::Saved { revision } => (6, *revision),
         };
         let mut payload = vec![kind];
         payload.extend(number.to_le_bytes());
@@ -134,7 +150,8 @@ impl Record {
                 payload.extend(digest);
                 payload.extend(answer);
             }
-            Self::Acknowledged { .. } | Self::Sequence { .. } => {}
+            Self::Edits { body, .. } => payload.extend(body),
+            Self::Acknowledged { .. } | Self::Sequence { .. } | Self::Saved { .. } => {}
         }
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
         bytes.extend(length);
@@ -152,7 +169,7 @@ impl Record {
         }
         let payload = rest.get(..size)?;
         let (&kind, rest) = payload.split_first()?;
-        if !(1..=4).contains(&kind) || checksum(*length, payload) != *sum {
+        if !(1..=6).contains(&kind) || checksum(*length, payload) != *sum {
             return None;
         }
         let (number, rest) = take_number(rest)?;
@@ -167,6 +184,8 @@ impl Record {
             }
             3 if rest.is_empty() => Self::Acknowledged { number },
             4 if rest.is_empty() => Self::Sequence { highest: number },
+            5 => Self::Edits { revision: number, body: rest.to_vec() },
+            6 if rest.is_empty() => Self::Saved { revision: number },
             _ => return None,
         };
         Some((record, PREFIX + size))
@@ -216,6 +235,17 @@ impl State {
                 }
             }
             Record::Sequence { highest } => self.sequence = self.sequence.max(highest),
+            Record::Edits { revision, body } => {
+                self.live += PREFIX + SHORTEST + body.len();
+                if let Some(before) = self.edits.insert(revision, body) {
+                    self.live -= PREFIX + SHORTEST + before.len();
+                }
+            }
+            Record::Saved { revision } => {
+                let newer = self.edits.split_off(&revision.saturating_add(1));
+                let saved = std::mem::replace(&mut self.edits, newer);
+                self.live -= saved.values().map(|it| PREFIX + SHORTEST + it.len()).sum::<usize>();
+            }
         }
     }
 
@@ -238,6 +268,9 @@ impl State {
         let mut bytes = HEADER.to_vec();
         if self.sequence > 0 {
             Record::Sequence { highest: self.sequence }.encode(&mut bytes);
+        }
+        for (&revision, body) in &self.edits {
+            Record::Edits { revision, body: body.clone() }.encode(&mut bytes);
         }
         for (&number, entry) in &self.entries {
             let record = match entry.clone() {
@@ -304,7 +337,10 @@ fn highest_behind(bytes: &[u8]) -> Option<u64> {
                 let sequence = match record {
                     Record::Received { sequence, .. } => sequence,
                     Record::Sequence { highest } => highest,
-                    Record::Done { .. } | Record::Acknowledged { .. } => 0,
+                    Record::Done { .. }
+                    | Record::Acknowledged { .. }
+                    | Record::Edits { .. }
+                    | Record::Saved { .. } => 0,
                 };
                 found = found.max(Some(sequence));
                 length
@@ -423,6 +459,8 @@ mod tests {
                     .prop_map(|(number, digest, answer)| Record::Done { number, digest, answer }),
                 (1..6_u64).prop_map(|number| Record::Acknowledged { number }),
                 (0..9_u64).prop_map(|highest| Record::Sequence { highest }),
+                (1..9_u64, body()).prop_map(|(revision, body)| Record::Edits { revision, body }),
+                (0..9_u64).prop_map(|revision| Record::Saved { revision }),
             ];
         proptest::collection::vec(record, 0..12)
     }

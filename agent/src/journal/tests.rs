@@ -46,7 +46,7 @@ fn new(journal: &mut Journal, body: &str) -> Ticket {
 
 fn live(journal: &mut Journal, body: &str) -> Ticket {
     let ticket = new(journal, body);
-    journal.done(ticket, body.as_bytes(), format!("did {body}").into_bytes());
+    journal.done(ticket, body.as_bytes(), format!("did {body}").into_bytes(), None);
     journal.hand_over(Some(ticket));
     ticket
 }
@@ -150,7 +150,7 @@ fn the_sequence_is_written_down_with_the_action_that_has_it() {
     let mut journal = sandbox.open();
     assert_eq!(journal.highest_sequence().unwrap(), 40);
     assert_eq!(journal.unfinished().len(), 1, "it will be carried out without its order");
-    journal.done(ticket, b"a", b"did a".to_vec());
+    journal.done(ticket, b"a", b"did a".to_vec(), None);
     // The same action, ordered anew under another number.
     journal.record_sequence(41);
     assert!(matches!(journal.take(b"a"), Ok(Taken::Known(..))));

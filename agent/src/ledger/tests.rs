@@ -15,10 +15,6 @@ fn account(until: i64) -> WantedAccount {
     WantedAccount { until: Some(until), ..WantedAccount::default() }
 }
 
-fn home(path: &str) -> Quarantined {
-    Quarantined { path: path.into(), name: name("carol"), uid: 1003, delete_after: 5 }
-}
-
 fn guard() -> Pending {
     let was = Some(Content { bytes: b"old \xff".to_vec(), mode: 0o600, uid: 1, gid: 1 });
     let files = vec![SavedFile { path: "/k".into(), was }];
@@ -30,7 +26,6 @@ fn full(folder: &Path) -> Ledger {
     let mut ledger = Ledger::open(folder);
     ledger.set(name("alice"), account(7));
     ledger.reserve(name("alice"), 1001).unwrap();
-    ledger.add_quarantined(home("/home/.bastio-quarantine/carol"));
     ledger.set_guard(Some(guard()));
     ledger.save().unwrap();
     ledger
@@ -55,7 +50,6 @@ fn what_was_saved_is_there_again_and_only_root_may_read_it() {
     assert_eq!(again.uid_of(&name("alice")), Some(1001));
     assert_eq!(again.owner_of(1001), Some(&name("alice")));
     assert_eq!(again.guard(), Some(&guard()));
-    assert_eq!(again.quarantined(), [home("/home/.bastio-quarantine/carol")]);
     let mode = fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     assert_eq!(names(&folder), [NAME]);
@@ -69,7 +63,6 @@ fn nothing_is_written_when_nothing_changed() {
     ledger.set(name("alice"), account(7));
     ledger.forget(&name("bob"));
     ledger.reserve(name("alice"), 1001).unwrap();
-    ledger.drop_quarantined(Path::new("/other"));
     ledger.set_guard(Some(guard()));
     let accounts = [(name("alice"), account(7))].into();
     ledger.replace(&WantedState { accounts, ..WantedState::default() });
@@ -156,4 +149,48 @@ fn what_could_not_be_written_is_written_later() {
     fs::remove_dir(&aside).unwrap();
     ledger.save().unwrap();
     assert_eq!(Ledger::open(folder.path()).wanted().len(), 2);
+}
+
+#[test]
+fn edits_bring_an_older_file_up_to_date_and_a_newer_one_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = full(folder.path());
+    let saved = ledger.revision();
+    ledger.set(name("bob"), account(1));
+    ledger.reserve(name("bob"), 1002).unwrap();
+    let first = ledger.take_edits().unwrap();
+    ledger.forget(&name("alice"));
+    ledger.set(name("bob"), account(2));
+    let second = ledger.take_edits().unwrap();
+    assert!(ledger.take_edits().is_none() && !ledger.must_save() && ledger.is_behind());
+    let mut again = Ledger::open(folder.path());
+    assert_eq!(again.revision(), saved);
+    for _ in 0..2 {
+        for (revision, edits) in [&first, &second] {
+            again.redo(*revision, edits).unwrap();
+        }
+        assert_eq!(again.book, ledger.book);
+    }
+    ledger.replace(&WantedState::default());
+    assert!(ledger.must_save(), "a whole state is in no edit");
+    ledger.save().unwrap();
+    let mut again = Ledger::open(folder.path());
+    again.redo(first.0, &first.1).unwrap();
+    assert_eq!(again.book, ledger.book);
+    assert!(again.redo(u64::MAX, b"{").is_err());
+}
+
+#[test]
+fn in_doubt_the_ids_stay_and_what_is_unread_is_never_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = full(folder.path());
+    ledger.set(name("bob"), account(1));
+    let (revision, edits) = ledger.take_edits().unwrap();
+    let mut again = Ledger::open(folder.path());
+    again.doubt();
+    again.save().unwrap();
+    let mut again = Ledger::open(folder.path());
+    again.redo(revision, &edits).unwrap();
+    assert!(again.wanted().is_empty());
+    assert_eq!(again.uid_of(&name("alice")), Some(1001));
 }

@@ -3,6 +3,8 @@
 //! An account that the ledger does not know (made before there was one) is learned as it stands, so
 //! that nothing is ever missed that was there before. This file must not know how the ledger is kept.
 
+use std::collections::BTreeMap;
+
 use bastio_protocol::{
     Action, ActionMessage, KeyGrant, PublicKey, Sudo, Username, WantedAccount, WantedState,
 };
@@ -141,11 +143,39 @@ impl<A: System> Processor<A> {
     }
 
     fn with_ledger(&mut self, edit: impl FnOnce(&mut crate::ledger::Ledger)) {
-        let Some(ledger) = &mut self.ledger else { return };
-        edit(ledger);
-        if let Err(error) = ledger.save() {
-            tracing::error!(%error, "the ledger is behind what was done");
+        if let Some(ledger) = &mut self.ledger {
+            edit(ledger);
         }
+    }
+
+    /// Writes the ledger down; the revision that its file has for certain.
+    pub(super) fn save_ledger(&mut self) -> Option<u64> {
+        let ledger = self.ledger.as_mut()?;
+        match ledger.save() {
+            Ok(()) => Some(ledger.revision()),
+            Err(error) => {
+                tracing::error!(%error, "the ledger is behind what was done");
+                None
+            }
+        }
+    }
+
+    /// What the ledger's file may lack, from the journal; none when nobody knows.
+    pub(super) fn catch_up(&mut self, edits: Option<&BTreeMap<u64, Vec<u8>>>) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let redone = edits.map(|edits| {
+            edits.iter().try_for_each(|(revision, edits)| ledger.redo(*revision, edits))
+        });
+        let why = match redone {
+            Some(Ok(())) => return,
+            Some(Err(error)) => error.to_string(),
+            None => "the journal cannot be read, or was damaged".to_owned(),
+        };
+        tracing::error!(
+            why,
+            "the ledger may be behind: what accounts are meant to be is learned anew"
+        );
+        ledger.doubt();
     }
 }
 

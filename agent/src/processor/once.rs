@@ -7,6 +7,7 @@ use super::tend::Site;
 use super::work::{Effect, Extent, Work};
 use super::{Processor, System, bounds};
 use crate::journal::{Journal, JournalError, Taken, Ticket};
+use crate::ledger::Ledger;
 use crate::pipe::{ToConnector, ToProcessor};
 
 /// A processor that carries each action out once, whatever is killed when.
@@ -14,7 +15,14 @@ use crate::pipe::{ToConnector, ToProcessor};
 pub(super) struct Once<A> {
     processor: Processor<A>,
     journal: Journal,
+    /// Whether an action is flushed to the disk before it is carried out.
+    flushes_first: bool,
+    /// Whether saving the ledger failed since the last action.
+    has_failed: bool,
 }
+
+/// So many bytes of edits may wait for the ledger's file (256 KiB).
+const EDITS_LIMIT: usize = 256 * 1024;
 
 /// What became of an action.
 #[derive(Debug)]
@@ -26,8 +34,43 @@ pub(super) struct Outcome {
 }
 
 impl<A: System> Once<A> {
-    pub(super) fn new(processor: Processor<A>, journal: Journal) -> Self {
-        Self { processor, journal }
+    pub(super) fn new(mut processor: Processor<A>, journal: Journal) -> Self {
+        processor.catch_up(journal.edits());
+        Self { processor, journal, flushes_first: false, has_failed: false }
+    }
+
+    /// The same, and each action is on the disk before it is carried out: after a loss of power nobody takes for drift
+    /// what was done last.
+    #[must_use]
+    pub(super) fn flushing_first(self, flushes_first: bool) -> Self {
+        Self { flushes_first, ..self }
+    }
+
+    /// Whether the ledger waits for a quiet moment to be written down.
+    pub(super) fn is_ledger_behind(&self) -> bool {
+        !self.has_failed && self.processor.ledger.as_ref().is_some_and(Ledger::is_behind)
+    }
+
+    /// Writes down what the journal keeps for the ledger.
+    pub(super) fn save_ledger(&mut self) {
+        match self.processor.save_ledger() {
+            Some(revision) => self.journal.saved(revision),
+            None => self.has_failed = true,
+        }
+    }
+
+    /// The work is done: nothing of it is lost any more.
+    fn write_down(&mut self, ticket: Ticket, body: &[u8], feedback: &FeedbackMessage) {
+        self.has_failed = false;
+        let ledger = self.processor.ledger.as_mut();
+        let must_save = ledger.as_ref().is_some_and(|it| it.must_save());
+        if must_save || self.journal.edits_held() > EDITS_LIMIT {
+            self.save_ledger();
+        }
+        let edits = self.processor.ledger.as_mut().and_then(Ledger::take_edits);
+        if !self.journal.done(ticket, body, feedback.to_json(), edits) {
+            self.save_ledger();
+        }
     }
 
     /// Carries out again what a crash cut short. Before anything else.
@@ -40,7 +83,7 @@ impl<A: System> Once<A> {
                     tracing::warn!(mid, "an action was cut short: carrying it out again");
                     let mut feedback = self.processor.process(&work, Extent::All, beat);
                     bounds::fit(&mut feedback, self.journal.held());
-                    self.journal.done(ticket, &body, feedback.to_json());
+                    self.write_down(ticket, &body, &feedback);
                     continue;
                 }
                 Ok(None) => "it is no work".to_owned(),
@@ -116,7 +159,14 @@ impl<A: System> Once<A> {
     pub(super) fn answer(&mut self, work: &Work, beat: &mut dyn FnMut()) -> Outcome {
         let body = work.to_json();
         let stored = match self.journal.take(&body) {
-            Ok(Taken::New(ticket)) => return self.carry_out(work, &body, ticket, beat),
+            Ok(Taken::New(ticket)) => {
+                if self.flushes_first
+                    && let Err(error) = self.journal.flush()
+                {
+                    return self.without_journal(work, &error, beat);
+                }
+                return self.carry_out(work, &body, ticket, beat);
+            }
             Ok(Taken::Answered) => {
                 return Outcome { answer: ToConnector::Answered, carried_out: None };
             }
@@ -146,7 +196,7 @@ impl<A: System> Once<A> {
         let mut feedback = self.processor.process(work, Extent::All, beat);
         bounds::fit(&mut feedback, self.journal.held());
         let carried_out = Some(feedback.status);
-        self.journal.done(ticket, body, feedback.to_json());
+        self.write_down(ticket, body, &feedback);
         self.journal.hand_over(Some(ticket));
         Outcome { answer: ToConnector::Feedback(feedback), carried_out }
     }
@@ -178,6 +228,7 @@ impl<A: System> Once<A> {
                 work.reply(Status::Failed, text)
             }
         };
+        self.save_ledger();
         bounds::fit(&mut feedback, self.journal.held());
         self.journal.hand_over(None);
         let carried_out = Some(feedback.status);

@@ -34,6 +34,8 @@ use crate::sudoers::PlainSudo;
 
 /// The most often that the heartbeat may wake an idle processor.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long nothing must come before the ledger is written down.
+const QUIET: Duration = Duration::from_secs(2);
 /// How long the answer to the action in hand may wait for room once a stop was asked for.
 const LAST_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -164,7 +166,8 @@ pub(super) fn run<A: System>(
                 .never_locking_out(settings.break_glass)
                 .keeping(Ledger::open(&settings.state)),
             journal,
-        ),
+        )
+        .flushing_first(settings.drift == Policy::Heal),
         verifier,
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,
@@ -175,6 +178,7 @@ pub(super) fn run<A: System>(
     service.status.write();
     service.begin_tending();
     service.finish_begun();
+    service.once.save_ledger();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
     let socket = match source {
         SocketSource::Inherited => take_stdin()?,
@@ -232,6 +236,7 @@ impl<A: System> Service<A> {
             let _ = end_point.egress.try_send(ToConnector::Stopping);
         }
         end_point.finish();
+        self.once.save_ledger();
         let reason = "the connector is not running".to_owned();
         self.status.set_link(LinkState::Disconnected { reason, retry_in: 0 });
         Ok(ended)
@@ -256,6 +261,11 @@ impl<A: System> Service<A> {
             }
             let idle = self.pause.map_or_else(never, crossbeam_channel::after);
             let due = self.tending_deadline().map_or_else(never, crossbeam_channel::at);
+            let quiet = if self.once.is_ledger_behind() {
+                crossbeam_channel::after(QUIET)
+            } else {
+                never()
+            };
             let silent = never();
             let bell = self.tender.as_ref().map_or(&silent, Tender::bell);
             let message = select! {
@@ -265,6 +275,10 @@ impl<A: System> Service<A> {
                 },
                 recv(self.stop.channel()) -> _ => return Ended::Stopped,
                 recv(idle) -> _ => None,
+                recv(quiet) -> _ => {
+                    self.once.save_ledger();
+                    continue;
+                }
                 recv(bell) -> _ => None,
                 recv(due) -> _ => None,
             };

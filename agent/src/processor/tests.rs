@@ -209,7 +209,9 @@ fn remove_key() -> Action {
 }
 
 fn act(processor: &mut Processor<Fake>, action: Action) -> FeedbackMessage {
-    processor.process(&Work::Action(message(action)), Extent::All, &mut || {})
+    let feedback = processor.process(&Work::Action(message(action)), Extent::All, &mut || {});
+    processor.save_ledger();
+    feedback
 }
 
 /// Processes one action; status, text, and the verbs that changed something.

@@ -26,10 +26,10 @@ fn once(folder: &TempDir) -> Once<Fake> {
 
 /// The agent is killed and comes back: the accounts stay, everything in memory is gone.
 fn crash(once: Once<Fake>, folder: &TempDir) -> Once<Fake> {
-    let Once { processor, journal } = once;
+    let Once { processor, journal, .. } = once;
     drop(journal);
     let journal = Journal::open(&folder.path().join("state")).unwrap();
-    let mut once = Once { processor, journal };
+    let mut once = Once::new(processor, journal);
     once.finish_begun(&mut || {});
     once
 }
@@ -299,3 +299,5 @@ fn without_a_journal_a_sync_only_closes_access() {
     assert!(real.feedback.ends_with("1 change on the server, closing access only"));
     assert_eq!(host_accounts(&once), ["ann"]);
 }
+
+mod kept;

@@ -25,7 +25,9 @@ fn insert_alice(fake: &Fake) {
 fn sync(processor: &mut Processor<Fake>, wanted: &WantedState, dry_run: bool) -> FeedbackMessage {
     let request = HostRequest::Sync { wanted: Box::new(wanted.clone()), dry_run };
     let message = HostMessage { mid: MessageId::from("h-1"), request };
-    processor.process(&Work::Host(message), Extent::All, &mut || {})
+    let feedback = processor.process(&Work::Host(message), Extent::All, &mut || {});
+    processor.save_ledger();
+    feedback
 }
 
 fn ledger(folder: &tempfile::TempDir) -> BTreeMap<Username, WantedAccount> {
