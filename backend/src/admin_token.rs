@@ -19,13 +19,13 @@ use crate::store::{Store, StoreError};
 pub enum AdminTokenError {
     /// No backend has run with this folder.
     #[error(
-        "there is no database in {}; name the folder with --state, or start the backend, which \
+        "there is no database in {}\nhint: name the folder with --state, or start the backend, which \
          prints a first token: bastio-backend serve", .0.display()
     )]
     NoDatabase(PathBuf),
     /// The folder is somebody else's.
     #[error(
-        "{} belongs to user id {owner}; run this as its owner: sudo -u '#{owner}' bastio-backend \
+        "{} belongs to user id {owner}\nhint: run this as its owner: sudo -u '#{owner}' bastio-backend \
          admin-token", path.display()
     )]
     ForeignOwner {
@@ -36,7 +36,7 @@ pub enum AdminTokenError {
     },
     /// This user may not even look into the folder.
     #[error(
-        "{path} is closed to this user; run this as its owner: sudo -u \"$(stat -c %U {path})\" \
+        "{path} is closed to this user\nhint: run this as its owner: sudo -u \"$(stat -c %U {path})\" \
          bastio-backend admin-token", path = .0.display()
     )]
     Closed(PathBuf),

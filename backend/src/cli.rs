@@ -307,5 +307,5 @@ fn say(text: &str) -> std::io::Result<()> {
 fn complain(failure: &Failure) {
     use std::io::Write;
     // When stderr is gone, the log and the exit code are all there is.
-    let _ = writeln!(std::io::stderr(), "bastio-backend: {failure}");
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
 }

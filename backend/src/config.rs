@@ -182,7 +182,7 @@ pub enum ConfigError {
     #[error("{0}")]
     Invalid(#[from] config::ConfigError),
     /// The named file cannot be read.
-    #[error("{path}: {source} (name the configuration with --config FILE)", path = path.display())]
+    #[error("{path}: {source}\nhint: name the configuration with --config FILE", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -190,7 +190,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A variable with our prefix that is none of ours.
-    #[error("unknown variable {name}; known are {}", known_variables())]
+    #[error("unknown variable {name}\nhint: known are {}", known_variables())]
     UnknownVariable {
         /// Its name.
         name: String,
@@ -199,10 +199,12 @@ pub enum ConfigError {
     #[error("state: {} is not an absolute path", .0.display())]
     RelativeState(PathBuf),
     /// Two ports are to listen on one address.
-    #[error("{0} and {1} are the same address {2}; give each its own port")]
+    #[error("{0} and {1} are the same address {2}\nhint: give each its own port")]
     SameAddress(&'static str, &'static str, SocketAddr),
     /// `legacy.sha1` without `legacy.listen`.
-    #[error("legacy.sha1 does nothing without legacy.listen; set it, e.g. to \"0.0.0.0:2359\"")]
+    #[error(
+        "legacy.sha1 does nothing without legacy.listen\nhint: set it, e.g. to \"0.0.0.0:2359\""
+    )]
     Sha1WithoutPort,
 }
 

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::Labels;
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
-pub use merge::{Clash, Conflict, Entitlement, Rights, merge};
+pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
 
 /// The accounts of one server that are bastio's.
 pub type Accounts = BTreeMap<Username, Account>;

@@ -46,14 +46,14 @@ pub struct Listening {
 pub enum StateError {
     /// Another process holds the lock.
     #[error(
-        "another backend uses {}; stop it first, or give this one its own --state", .0.display()
+        "another backend uses {}\nhint: stop it first, or give this one its own --state", .0.display()
     )]
     InUse(PathBuf),
     /// Not a folder, or a symbolic link.
-    #[error("{} is no folder (links are not followed); name another with --state", .0.display())]
+    #[error("{} is no folder (links are not followed)\nhint: name another with --state", .0.display())]
     NotAFolder(PathBuf),
     /// Group or others have rights on the folder.
-    #[error("{path} is open to others (mode {mode:03o}); close it: chmod 700 {path}",
+    #[error("{path} is open to others (mode {mode:03o})\nhint: chmod 700 {path}",
         path = path.display())]
     TooOpen {
         /// The folder.
@@ -62,7 +62,7 @@ pub enum StateError {
         mode: u32,
     },
     /// The folder is somebody else's.
-    #[error("{path} belongs to user id {owner}, this process runs as {us}; start it as the owner, \
+    #[error("{path} belongs to user id {owner}, this process runs as {us}\nhint: start it as the owner, \
         or: chown -R {us} {path}", path = path.display())]
     ForeignOwner {
         /// The folder.

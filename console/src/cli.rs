@@ -161,6 +161,46 @@ mod tests {
         check(&Cli::command(), "");
     }
 
+    /// Splits a line of an example as a shell does; words for people stand behind three blanks.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for letter in line.trim().chars() {
+            match (letter, quote) {
+                (_, Some(open)) if letter == open => quote = None,
+                ('\'' | '"', None) => quote = Some(letter),
+                (' ', None) => words.push(String::new()),
+                _ => words.last_mut().expect("a word").push(letter),
+            }
+        }
+        let comment = words.windows(2).position(|pair| pair.iter().all(String::is_empty));
+        words.truncate(comment.unwrap_or(words.len()));
+        words
+    }
+
+    #[test]
+    fn every_example_is_understood() {
+        fn check(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                let line = line.rsplit(" | ").next().unwrap_or(line);
+                let line = line.split([';', '<', '>']).next().unwrap_or(line);
+                if !line.trim_start().starts_with("bastio ") {
+                    continue;
+                }
+                *seen += 1;
+                let found = Cli::try_parse_from(words(line));
+                // `grant rm ID` is for people.
+                let error = found.err().filter(|_| !line.contains(" ID") && !line.contains("NAME"));
+                assert!(error.is_none(), "{line}: {}", error.expect("there"));
+            }
+            command.get_subcommands().for_each(|command| check(command, seen));
+        }
+        let mut seen = 0;
+        check(&Cli::command(), &mut seen);
+        assert!(seen > 40, "{seen} examples");
+    }
+
     #[test]
     fn the_last_word_on_waiting_counts() {
         for (arguments, expected) in [

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+pub use bastio_protocol::api::utc;
+
 /// Seconds of a day.
 const DAY: i64 = 24 * 3600;
 
@@ -112,14 +114,6 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     (year, month, day)
-}
-
-/// A time in UTC: `2026-12-01 18:00:00`.
-pub fn utc(at: i64) -> String {
-    let (year, month, day) = civil_from_days(at.div_euclid(DAY));
-    let second = at.rem_euclid(DAY);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Must not know how changes are fetched.
 
-use bastio_protocol::ServerName;
 use bastio_protocol::api::{ActionReport, ActionState, Change, Presence, ServerOutcome};
+use bastio_protocol::{ChangeKind, ServerName};
 
 use crate::failure::Ending;
 use crate::table::{Cell, Table, Tone};
@@ -117,16 +117,33 @@ pub fn table(change: &Change) -> Table {
     table
 }
 
+/// What was changed, where the server says it: `: create-user, add-key`.
+fn kinds(action: Option<&ActionReport>) -> String {
+    let detail = action.and_then(|action| action.detail.as_deref());
+    let kinds = detail.into_iter().flat_map(|detail| &detail.changes).map(|note| kind(note.kind));
+    let kinds: Vec<String> = kinds.collect();
+    if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) }
+}
+
+/// As on the wire: `add-key`.
+pub fn kind(kind: ChangeKind) -> String {
+    let name = serde_json::to_value(kind).ok();
+    name.as_ref().and_then(|name| name.as_str()).unwrap_or_default().to_owned()
+}
+
 /// The words of the first failed action, or of the first action when all is done, or what is to
 /// come.
-fn feedback(state: ServerState, actions: &[ActionReport]) -> &str {
+fn feedback(state: ServerState, actions: &[ActionReport]) -> String {
     let failed = actions.iter().find(|action| action.state == ActionState::Failed);
     match state {
-        ServerState::Failed => words_of(failed).unwrap_or("failed without a word"),
-        ServerState::Offline => LATER,
-        ServerState::Unborn => NEVER_SEEN,
-        ServerState::Waiting => "connected, no answer yet",
-        ServerState::Done => words_of(actions.first()).unwrap_or(""),
+        ServerState::Failed => words_of(failed).unwrap_or("failed without a word").to_owned(),
+        ServerState::Offline => LATER.to_owned(),
+        ServerState::Unborn => NEVER_SEEN.to_owned(),
+        ServerState::Waiting => "connected, no answer yet".to_owned(),
+        ServerState::Done => {
+            let words = words_of(actions.first()).unwrap_or("");
+            format!("{words}{}", kinds(actions.first()))
+        }
     }
 }
 

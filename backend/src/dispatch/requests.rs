@@ -168,7 +168,8 @@ impl Session {
         audit::append(db, now, &actor, event).await
     }
 
-    /// Takes what the agent says unasked of what others have changed on its server.
+    /// Takes what the agent says unasked of what others have changed on its server. Each new connection
+    /// begins with it; what is known already is no news.
     ///
     /// # Errors
     /// [`DispatchError::Store`].
@@ -183,9 +184,21 @@ impl Session {
         if detail_text(&kept.detail, MAX_DRIFT).is_none() {
             kept.detail = Detail { failures: Vec::new(), ..Detail::default() };
         }
-        let words = queue::for_people(&in_words(&drift.detail), MAX_WORDS);
+        let how = if drift.healed { "put right by" } else { "a sync would put it right by" };
+        let words =
+            if nothing { String::new() } else { format!("{how} {}", in_words(&drift.detail)) };
+        let words = queue::for_people(&words, MAX_WORDS);
         let mut tx = self.dispatch.store.write().await?;
         let known = Some(&kept).filter(|_| !nothing);
+        let before = store::requests::drift(&mut tx, self.server.id).await?;
+        let is_news = match (&before, known) {
+            (None, None) => false,
+            (Some(before), Some(now)) => now.healed || before.detail != now.detail,
+            (Some(_), None) | (None, Some(_)) => true,
+        };
+        if !is_news {
+            return Ok(());
+        }
         store::requests::set_drift(&mut tx, self.server.id, known).await?;
         let server = Some(&self.server.name);
         let event = Event { action, user: None, server, detail: &words };
@@ -216,7 +229,13 @@ fn in_words(detail: &Detail) -> String {
         Some(user) => format!("{user}: {text}"),
         None => text.to_owned(),
     };
-    let changes = detail.changes.iter().map(|note| of(&note.username, &note.text));
-    let failures = detail.failures.iter().map(|note| of(&note.username, &note.text));
+    let change = |note: &bastio_protocol::ChangeNote| {
+        let kind = serde_json::to_value(note.kind).ok();
+        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        of(&note.username, &format!("{kind} ({})", note.text))
+    };
+    let changes = detail.changes.iter().map(change);
+    let failures =
+        detail.failures.iter().map(|note| of(&note.username, &format!("failed ({})", note.text)));
     changes.chain(failures).collect::<Vec<_>>().join("; ")
 }

@@ -1,7 +1,8 @@
 //! What version 2 adds: whole accounts, requests to servers, drift; and what version 1 is told of it.
 
 use bastio_protocol::api::{
-    ActionState, EndSessions, NewGrant, NewRequest, RequestKind, Terms, UpdateUser, UserState,
+    ActionState, EndSessions, NamedPolicy, NewGrant, NewKeys, NewRequest, RequestKind, Terms,
+    UpdateUser, UserState,
 };
 use bastio_protocol::{
     Action, ChangeKind, ChangeNote, Detail, DriftMessage, HostMessage, HostRequest, KeyGrant,
@@ -209,7 +210,10 @@ async fn drift_is_kept_until_it_is_gone_and_told_in_the_audit_log() {
     let note = ChangeNote { username: Some(login("alice")), kind: ChangeKind::RemoveKey, text };
     let detail = Detail { changes: vec![note], ..Detail::default() };
     let found = DriftMessage { at: NOW, healed: false, detail };
+    let gone = DriftMessage { at: NOW, healed: false, detail: Detail::default() };
+    session.drifted(&gone).await.expect("none was there: no news");
     session.drifted(&found).await.expect("taken");
+    session.drifted(&found).await.expect("the same after a reconnect: no news");
     let web = host("web-1");
     let shown = backend.fleet.server(&backend.admin, &web).await.expect("there");
     assert_eq!((shown.server.drifted, shown.drift.as_deref()), (true, Some(&found)));
@@ -217,14 +221,16 @@ async fn drift_is_kept_until_it_is_gone_and_told_in_the_audit_log() {
     assert_eq!(status.drifted, 1);
     session.drifted(&DriftMessage { healed: true, ..found }).await.expect("taken");
     assert!(!backend.fleet.servers(&backend.admin).await.expect("read")[0].drifted);
-    let gone = DriftMessage { at: NOW, healed: false, detail: Detail::default() };
     session.drifted(&gone).await.expect("taken");
     let shown = backend.fleet.server(&backend.admin, &web).await.expect("there");
     assert_eq!(shown.drift, None);
-    let log = backend.fleet.log(&backend.admin, 3, None, None).await.expect("read");
+    let mut log = backend.fleet.log(&backend.admin, 100, None, None).await.expect("read");
+    log.retain(|row| row.action.starts_with("drift."));
     let actions: Vec<&str> = log.iter().map(|row| row.action.as_str()).collect();
     assert_eq!(actions, ["drift.found", "drift.healed", "drift.gone"]);
-    assert!(log[0].detail.contains("alice: a key"), "{}", log[0].detail);
+    let words =
+        "a sync would put it right by alice: remove-key (a key that bastio did not put there)";
+    assert_eq!(log[0].detail, words);
 }
 
 #[tokio::test]
@@ -242,6 +248,50 @@ async fn sessions_are_ended_where_the_person_may_log_in() {
     backend.add_user("alice", &[key(11)], "web-1", true).await;
     let sent = take_all(&backend, &session).await;
     assert_eq!(sent, [Action::EndSessions, Action::AddKey { public_key: key(11) }]);
+}
+
+#[tokio::test]
+async fn options_that_a_key_cannot_have_are_refused_whole() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    backend.add_user("alice", &[key(10)], "", false).await;
+    let options = |text: &str| bastio_protocol::KeyOptions::parse(text).expect("options");
+    let terms = |text: &str| Terms { key_options: options(text), ..Terms::default() };
+    // key(10) is on no token.
+    let refused = fleet.add_grant(admin, &grant("alice", "web-1", terms("verify-required"))).await;
+    assert!(matches!(refused, Err(FleetError::UnfitOptions { .. })), "{refused:?}");
+    let keys = vec![key(11).to_string()];
+    let new = NewKeys { keys, options: options("no-touch-required"), until: None };
+    let refused = fleet.add_keys(admin, &login("alice"), &new).await;
+    assert!(matches!(refused, Err(FleetError::UnfitOptions { .. })), "{refused:?}");
+
+    let new = NewKeys { options: options("from=\"10.0.0.0/8\""), ..new };
+    fleet.add_keys(admin, &login("alice"), &new).await.expect("taken");
+    let twice = terms("from=\"192.0.2.0/24\"");
+    let refused = fleet.add_grant(admin, &grant("alice", "web-1", twice)).await;
+    assert!(matches!(refused, Err(FleetError::TwoOptions { .. })), "{refused:?}");
+    assert_eq!(fleet.grants(admin, None).await.expect("read"), []);
+    fleet.add_grant(admin, &grant("alice", "web-1", terms("restrict"))).await.expect("both hold");
+    assert_eq!(fleet.user(admin, &login("alice")).await.expect("read").keys.len(), 2);
+}
+
+#[tokio::test]
+async fn taking_sudo_from_a_person_takes_policies_too() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    let policy: NamedPolicy =
+        serde_json::from_str(r#"{"name":"who","commands":["/usr/bin/id"],"run_as":["root"]}"#)
+            .expect("a policy");
+    fleet.add_policy(admin, &policy).await.expect("added");
+    backend.add_user("alice", &[key(10)], "", false).await;
+    let terms = Terms { sudo_policy: Some(policy.name), ..Terms::default() };
+    fleet.add_grant(admin, &grant("alice", "web-1", terms)).await.expect("granted");
+    let none = UpdateUser { sudo: Some(false), ..UpdateUser::default() };
+    fleet.update_user(admin, &login("alice"), &none).await.expect("taken");
+    let left = fleet.grants(admin, None).await.expect("read");
+    assert!(!left[0].sudo && left[0].terms.is_empty(), "{left:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Why the model was not read or edited, and what to do about it.
 
 use bastio_protocol::api::PolicyName;
-use bastio_protocol::{PublicKeyError, ServerName, TargetError, Username};
+use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
 use crate::plan::Conflict;
@@ -61,6 +61,22 @@ pub enum FleetError {
     /// Grants would contradict each other.
     #[error("this would contradict another grant: {0}")]
     Conflict(Conflict),
+    /// Key options that mean nothing for one of the keys.
+    #[error("the key {fingerprint}: {fault}")]
+    UnfitOptions {
+        /// The key.
+        fingerprint: String,
+        /// What is wrong.
+        fault: KeyOptionsError,
+    },
+    /// Options of a key that cannot stand beside those of a grant.
+    #[error("the key {fingerprint} has options of its own that contradict those of grant {grant}")]
+    TwoOptions {
+        /// The key.
+        fingerprint: String,
+        /// The grant.
+        grant: i64,
+    },
     /// An end that is over already.
     #[error("the end of it is not in the future")]
     Past,
@@ -115,6 +131,14 @@ impl FleetError {
             Self::Conflict(_) => Some(
                 "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
                  or give both the same policy and options",
+            ),
+            Self::UnfitOptions { .. } => Some(
+                "nothing was changed; leave the option out, or use it where all keys of the person \
+                 are on security keys (bastio key ls USER)",
+            ),
+            Self::TwoOptions { .. } => Some(
+                "nothing was changed; the same option must not be in both: see bastio key ls USER \
+                 and bastio grant ls",
             ),
             Self::NoSuchRequest(_) => Some("the last requests of each server are kept"),
             Self::Version1(_) => Some("update the agent on that server"),

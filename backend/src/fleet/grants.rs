@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use bastio_protocol::api::{Change, Grant, NewGrant};
+use bastio_protocol::api::{Change, Grant, NewGrant, utc};
 use bastio_protocol::{Target, Username};
 
 use super::edit::{Edit, check_login, check_text};
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
-use crate::store;
+use crate::plan::join;
 use crate::store::grants::GrantData;
+use crate::store::{self, UserId};
 
 impl Fleet {
     /// All grants, the oldest first; those of one person when `user` is given.
@@ -81,12 +82,34 @@ pub(super) async fn add(
     }
     let now = edit.now();
     store::grants::upsert(edit.db(), grant, now).await?;
+    check_options(edit, grant.user).await?;
     store::policies::set_removal(edit.db(), grant.login, None).await?;
     let words = format!("granted {} as {}{}", grant.on, grant.login, in_words(grant));
     let detail =
         if grant.reason.is_empty() { words.clone() } else { format!("{words}: {}", grant.reason) };
     edit.note("grant.add", Some(user), None, &detail).await?;
     Ok(words)
+}
+
+/// Options that mean nothing for a key, or cannot stand beside its own, are refused here and not by
+/// each server.
+pub(super) async fn check_options(edit: &mut Edit<'_>, user: UserId) -> Result<(), FleetError> {
+    let grants = store::grants::list(edit.db(), Some(user)).await?;
+    for key in store::users::keys(edit.db(), user).await? {
+        let unfit =
+            |fault| FleetError::UnfitOptions { fingerprint: key.fingerprint.clone(), fault };
+        key.options.fits(&key.public_key).map_err(unfit)?;
+        for grant in &grants {
+            grant.terms.key_options.fits(&key.public_key).map_err(unfit)?;
+            if join(&key.options, &grant.terms.key_options).is_none() {
+                return Err(FleetError::TwoOptions {
+                    fingerprint: key.fingerprint,
+                    grant: grant.id,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn check_terms(edit: &mut Edit<'_>, grant: &GrantData<'_>) -> Result<(), FleetError> {
@@ -117,7 +140,7 @@ fn in_words(grant: &GrantData<'_>) -> String {
         words.push_str(&format!(" with the key options {}", terms.key_options));
     }
     if let Some(until) = terms.until {
-        words.push_str(&format!(" until {until}"));
+        words.push_str(&format!(" until {} UTC", utc(until)));
     }
     if terms.take_over {
         words.push_str(", taking over an account that is there");

@@ -6,7 +6,7 @@ use bastio_protocol::{SudoPolicy, Username};
 use super::edit::Edit;
 use super::{Fleet, FleetError};
 use crate::access::Admin;
-use crate::store::{self, StoreError};
+use crate::store;
 
 impl Fleet {
     /// All policies, by name.
@@ -44,9 +44,7 @@ impl Fleet {
         }
         let now = edit.now();
         store::policies::insert(edit.db(), &new.name, &policy, now).await?;
-        let rule = serde_json::to_string(&policy)
-            .map_err(|_| StoreError::Corrupt { what: "a sudo policy" })?;
-        edit.note("sudo-policy.add", None, None, &format!("{}: {rule}", new.name)).await?;
+        edit.note("sudo-policy.add", None, None, &in_words(new)).await?;
         edit.keep().await?;
         Ok(new.clone())
     }
@@ -73,4 +71,15 @@ impl Fleet {
         edit.keep().await?;
         Ok(policy)
     }
+}
+
+/// `dba: /usr/bin/psql as postgres`
+fn in_words(policy: &NamedPolicy) -> String {
+    let commands: Vec<String> = policy.commands.iter().map(ToString::to_string).collect();
+    let commands = if commands.is_empty() { "everything".to_owned() } else { commands.join(", ") };
+    let run_as: Vec<&str> = policy.run_as.iter().map(Username::as_str).collect();
+    let run_as =
+        if run_as.is_empty() { String::new() } else { format!(" as {}", run_as.join(" or ")) };
+    let password = if policy.password { " with password" } else { "" };
+    format!("{}: {commands}{run_as}{password}", policy.name)
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::{
-    Change, Grant, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User, UserState,
+    Change, Grant, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User, UserState, utc,
 };
-use bastio_protocol::{AccountSpec, KeyGrant, Username};
+use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
 use super::edit::{Edit, check_login, check_text, parse_keys};
 use super::{Fleet, FleetError, grants};
@@ -254,10 +254,27 @@ async fn update_rights(
     let spec = overlay(&row.spec, &update.spec);
     if spec != row.spec {
         store::users::set_spec(edit.db(), row.id, &spec).await?;
-        let said = serde_json::to_string(&update.spec).unwrap_or_default();
-        done.push(format!("account {said}"));
+        done.extend(spec_in_words(&update.spec));
     }
     Ok(done)
+}
+
+fn spec_in_words(spec: &AccountSpec) -> Vec<String> {
+    let AccountSpec { uid, group, groups, shell, comment, home, skel } = spec;
+    let names = |groups: &BTreeSet<GroupName>| {
+        groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(",")
+    };
+    let fields = [
+        ("uid", uid.map(|uid| uid.to_string())),
+        ("group", group.as_ref().map(ToString::to_string)),
+        ("groups", groups.as_ref().map(names)),
+        ("shell", shell.as_ref().map(ToString::to_string)),
+        ("comment", comment.as_ref().map(ToString::to_string)),
+        ("home", home.as_ref().map(ToString::to_string)),
+        ("skel", skel.as_ref().map(ToString::to_string)),
+    ];
+    let said = |(name, value): (&str, Option<String>)| Some(format!("{name} {}", value?));
+    fields.into_iter().filter_map(said).collect()
 }
 
 /// The old fields with the new ones laid over them.
@@ -289,6 +306,7 @@ async fn add_keys(
             edit.note("key.add", Some(name), None, detail.trim_end()).await?;
         }
     }
+    grants::check_options(edit, user).await?;
     Ok(added)
 }
 
@@ -298,7 +316,7 @@ fn key_in_words(key: &KeyGrant) -> String {
         words.push_str(&format!(" with {}", key.options));
     }
     if let Some(until) = key.until {
-        words.push_str(&format!(" until {until}"));
+        words.push_str(&format!(" until {} UTC", utc(until)));
     }
     words
 }

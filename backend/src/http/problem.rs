@@ -103,11 +103,13 @@ impl From<FleetError> for Problem {
             | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
             FleetError::NameTaken(_)
             | FleetError::Conflict(_)
+            | FleetError::TwoOptions { .. }
             | FleetError::Version1(_)
             | FleetError::NotConnected(_)
             | FleetError::PolicyTaken(_)
             | FleetError::PolicyInUse { .. } => StatusCode::CONFLICT,
             FleetError::SystemName(_)
+            | FleetError::UnfitOptions { .. }
             | FleetError::Past
             | FleetError::TwoSudos
             | FleetError::BadPolicy(_)

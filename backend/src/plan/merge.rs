@@ -199,7 +199,7 @@ fn widest(ways: &[(Option<KeyOptions>, Option<i64>)]) -> Option<KeyOptions> {
 }
 
 /// The options of a key and those of a grant together; `None` when they cannot stand side by side.
-fn join(key: &KeyOptions, grant: &KeyOptions) -> Option<KeyOptions> {
+pub fn join(key: &KeyOptions, grant: &KeyOptions) -> Option<KeyOptions> {
     if key.is_empty() || key == grant {
         return Some(grant.clone());
     }

@@ -121,9 +121,9 @@ async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<
     Ok(())
 }
 
-/// Gives or takes the sudo rights of every grant of a person.
+/// Gives or takes the sudo rights of every grant of a person, policies included.
 pub async fn set_sudo(db: &mut Connection, user: UserId, sudo: bool) -> Result<(), StoreError> {
-    sqlx::query("UPDATE grants SET sudo = $1 WHERE user_id = $2")
+    sqlx::query("UPDATE grants SET sudo = $1, sudo_policy = NULL WHERE user_id = $2")
         .bind(sudo)
         .bind(user)
         .execute(db)

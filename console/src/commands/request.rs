@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bastio_protocol::api::{ActionState, NewRequest, RequestKind, RequestReport};
-use bastio_protocol::{Detail, FoundKey, FoundUser, HostReport, ServerName, Username};
+use bastio_protocol::{Detail, FoundUser, HostReport, ServerName, Username};
 
 use crate::commands::{Context, Format, yes_or_no};
 use crate::failure::{Ending, Failure};
 use crate::follow::Patience;
+use crate::outcome::kind;
 use crate::table::{Cell, Table, Tone};
 
 /// Longest wait that one request asks for, in seconds.
@@ -30,11 +31,19 @@ pub fn follow_sync(context: &mut Context<'_>, report: RequestReport) -> Result<E
 /// Asks servers what a sync would change: all done means nothing would.
 pub fn check(context: &mut Context<'_>, servers: &[ServerName]) -> Result<Ending, Failure> {
     let mut reports = Vec::new();
+    let mut all = Ending::AllDone;
     for server in servers {
         let new = NewRequest { kind: RequestKind::Check, allow_no_admin: false };
-        reports.push(context.client.request(server, new)?);
+        match context.client.request(server, new) {
+            Ok(report) => reports.push(report),
+            // Of several servers, one that cannot be asked keeps no answer of the others back.
+            Err(error) if servers.len() > 1 && !error.is_unreachable() => {
+                context.terminal.note(&format!("{server}: not checked: {error}"));
+                all = Ending::SomeFailed;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    let mut all = Ending::AllDone;
     let mut answered = Vec::new();
     for report in reports {
         let report = wait(context, report)?;
@@ -157,9 +166,7 @@ pub fn detail_table(detail: &Detail) -> Table {
         |user: &Option<Username>| -> Cell { user.as_ref().map_or("", Username::as_str).into() };
     let mut table = Table::new(&["ACCOUNT", "WHAT", "DETAILS"]);
     for change in &detail.changes {
-        let kind = serde_json::to_value(change.kind).ok();
-        let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default();
-        table.row([name(&change.username), kind.into(), change.text.as_str().into()]);
+        table.row([name(&change.username), kind(change.kind).into(), change.text.as_str().into()]);
     }
     for failure in &detail.failures {
         let failed = Cell::new("failed", Tone::Bad);
@@ -187,6 +194,7 @@ fn show_report(context: &mut Context<'_>, found: &HostReport) -> Result<(), Fail
         sshd.row([name.as_str().into(), value.as_str().into()]);
     }
     for (table, empty) in [
+        (keys(&found.users), found.users.iter().all(|user| user.keys.is_empty())),
         (groups, found.groups.is_empty()),
         (rules, found.sudo_rules.is_empty()),
         (sshd, found.sshd.is_empty()),
@@ -202,35 +210,38 @@ fn show_report(context: &mut Context<'_>, found: &HostReport) -> Result<(), Fail
     Ok(())
 }
 
-/// A row a key; accounts without keys have one row.
 fn users(users: &[FoundUser]) -> Table {
-    let header =
-        ["USER", "UID", "MANAGED", "STATE", "SHELL", "KEY", "BY BASTIO", "OPTIONS", "FILE"];
-    let mut table = Table::new(&header);
+    let mut table = Table::new(&["USER", "UID", "MANAGED", "STATE", "KEYS", "SHELL", "HOME"]);
     for user in users {
-        let state = match &user.keys_unreadable {
-            Some(why) => format!("keys unreadable: {why}"),
-            None if user.locked => "locked".to_owned(),
-            None => "open".to_owned(),
+        let keys = match &user.keys_unreadable {
+            Some(why) => Cell::new(&format!("unreadable: {why}"), Tone::Bad),
+            None => user.keys.len().to_string().into(),
         };
-        let row = |key: Option<&FoundKey>| -> Vec<Cell> {
-            let of = |field: fn(&FoundKey) -> &str| Cell::from(key.map(field).unwrap_or_default());
-            vec![
+        table.row([
+            user.name.as_str().into(),
+            user.uid.to_string().into(),
+            yes_or_no(user.managed),
+            if user.locked { "locked" } else { "open" }.into(),
+            keys,
+            user.shell.as_str().into(),
+            user.home.as_str().into(),
+        ]);
+    }
+    table
+}
+
+fn keys(users: &[FoundUser]) -> Table {
+    let mut table = Table::new(&["USER", "KEY", "BY BASTIO", "OPTIONS", "FILE"]);
+    for user in users {
+        for key in &user.keys {
+            table.row([
                 user.name.as_str().into(),
-                user.uid.to_string().into(),
-                yes_or_no(user.managed),
-                state.clone().into(),
-                user.shell.as_str().into(),
-                of(|key| &key.fingerprint),
-                key.map_or_else(|| Cell::from(""), |key| yes_or_no(key.managed)),
-                of(|key| &key.options),
-                of(|key| &key.file),
-            ]
-        };
-        if user.keys.is_empty() {
-            table.row(row(None));
+                key.fingerprint.as_str().into(),
+                yes_or_no(key.managed),
+                key.options.as_str().into(),
+                key.file.as_str().into(),
+            ]);
         }
-        user.keys.iter().for_each(|key| table.row(row(Some(key))));
     }
     table
 }

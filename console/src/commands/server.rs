@@ -1,15 +1,19 @@
 //! `bastio server`: the servers and their labels.
 
-use bastio_protocol::api::{Account, Labels, Presence, Server, ServerDetail, UpdateServer};
-use bastio_protocol::{ServerName, Sudo, Target, WantedAccount, parse_label};
+use bastio_protocol::api::{
+    Labels, NewRequest, Presence, RequestKind, Server, ServerDetail, UpdateServer,
+};
+use bastio_protocol::{ServerName, Target, parse_label};
 use clap::{Args, Subcommand};
 
-use crate::commands::{Context, Format, request, yes_or_no};
+use crate::commands::{Context, Format, request};
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
 use crate::moment::utc;
 use crate::table::{Cell, Table, Tone};
 use crate::text::{ago, count};
+
+mod accounts;
 
 /// What to do with servers.
 #[derive(Debug, Subcommand)]
@@ -51,10 +55,20 @@ pub enum Command {
         yes: bool,
     },
     /// Let a server become exactly what it should be, also where something failed before
-    #[command(after_help = "Example:\n  bastio server sync web-1")]
+    #[command(
+        after_help = "Refused as a whole when nobody with sudo rights and a key would be left: a server without an
+admin is repaired only at its console.
+
+Examples:
+  bastio server check web-1      first: what would change
+  bastio server sync web-1"
+    )]
     Sync {
         /// The server
         server: ServerName,
+        /// Also when nobody with sudo rights and a key is left there
+        #[arg(long)]
+        allow_no_admin: bool,
     },
     /// Ask servers what a sync would change, and change nothing
     #[command(
@@ -155,27 +169,44 @@ pub fn run<'a>(
             update(&mut connect()?, &server, &edit)
         }
         Command::Rm { server, yes } => remove(&mut connect()?, &server, yes),
-        Command::Sync { server } => {
-            let mut context = connect()?;
-            let mut change = context.client.sync_server(&server)?;
-            match change.request.take() {
-                Some(asked) => request::follow_sync(&mut context, *asked),
-                None => settle(&mut context, vec![change]),
-            }
-        }
+        Command::Sync { server, allow_no_admin } => sync(&mut connect()?, &server, allow_no_admin),
         Command::Check { servers, all } => {
             let mut context = connect()?;
-            let servers = if all { connected(&context)? } else { servers };
+            let servers = if all { connected(&mut context)? } else { servers };
             request::check(&mut context, &servers)
         }
         Command::Report { server } => request::report(&mut connect()?, &server),
     }
 }
 
-fn connected(context: &Context<'_>) -> Result<Vec<ServerName>, Failure> {
+/// A server of version 1 gets the actions that it lacks, which is no request.
+fn sync(
+    context: &mut Context<'_>,
+    server: &ServerName,
+    allow_no_admin: bool,
+) -> Result<Ending, Failure> {
+    if allow_no_admin {
+        let new = NewRequest { kind: RequestKind::Sync, allow_no_admin };
+        let asked = context.client.request(server, new)?;
+        return request::follow_sync(context, asked);
+    }
+    let mut change = context.client.sync_server(server)?;
+    match change.request.take() {
+        Some(asked) => request::follow_sync(context, *asked),
+        None => settle(context, vec![change]),
+    }
+}
+
+/// Every server that can be asked now; people hear of the others.
+fn connected(context: &mut Context<'_>) -> Result<Vec<ServerName>, Failure> {
     let servers = context.client.servers()?.into_iter();
-    let connected = servers.filter(|server| server.presence == Presence::Connected);
-    Ok(connected.map(|server| server.name).collect())
+    let (there, away): (Vec<_>, Vec<_>) =
+        servers.partition(|server| server.presence == Presence::Connected);
+    if !away.is_empty() {
+        let away: Vec<&str> = away.iter().map(|server| server.name.as_str()).collect();
+        context.terminal.note(&format!("not connected, so not checked: {}", away.join(", ")));
+    }
+    Ok(there.into_iter().map(|server| server.name).collect())
 }
 
 /// The edits as one request; two edits of one label contradict each other.
@@ -256,16 +287,26 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
     context.terminal.table(&facts(&detail, context.now))?;
     if !detail.accounts.is_empty() {
         context.terminal.print("\n")?;
-        context.terminal.table(&accounts(&detail))?;
+        context.terminal.table(&accounts::table(&detail.accounts))?;
     }
     if !detail.failures.is_empty() {
         context.terminal.print("\n")?;
         context.terminal.table(&failures(&detail))?;
     }
     if let Some(drift) = &detail.drift {
-        let what = if drift.healed { "put right" } else { "found" };
-        context.terminal.print(&format!("\nDrift {what} at {} UTC:\n", utc(drift.at)))?;
+        let at = utc(drift.at);
+        let words = if drift.healed {
+            format!("\nDrift put right at {at} UTC:\n")
+        } else {
+            format!("\nDrift found at {at} UTC, and there still:\n")
+        };
+        context.terminal.print(&words)?;
         context.terminal.table(&request::detail_table(&drift.detail))?;
+        if !drift.healed {
+            context.hint(&format!(
+                "what must be done to undo it is shown; do so with: bastio server sync {name}"
+            ));
+        }
     }
     Ok(Ending::AllDone)
 }
@@ -273,6 +314,7 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
 fn facts(detail: &ServerDetail, now: i64) -> Table {
     let server = &detail.server;
     let state = match server.presence {
+        Presence::Connected if server.drifted => "connected, drifted (see below)".to_owned(),
         Presence::Connected => "connected".to_owned(),
         Presence::Offline => format!("offline, last seen {}", last_seen(server, now)),
         Presence::NeverSeen => "never seen".to_owned(),
@@ -289,36 +331,6 @@ fn facts(detail: &ServerDetail, now: i64) -> Table {
     ];
     rows.extend(detail.facts.iter().map(|(name, value)| (name.as_str(), value.clone())));
     Table::facts(rows)
-}
-
-fn accounts(detail: &ServerDetail) -> Table {
-    let ends = detail.accounts.iter().any(|account| until(account).is_some());
-    let mut header = vec!["ACCOUNT", "SUDO"];
-    header.extend(ends.then_some("UNTIL (UTC)"));
-    header.push("KEYS");
-    let mut table = Table::new(&header);
-    for account in &detail.accounts {
-        let mut row = vec![account.username.as_str().into(), sudo(account)];
-        row.extend(ends.then(|| until(account).map(utc).unwrap_or_default().into()));
-        row.push(account.keys.join(" ").into());
-        table.row(row);
-    }
-    table
-}
-
-fn until(account: &Account) -> Option<i64> {
-    account.wanted.as_ref().and_then(|wanted| wanted.until)
-}
-
-fn sudo(account: &Account) -> Cell {
-    match account.wanted.as_deref() {
-        Some(wanted) if wanted.locked => Cell::new("locked", Tone::Warn),
-        Some(WantedAccount { sudo: Sudo::Policy(policy), .. }) if !policy.commands.is_empty() => {
-            let commands: Vec<String> = policy.commands.iter().map(ToString::to_string).collect();
-            commands.join("; ").into()
-        }
-        _ => yes_or_no(account.sudo),
-    }
 }
 
 fn failures(detail: &ServerDetail) -> Table {

@@ -14,6 +14,7 @@ use crate::commands::{Context, Format, grant, key};
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
 use crate::key_input;
+use crate::moment::utc;
 use crate::table::Table;
 use crate::text::{ago, count};
 
@@ -157,6 +158,7 @@ where
 
 /// A person to add.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").multiple(true))]
 #[command(
     after_help = "A person who exists already gets the keys and the grant in addition. A key \
 file may hold several keys, one a line; blank lines and comments (#) are skipped.
@@ -354,8 +356,19 @@ fn table(users: &[User], now: i64) -> Table {
 
 /// Where a person may log in, in one line.
 fn grants(user: &User) -> String {
-    let grant = |grant: &Grant| format!("{}{}", grant.on, if grant.sudo { " (sudo)" } else { "" });
-    user.grants.iter().map(grant).collect::<Vec<_>>().join("; ")
+    let grant = |grant: &Grant| {
+        let mut words = Vec::new();
+        words.extend(grant.sudo.then(|| "sudo".to_owned()));
+        words.extend(grant.terms.sudo_policy.as_ref().map(|policy| format!("sudo: {policy}")));
+        words.extend(grant.terms.until.map(|until| format!("until {} UTC", utc(until))));
+        if words.is_empty() {
+            grant.on.to_string()
+        } else {
+            format!("{} ({})", grant.on, words.join(", "))
+        }
+    };
+    let grants = user.grants.iter().map(grant).collect::<Vec<_>>().join("; ");
+    if user.state == UserState::Locked { format!("locked; else: {grants}") } else { grants }
 }
 
 fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {

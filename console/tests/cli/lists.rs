@@ -81,7 +81,7 @@ fn one_server_with_accounts_and_failures() {
          kernel       Linux 6.1.0\n\
          os           Debian GNU/Linux 12\n\
          \n\
-         ACCOUNT  SUDO  KEYS\n\
+         ACCOUNT  SUDO  KEY\n\
          alice    yes   SHA256:MVCe\n\
          \n\
          FAILED    ACCOUNT  TRIES    FEEDBACK\n\

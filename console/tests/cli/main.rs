@@ -7,5 +7,6 @@ mod edits;
 mod keys;
 mod lists;
 mod login;
+mod rights;
 mod runner;
 mod terminal;
