@@ -133,11 +133,12 @@ impl Journal {
         }
     }
 
-    /// Takes an action as it came. After `Ok(Taken::New)` it is written down.
+    /// Takes an action as it came. After `Ok(Taken::New)` it is written down, and so many bytes of what follows from it
+    /// will fit.
     ///
     /// # Errors
     /// [`JournalError`]: it cannot be written down, or there would be no room for its feedback.
-    pub fn take(&mut self, body: &[u8]) -> Result<Taken, JournalError> {
+    pub fn take(&mut self, body: &[u8], room: u64) -> Result<Taken, JournalError> {
         self.heal()?;
         let digest = digest_of(body);
         if let Some(taken) = self.take_known(&digest) {
@@ -153,7 +154,7 @@ impl Journal {
             return Err(closed(&self.path));
         };
         *before = file.len();
-        file.reserve(&bytes)?;
+        file.reserve(&bytes, room)?;
         file.append(&bytes).inspect_err(|_| self.is_behind = true)?;
         self.written = sequence;
         self.state.apply(record);

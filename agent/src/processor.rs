@@ -141,12 +141,6 @@ impl<A: System> Processor<A> {
         Self { removal, ..self }
     }
 
-    /// The same, and this account is never locked, ended or removed.
-    #[must_use]
-    pub fn never_locking_out(self, break_glass: Option<Username>) -> Self {
-        Self { break_glass, ..self }
-    }
-
     /// Carries out one action, writes down what the account is meant to be now, and answers.
     fn process_action(&mut self, message: &ActionMessage, extent: Extent) -> FeedbackMessage {
         let answer = self.decide(message, extent).unwrap_or_else(Answer::failed);

@@ -102,6 +102,10 @@ impl AccountHost for SystemAccounts {
         modify::unlock(&*self.databases()?, name, expires)
     }
 
+    fn is_running(&self, name: &Username) -> Result<bool, AccountsError> {
+        super::sessions::is_any_of(&self.own(name)?)
+    }
+
     fn end_sessions(&self, name: &Username) -> Result<usize, AccountsError> {
         self.end_all_of(&self.own(name)?)
     }

@@ -13,12 +13,7 @@ const LOGIND_USERS: &str = "/run/systemd/users";
 
 /// Ends all of it; how many processes there were. Never asked for root or the system's accounts.
 pub(super) fn end_all_of(account: &Account) -> Result<usize, AccountsError> {
-    if account.is_system || account.owner.uid.is_root() {
-        return Err(AccountsError::NotOurs(account.name.clone()));
-    }
-    let uid = account.owner.uid;
-    let subordinate = databases::subordinate_uids(account.name.as_str(), uid)?;
-    let ids = UserIds { uid, subordinate };
+    let (uid, ids) = (account.owner.uid, ids_of(account)?);
     let found = processes::count(&ids)?;
     if Path::new(LOGIND_USERS).join(uid.to_string()).exists() {
         // Signals do the same where logind does not answer; it only knows the sessions by name.
@@ -27,4 +22,18 @@ pub(super) fn end_all_of(account: &Account) -> Result<usize, AccountsError> {
         }
     }
     Ok(processes::end_all(&ids)?.max(found))
+}
+
+/// Whether something runs in its name. Never asked for root or the system's accounts.
+pub(super) fn is_any_of(account: &Account) -> Result<bool, AccountsError> {
+    Ok(processes::count(&ids_of(account)?)? > 0)
+}
+
+fn ids_of(account: &Account) -> Result<UserIds, AccountsError> {
+    let uid = account.owner.uid;
+    if account.is_system || uid.is_root() {
+        return Err(AccountsError::NotOurs(account.name.clone()));
+    }
+    let subordinate = databases::subordinate_uids(account.name.as_str(), uid)?;
+    Ok(UserIds { uid, subordinate })
 }

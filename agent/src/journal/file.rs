@@ -16,8 +16,6 @@ use thiserror::Error;
 const NAME: &str = "journal";
 /// What a compacted journal is written as, until it takes the place of the old one.
 const ASIDE: &str = "journal.new";
-/// Room that is always left on the disk for one answer, in bytes: what was begun can be written down.
-const ROOM: u64 = 128 * 1024;
 /// How much more is taken from the disk at a time.
 const STRIDE: u64 = 256 * 1024;
 
@@ -148,9 +146,9 @@ impl JournalFile {
         self.len
     }
 
-    /// Makes sure that these bytes and one answer behind them will fit on the disk.
-    pub(super) fn reserve(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
-        let wanted = self.len + bytes.len() as u64 + ROOM;
+    /// Makes sure that these bytes and an answer of `room` bytes behind them will fit on the disk.
+    pub(super) fn reserve(&mut self, bytes: &[u8], room: u64) -> Result<(), JournalError> {
+        let wanted = self.len + bytes.len() as u64 + room;
         if wanted <= self.reserved {
             return Ok(());
         }

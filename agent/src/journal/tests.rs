@@ -38,7 +38,7 @@ impl Sandbox {
 
 #[track_caller]
 fn new(journal: &mut Journal, body: &str) -> Ticket {
-    match journal.take(body.as_bytes()) {
+    match journal.take(body.as_bytes(), 0) {
         Ok(Taken::New(ticket)) => ticket,
         other => panic!("{other:?}"),
     }
@@ -153,7 +153,7 @@ fn the_sequence_is_written_down_with_the_action_that_has_it() {
     journal.done(ticket, b"a", b"did a".to_vec(), None);
     // The same action, ordered anew under another number.
     journal.record_sequence(41);
-    assert!(matches!(journal.take(b"a"), Ok(Taken::Known(..))));
+    assert!(matches!(journal.take(b"a", 0), Ok(Taken::Known(..))));
     journal.acknowledge(&[ticket]);
     drop(journal);
     let mut journal = sandbox.open();
@@ -180,6 +180,19 @@ fn a_link_in_the_journals_place_is_not_followed() {
     fs::remove_file(sandbox.file()).unwrap();
     std::os::unix::fs::symlink(&precious, sandbox.file()).unwrap();
     let mut journal = sandbox.open();
-    assert!(journal.take(b"a").unwrap_err().to_string().contains("cannot open"));
+    assert!(journal.take(b"a", 0).unwrap_err().to_string().contains("cannot open"));
     assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
+
+#[test]
+fn the_disk_has_room_for_a_long_answer_before_the_action_begins() {
+    use std::os::unix::fs::MetadataExt;
+    let sandbox = Sandbox::new();
+    let mut journal = sandbox.open();
+    let room = 3 * 1024 * 1024;
+    live(&mut journal, "a");
+    let short = fs::metadata(sandbox.file()).unwrap().blocks() * 512;
+    assert!(matches!(journal.take(b"b", room), Ok(Taken::New(_))));
+    let long = fs::metadata(sandbox.file()).unwrap();
+    assert!(short < room && long.blocks() * 512 >= long.len() + room, "{short} {long:?}");
 }

@@ -2,9 +2,9 @@
 //!
 //! This file must not know what is wanted, or why.
 
-use bastio_protocol::{Change, KeyGrant, Username};
+use bastio_protocol::{Change, KeyGrant, PublicKey, Username};
 
-use super::{read_keys, set_keys};
+use super::{read_keys, remove_key, set_keys};
 use crate::accounts::{Account, Accounts, AccountsError, SystemAccounts};
 use crate::reconcile::host::{FoundKeys, KeyHost};
 use crate::sshd::Shape;
@@ -23,11 +23,31 @@ impl KeyHost for SystemAccounts {
         Ok(keys)
     }
 
-    fn set_keys(&self, name: &Username, wanted: &[KeyGrant]) -> Result<Change, AccountsError> {
+    fn set_keys(
+        &self,
+        name: &Username,
+        wanted: &[KeyGrant],
+        gone: &[PublicKey],
+    ) -> Result<Change, AccountsError> {
         let account = self.find(name)?.ok_or_else(|| AccountsError::LookUp {
             what: format!("{name}, whose keys are to be set"),
             errno: nix::errno::Errno::ENOENT,
         })?;
-        Ok(set_keys(&account, &Shape::of_account(name), wanted)?)
+        let shape = Shape::of_account(name);
+        let mut change = set_keys(&account, &shape, wanted)?;
+        if gone.is_empty() {
+            return Ok(change);
+        }
+        // A line of others may let it in still.
+        let left = match read_keys(&account, &shape) {
+            Err(error) if error.is_about_the_place() => Vec::new(),
+            left => left?,
+        };
+        for key in gone.iter().filter(|key| left.iter().any(|found| found.line.key == **key)) {
+            if remove_key(&account, &shape, key)? == Change::Changed {
+                change = Change::Changed;
+            }
+        }
+        Ok(change)
     }
 }

@@ -1,7 +1,9 @@
 //! Feedback that fits: a frame is bounded, and so is what may wait for the backend. What is left out
 //! is said. This file must not know what a detail means.
 
-use bastio_protocol::{Detail, FeedbackMessage, V2_LIMIT};
+use bastio_protocol::{Action, Detail, FeedbackMessage, V2_LIMIT};
+
+use super::work::Work;
 
 /// Largest feedback with a detail, in bytes: what the wire allows, with room for the frame.
 const LIMIT: usize = V2_LIMIT - 64 * 1024;
@@ -10,6 +12,21 @@ const TEXT_LIMIT: usize = 4 * 1024;
 /// So many bytes of actions and feedbacks may wait for the backend before details are left out
 /// (16 MiB).
 pub(super) const HELD_LIMIT: usize = 16 * 1024 * 1024;
+
+/// What a plain action leaves in the journal at most, in bytes: its short answer, and the account in the ledger.
+const PLAIN_ROOM: u64 = 128 * 1024;
+
+/// So many bytes must fit the journal behind the work: its answer, and what it changes in the ledger.
+pub(super) fn room(work: &Work) -> u64 {
+    match work {
+        Work::Action(message) => match &message.action {
+            // Its edit of the ledger is about as long as itself, which a frame bounds.
+            Action::SetUser { .. } => 2 * V2_LIMIT as u64,
+            _ => PLAIN_ROOM,
+        },
+        Work::Host(_) => V2_LIMIT as u64,
+    }
+}
 
 /// Cuts the feedback until it fits. `held` bytes wait for the backend already.
 pub(super) fn fit(feedback: &mut FeedbackMessage, held: usize) {
@@ -118,5 +135,21 @@ mod tests {
         fit(&mut long, 0);
         assert!(long.feedback.len() <= TEXT_LIMIT + 3);
         assert!(long.feedback.ends_with("é..."));
+    }
+
+    #[test]
+    fn the_longest_answer_fits_the_room_for_it() {
+        use bastio_protocol::{ActionMessage, HostMessage, HostRequest, Username, WantedAccount};
+        let mid = || MessageId::from_number(1);
+        let wanted = Box::new(WantedAccount::default());
+        let action = |action| {
+            let username = Username::parse("alice").unwrap();
+            Work::Action(ActionMessage { mid: mid(), username, action })
+        };
+        let host = HostMessage { mid: mid(), request: HostRequest::ReportState };
+        for long in [action(Action::SetUser { wanted }), Work::Host(host)] {
+            assert!(room(&long) > (LIMIT + 1024) as u64, "{}", long.name());
+        }
+        assert_eq!(room(&action(Action::LockUser)), PLAIN_ROOM);
     }
 }

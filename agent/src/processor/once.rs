@@ -158,7 +158,7 @@ impl<A: System> Once<A> {
     /// is called now and then when it takes long.
     pub(super) fn answer(&mut self, work: &Work, beat: &mut dyn FnMut()) -> Outcome {
         let body = work.to_json();
-        let stored = match self.journal.take(&body) {
+        let stored = match self.journal.take(&body, bounds::room(work)) {
             Ok(Taken::New(ticket)) => {
                 if self.flushes_first
                     && let Err(error) = self.journal.flush()

@@ -163,7 +163,7 @@ pub(super) fn run<A: System>(
         once: Once::new(
             Processor::new(accounts, settings.key_policy)
                 .removing(settings.removal)
-                .never_locking_out(settings.break_glass)
+                .sparing(settings.break_glass)
                 .keeping(Ledger::open(&settings.state)),
             journal,
         )

@@ -68,6 +68,14 @@ impl<A: System> Processor<A> {
         })
     }
 
+    /// The aims, where what the ledger says was wanted until now.
+    fn instead(&self, aims: Aims) -> Aims {
+        match &self.ledger {
+            Some(ledger) => aims.instead_of(ledger.wanted()),
+            None => aims,
+        }
+    }
+
     /// The server as it is tended; none where no ledger is kept, and while nobody knows the server's own rules.
     pub(super) fn site(&mut self) -> Option<Site<'_, A>> {
         let rules = self.rules();
@@ -83,7 +91,7 @@ impl<A: System> Processor<A> {
         extent: Extent,
     ) -> Result<Answer, AccountsError> {
         let rules = self.rules()?;
-        let aims = Aims::one(name, wanted, &rules);
+        let aims = self.instead(Aims::one(name, wanted, &rules));
         let observed = observe(&self.accounts, &aims, &rules)?;
         let plan = narrow(plan(&aims, &observed, &rules), extent);
         let applied = apply(&plan, &self.accounts, &mut || {});
@@ -100,7 +108,7 @@ impl<A: System> Processor<A> {
         beat: &mut dyn FnMut(),
     ) -> Result<Answer, Failure> {
         let rules = self.rules()?;
-        let aims = Aims::whole(wanted, &rules);
+        let aims = self.instead(Aims::whole(wanted, &rules));
         let observed = observe(&self.accounts, &aims, &rules)?;
         let plan = narrow(plan(&aims, &observed, &rules), extent);
         self.reserve_found(&observed);
@@ -113,7 +121,7 @@ impl<A: System> Processor<A> {
 
     fn dry_run(&self, wanted: &WantedState) -> Result<Answer, Failure> {
         let rules = self.rules()?;
-        let aims = Aims::whole(wanted, &rules);
+        let aims = self.instead(Aims::whole(wanted, &rules));
         let plan = plan(&aims, &observe(&self.accounts, &aims, &rules)?, &rules);
         let mut answer = answer("the server", plan.detail(), Extent::All);
         answer.text = format!("dry run, nothing was touched: {}", answer.text);

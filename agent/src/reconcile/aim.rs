@@ -1,7 +1,7 @@
 //! What is wanted, worked out for this moment: ends that have come, and the account that is never
 //! locked. This file must not know what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{
     AccountSpec, FailureNote, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo, Username,
@@ -52,6 +52,8 @@ pub struct Aim {
     pub sudo_until: Option<i64>,
     /// Its keys, with their final ends.
     pub keys: BTreeMap<PublicKey, KeyGrant>,
+    /// Keys that were wanted before and are not any more: no line lets them in, whoever wrote it.
+    pub gone: BTreeSet<PublicKey>,
     /// When the account database has it end.
     pub expires: Option<i64>,
     /// Whether it lets nobody in.
@@ -98,6 +100,17 @@ impl Aims {
             allow_no_admin: true,
         }
     }
+
+    /// The same, where this was wanted until now.
+    #[must_use]
+    pub fn instead_of(mut self, before: &BTreeMap<Username, WantedAccount>) -> Self {
+        for (name, aim) in &mut self.accounts {
+            let keys = before.get(name).into_iter().flat_map(|before| &before.keys);
+            let gone = keys.map(|grant| &grant.public_key);
+            aim.gone = gone.filter(|key| !aim.keys.contains_key(*key)).cloned().collect();
+        }
+        self
+    }
 }
 
 impl Aim {
@@ -121,6 +134,7 @@ impl Aim {
         let (keys, weak) = keys_of(name, &wanted, rules);
         Self {
             keys,
+            gone: BTreeSet::new(),
             weak,
             expires: wanted.until.map(expiry_of).filter(|_| !ended),
             locked: wanted.locked || ended,

@@ -81,7 +81,7 @@ fn take_step(
         Step::Modify(change) => host.modify(name, change)?,
         Step::Lock => host.lock(name)?,
         Step::Unlock { expires } => host.unlock(name, *expires)?,
-        Step::SetKeys(step) => drop(host.set_keys(name, &step.keys)?),
+        Step::SetKeys(step) => drop(host.set_keys(name, &step.keys, &step.removed)?),
         Step::SetSudo { sudo, until, .. } => drop(host.set_sudo(name, sudo, *until)?),
         Step::EndSessions => drop(host.end_sessions(name)?),
         Step::Remove(removal) => return host.remove(name, *removal).map(Some),

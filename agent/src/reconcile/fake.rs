@@ -23,6 +23,8 @@ pub(crate) struct FakeHost {
     /// Homes that were left over, and whose they are.
     pub(crate) homes: RefCell<BTreeMap<Username, u32>>,
     pub(crate) sudo_group: Option<String>,
+    /// The accounts with processes.
+    pub(crate) running: RefCell<BTreeSet<Username>>,
     /// Verbs that changed something, as `VERB NAME`.
     pub(crate) calls: RefCell<Vec<String>>,
     /// `VERB NAME` that fails.
@@ -37,6 +39,7 @@ impl Default for FakeHost {
             groups: ["developers", "docker", "sudo"].map(str::to_owned).into(),
             homes: RefCell::default(),
             sudo_group: Some("sudo".to_owned()),
+            running: RefCell::default(),
             calls: RefCell::default(),
             fails: RefCell::default(),
             next_uid: Cell::new(1000),
@@ -204,13 +207,19 @@ impl AccountHost for FakeHost {
         Ok(())
     }
 
+    fn is_running(&self, name: &Username) -> Result<bool, AccountsError> {
+        Ok(self.running.borrow().contains(name))
+    }
+
     fn end_sessions(&self, name: &Username) -> Result<usize, AccountsError> {
         self.verb("end_sessions", name)?;
+        self.running.borrow_mut().remove(name);
         Ok(1)
     }
 
     fn remove(&self, name: &Username, removal: Removal) -> Result<HomeFate, AccountsError> {
         self.verb("remove", name)?;
+        self.running.borrow_mut().remove(name);
         if removal == Removal::Lock {
             self.edit(name, |it| {
                 (it.facts.locked, it.facts.expires) = (true, None);
@@ -235,7 +244,12 @@ impl KeyHost for FakeHost {
         state.keys.clone().map_err(|what| AccountsError::LookUp { what, errno: Errno::EIO })
     }
 
-    fn set_keys(&self, name: &Username, wanted: &[KeyGrant]) -> Result<Change, AccountsError> {
+    fn set_keys(
+        &self,
+        name: &Username,
+        wanted: &[KeyGrant],
+        gone: &[PublicKey],
+    ) -> Result<Change, AccountsError> {
         self.verb("set_keys", name)?;
         self.edit(name, |it| {
             let found = it.keys.as_mut().expect("readable keys");
@@ -243,7 +257,9 @@ impl KeyHost for FakeHost {
                 ours.iter().any(|grant| grant.public_key == *key)
             };
             let before = std::mem::replace(&mut found.ours, wanted.to_vec());
-            found.foreign.retain(|key| !is_ours(key, wanted) && !is_ours(key, &before));
+            found.foreign.retain(|key| {
+                !is_ours(key, wanted) && !is_ours(key, &before) && !gone.contains(key)
+            });
         });
         Ok(Change::Changed)
     }

@@ -101,6 +101,12 @@ pub trait AccountHost {
     /// [`AccountsError`].
     fn unlock(&self, name: &Username, expires: Option<i64>) -> Result<(), AccountsError>;
 
+    /// Whether a process of it is alive.
+    ///
+    /// # Errors
+    /// [`AccountsError`].
+    fn is_running(&self, name: &Username) -> Result<bool, AccountsError>;
+
     /// Ends its sessions and processes; how many processes there were.
     ///
     /// # Errors
@@ -126,11 +132,16 @@ pub trait KeyHost {
     /// Makes the lines of bastio exactly these, by one write of the file at most; makes the file
     /// when missing. `until` in each is final already (the account's end is in it). Lines of
     /// others stay byte for byte, save those of keys that are wanted or were bastio's: of such a
-    /// key only bastio's line remains, or none.
+    /// key only bastio's line remains, or none. Of a key in `gone` no line remains at all.
     ///
     /// # Errors
-    /// [`AccountsError::Keys`]; nothing was changed.
-    fn set_keys(&self, name: &Username, wanted: &[KeyGrant]) -> Result<Change, AccountsError>;
+    /// [`AccountsError::Keys`].
+    fn set_keys(
+        &self,
+        name: &Username,
+        wanted: &[KeyGrant],
+        gone: &[PublicKey],
+    ) -> Result<Change, AccountsError>;
 }
 
 /// Sudo rights.

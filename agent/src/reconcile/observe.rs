@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::{GroupName, Username};
 
 use super::aim::{Aim, Aims, Rules};
-use super::host::{AccountState, FoundHome, Host, SudoState};
+use super::host::{AccountFacts, AccountState, FoundHome, Host, SudoState};
 use crate::accounts::AccountsError;
 
 /// What was found on the host.
@@ -43,6 +43,9 @@ pub struct Around {
     pub home: Option<FoundHome>,
     /// Whether the host lacks the wanted shell.
     pub no_shell: bool,
+    /// Whether something runs as an account that lets nobody in and is over, or not wanted: what was begun and not
+    /// finished.
+    pub is_running: bool,
 }
 
 impl Default for Around {
@@ -54,6 +57,7 @@ impl Default for Around {
             uid_holder: None,
             home: None,
             no_shell: false,
+            is_running: false,
         }
     }
 }
@@ -81,7 +85,7 @@ pub fn observe(host: &impl Host, aims: &Aims, rules: &Rules) -> Result<Observed,
 fn see(host: &impl Host, name: &Username, aims: &Aims) -> Result<Seen, AccountsError> {
     let state = host.state(name)?;
     let around = match aims.accounts.get(name) {
-        None => Around::default(),
+        None => Around { is_running: runs_on(host, name, state.as_ref())?, ..Around::default() },
         Some(aim) => look_around(host, name, aim, state.as_ref(), aims)?,
     };
     Ok(Seen { state, around })
@@ -114,6 +118,9 @@ fn look_around(
     {
         around.no_shell = !host.has_program(shell)?;
     }
+    if aim.ended {
+        around.is_running = runs_on(host, name, state)?;
+    }
     if state.is_none() {
         around.own_group = spec.group.is_none() && host.has_group(name.as_str())?;
         around.home = host.found_home(name, spec.home.as_ref())?;
@@ -122,4 +129,17 @@ fn look_around(
         }
     }
     Ok(around)
+}
+
+/// Whether something runs as an account of ours that is locked.
+fn runs_on(
+    host: &impl Host,
+    name: &Username,
+    state: Option<&AccountState>,
+) -> Result<bool, AccountsError> {
+    let is_ours = |facts: &AccountFacts| facts.account.is_managed && !facts.account.is_system;
+    match state.map(|state| &state.facts) {
+        Some(facts) if facts.locked && is_ours(facts) => host.is_running(name),
+        _ => Ok(false),
+    }
 }

@@ -137,7 +137,7 @@ impl Planner<'_> {
         }
         middle.sort_by_key(Step::only_takes);
         steps.extend(middle);
-        if aim.ended && !facts.locked {
+        if aim.ended && (!facts.locked || around.is_running) {
             steps.push(Step::EndSessions);
         }
         if !aim.locked && facts.locked {
@@ -271,6 +271,13 @@ impl Planner<'_> {
             if self.aim.keys.contains_key(key) {
                 step.kept.push(grant.clone());
             } else {
+                step.removed.push(key.clone());
+            }
+        }
+        // Of a line of others that lets it in, nobody would be told once it is not wanted.
+        let others = self.aim.gone.iter().filter(|key| found.foreign.contains(key));
+        for key in others {
+            if !step.removed.contains(key) {
                 step.removed.push(key.clone());
             }
         }

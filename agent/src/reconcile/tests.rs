@@ -319,6 +319,48 @@ fn a_lock_comes_first_and_an_unlock_last() {
 }
 
 #[test]
+fn what_runs_on_after_a_crash_is_ended_by_the_next_plan() {
+    let host = FakeHost::default();
+    let over = WantedAccount { until: Some(NOW - 1), ..WantedAccount::default() };
+    let mut ann = ours("ann", 1001, &[], SudoState::None);
+    ann.facts.locked = true;
+    host.insert(ann.clone());
+    host.running.borrow_mut().insert(name("ann"));
+    let wanted = state(&[("ann", over)]);
+    let plan = plan_of(&host, &wanted);
+    assert_eq!(kinds(&plan), ["ann: end-sessions"]);
+    assert_eq!(plan.clone().closing().accounts, plan.accounts);
+    sync(&host, &wanted);
+    assert!(host.running.borrow().is_empty() && plan_of(&host, &wanted).is_empty());
+    // Not wanted: access was closed, and what ran was not ended.
+    host.running.borrow_mut().insert(name("ann"));
+    let wanted = WantedState { removal: Some(Removal::Lock), ..WantedState::default() };
+    assert_eq!(kinds(&plan_of(&host, &wanted)), ["ann: remove-user"]);
+    sync(&host, &wanted);
+    assert!(host.running.borrow().is_empty() && plan_of(&host, &wanted).is_empty());
+}
+
+#[test]
+fn a_key_that_is_wanted_no_more_goes_from_lines_of_others_too() {
+    let host = FakeHost::default();
+    let mut ann = ours("ann", 1001, &[], SudoState::None);
+    let theirs = [grant(1).public_key, grant(2).public_key];
+    ann.keys.as_mut().unwrap().foreign = theirs.to_vec();
+    host.insert(ann);
+    let keys = [grant(1)].into();
+    let before = [(name("ann"), WantedAccount { keys, ..WantedAccount::default() })].into();
+    let aims = Aims::one(&name("ann"), &WantedAccount::default(), &rules()).instead_of(&before);
+    let plan_now = || plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
+    assert_eq!(kinds(&plan_now()), ["ann: remove-key"]);
+    assert_eq!(plan_now().closing().notes(), plan_now().notes());
+    let applied = apply(&plan_now(), &host, &mut || {});
+    assert_eq!(applied.detail.changes.len(), 1);
+    let left = host.get("ann").unwrap().keys.unwrap().foreign;
+    assert_eq!(left, [grant(2).public_key], "what was never wanted is nobody's business");
+    assert!(plan_now().is_empty());
+}
+
+#[test]
 fn whose_time_is_over_is_not_made() {
     let wanted = state(&[("ann", WantedAccount { until: Some(NOW), ..admin() })]);
     let plan = plan_of(&FakeHost::default(), &wanted);

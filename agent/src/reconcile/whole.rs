@@ -88,13 +88,21 @@ fn of_account(
     let sudo_group = observed.sudo_group.as_deref();
     match (aims.accounts.get(name), &seen.state, aims.removal) {
         (Some(aim), _, _) => Planner { name, aim, aims, rules, sudo_group }.plan(seen),
-        (None, Some(state), Some(removal)) => unwanted(name, state, removal, rules),
+        (None, Some(state), Some(removal)) => {
+            unwanted(name, state, seen.around.is_running, removal, rules)
+        }
         (None, _, _) => Outcome::default(),
     }
 }
 
 /// An account that is managed, or never locked out, and not wanted.
-fn unwanted(name: &Username, state: &AccountState, removal: Removal, rules: &Rules) -> Outcome {
+fn unwanted(
+    name: &Username,
+    state: &AccountState,
+    is_running: bool,
+    removal: Removal,
+    rules: &Rules,
+) -> Outcome {
     let account = &state.facts.account;
     if !account.is_managed {
         return Outcome::default();
@@ -107,6 +115,7 @@ fn unwanted(name: &Username, state: &AccountState, removal: Removal, rules: &Rul
         return refused(name, Refusal::System(name.clone()).to_string());
     }
     let is_bare = state.facts.locked
+        && !is_running
         && state.sudo.is_none()
         && state.keys.as_ref().is_ok_and(|keys| keys.ours.is_empty());
     if removal == Removal::Lock && is_bare {

@@ -90,7 +90,7 @@ fn killed_after_writing_it_down_it_is_carried_out_and_answered() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
     let action = numbered(1, ADD);
-    assert!(matches!(once.journal.take(&action.to_json()), Ok(Taken::New(_))));
+    assert!(matches!(once.journal.take(&action.to_json(), 0), Ok(Taken::New(_))));
     let mut once = crash(once, &folder);
     assert!(has_alice(&once));
     let left = once.new_connector();
@@ -110,7 +110,7 @@ fn killed_after_doing_it_it_is_found_done() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
     let action = numbered(1, ADD);
-    assert!(matches!(once.journal.take(&action.to_json()), Ok(Taken::New(_))));
+    assert!(matches!(once.journal.take(&action.to_json(), 0), Ok(Taken::New(_))));
     once.processor.process(&Work::Action(action.clone()), Extent::All, &mut || {});
     let mut once = crash(once, &folder);
     let left = once.new_connector();
@@ -228,7 +228,7 @@ fn what_was_begun_before_the_journal_was_out_of_reach_is_not_done_behind_what_fo
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let mut before = once(&folder);
-    before.journal.take(&numbered(1, ADD).to_json()).unwrap();
+    before.journal.take(&numbered(1, ADD).to_json(), 0).unwrap();
     drop(before);
     let away = folder.path().join("away");
     std::fs::rename(&state, &away).unwrap();
@@ -247,7 +247,7 @@ fn what_was_begun_before_the_journal_was_out_of_reach_is_not_done_behind_what_fo
 fn what_the_journal_holds_and_nobody_can_read_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
-    once.journal.take(b"of another version").unwrap();
+    once.journal.take(b"of another version", 0).unwrap();
     let mut once = crash(once, &folder);
     assert_eq!(once.new_connector(), []);
     let once = crash(once, &folder);
@@ -271,7 +271,7 @@ fn a_sync_cut_short_is_done_again_and_answered_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut once = once(&folder);
     let work = sync(&["ann", "bob"], false);
-    assert!(matches!(once.journal.take(&work.to_json()), Ok(Taken::New(_))));
+    assert!(matches!(once.journal.take(&work.to_json(), 0), Ok(Taken::New(_))));
     let mut once = crash(once, &folder);
     assert_eq!(host_accounts(&once), ["ann", "bob"]);
     let left = once.new_connector();

@@ -30,13 +30,14 @@ delegate! { AccountHost:
     fn modify(name: &Username, change: &AccountChange) -> ();
     fn lock(name: &Username) -> ();
     fn unlock(name: &Username, expires: Option<i64>) -> ();
+    fn is_running(name: &Username) -> bool;
     fn end_sessions(name: &Username) -> usize;
     fn remove(name: &Username, removal: Removal) -> HomeFate;
 }
 
 delegate! { KeyHost:
     fn keys(account: &Account) -> FoundKeys;
-    fn set_keys(name: &Username, wanted: &[KeyGrant]) -> Change;
+    fn set_keys(name: &Username, wanted: &[KeyGrant], gone: &[PublicKey]) -> Change;
 }
 
 delegate! { SudoHost:
