@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bastio_protocol::{AbsolutePath, Change, KeyGrant, PublicKey, Removal, Sudo, Username};
+use bastio_protocol::{
+    AbsolutePath, Change, KeyGrant, PublicKey, Removal, Sudo, SudoPolicy, Username,
+};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
@@ -14,6 +16,7 @@ use super::host::{
 };
 use crate::accounts::{Account, AccountsError, HomeFate};
 use crate::keys_on_disk::Owner;
+use crate::sudoers::SudoersError;
 
 /// Accounts in memory.
 #[derive(Debug)]
@@ -283,7 +286,13 @@ impl SudoHost for FakeHost {
                 Err(AccountsError::LookUp { what, errno: Errno::ENOENT })
             }
             (Sudo::Plain, None, _) => Ok(SudoState::Group),
-            (sudo, until, _) => Ok(SudoState::Rule(format!("{name} {sudo:?} {until:?}"))),
+            (Sudo::Policy(policy), until, _) => {
+                Ok(SudoState::Rule(policy.to_sudoers(name, until).map_err(SudoersError::from)?))
+            }
+            (Sudo::Plain, until, _) => {
+                let all = SudoPolicy { password: true, ..SudoPolicy::default() };
+                Ok(SudoState::Rule(all.to_sudoers(name, until).map_err(SudoersError::from)?))
+            }
         }
     }
 

@@ -301,6 +301,17 @@ impl SudoState {
         *self == Self::None
     }
 
+    /// Whether they are enough to administer the host: the group's, or a rule of ours for every command as everybody.
+    #[must_use]
+    pub fn is_admins(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Group | Self::Both(_) => true,
+            // A `:` in a command of its own stands behind a backslash there, and so does a `=`.
+            Self::Rule(text) => text.contains(" ALL=(ALL:ALL) ") && text.ends_with("PASSWD: ALL\n"),
+        }
+    }
+
     /// Whether the sudo group is part of it.
     #[must_use]
     pub fn has_group(&self) -> bool {

@@ -153,6 +153,23 @@ fn the_last_admin_is_not_lost() {
 }
 
 #[test]
+fn who_may_run_one_command_is_no_admin() {
+    let host = FakeHost::default();
+    host.insert(ours("boss", 1000, &[0], SudoState::Group));
+    let with = |policy: SudoPolicy| {
+        state(&[("boss", WantedAccount { sudo: Sudo::Policy(Box::new(policy)), ..admin() })])
+    };
+    let all = SudoPolicy { password: true, not_after: Some(NOW + 9), ..SudoPolicy::default() };
+    assert!(!plan_of(&host, &with(all.clone())).is_refused);
+    for text in ["/usr/bin/less", "/bin/x (ALL:ALL) PASSWD: ALL"] {
+        let one = SudoPolicy { commands: vec![text.parse().unwrap()], ..all.clone() };
+        refuses(&host, &with(one), "admin");
+    }
+    let as_other = SudoPolicy { run_as: vec![name("www")], ..all };
+    refuses(&host, &with(as_other), "admin");
+}
+
+#[test]
 fn strangers_and_the_system_are_left_alone() {
     let host = FakeHost::default();
     let mut stranger = ours("carl", 1001, &[], SudoState::Group);
@@ -525,7 +542,7 @@ fn is_admin(state: &AccountState) -> bool {
     let facts = &state.facts;
     facts.account.is_managed
         && !facts.locked
-        && !state.sudo.is_none()
+        && state.sudo.is_admins()
         && (!keys.ours.is_empty() || !keys.foreign.is_empty())
 }
 

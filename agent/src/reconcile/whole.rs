@@ -2,7 +2,7 @@
 //! that the last admin stays.
 //!
 //! Order: accounts that only lose come first, since a revocation is urgent; then the others. An
-//! admin (sudo rights and a key, not locked, not ended) who stops being one comes last, behind
+//! admin (sudo rights to everything and a key, not locked, not ended) who stops being one comes last, behind
 //! those who become one, unless another is one all the while. Pure.
 
 use std::collections::BTreeMap;
@@ -150,7 +150,7 @@ fn is_admin(state: &AccountState, rules: &Rules) -> bool {
     counts
         && !facts.locked
         && !over(facts.expires)
-        && !state.sudo.is_none()
+        && state.sudo.is_admins()
         && state.keys.as_ref().is_ok_and(has_key)
 }
 
@@ -165,8 +165,8 @@ fn will_be_admin(aim: &Aim, seen: &Seen, outcome: &Outcome) -> bool {
     // Lines of others stay, save those of keys that were ours.
     let has_key = aim.keys.keys().any(lets_in) || found.foreign.iter().any(|key| !is_ours(key));
     let sudo = match &seen.around.sudo {
-        Ok(state) => !state.is_none(),
-        Err(_) => seen.state.as_ref().is_some_and(|state| !state.sudo.is_none()),
+        Ok(state) => state.is_admins(),
+        Err(_) => seen.state.as_ref().is_some_and(|state| state.sudo.is_admins()),
     };
     let exists = seen.state.is_some() || !outcome.steps.is_empty();
     exists && !aim.locked && has_key && sudo
