@@ -198,7 +198,8 @@ fn widest(ways: &[(Option<KeyOptions>, Option<i64>)]) -> Option<KeyOptions> {
     found.all(|options| options == Some(first)).then(|| first.clone())
 }
 
-/// The options of a key and those of a grant together; `None` when they cannot stand side by side.
+/// The options of a key and those of a grant together; `None` when they cannot stand side by side, or would allow
+/// what one of them alone does not.
 pub fn join(key: &KeyOptions, grant: &KeyOptions) -> Option<KeyOptions> {
     if key.is_empty() || key == grant {
         return Some(grant.clone());
@@ -206,7 +207,23 @@ pub fn join(key: &KeyOptions, grant: &KeyOptions) -> Option<KeyOptions> {
     if grant.is_empty() {
         return Some(key.clone());
     }
+    if widens(key, grant) {
+        return None;
+    }
     KeyOptions::parse(&format!("{key},{grant}")).ok()
+}
+
+/// Whether sshd would add up what two lists give back behind `restrict`, or the places that they open.
+fn widens(one: &KeyOptions, other: &KeyOptions) -> bool {
+    let flags = |options: &KeyOptions| -> BTreeSet<String> {
+        let words = options.as_str().split(',').take_while(|word| !word.contains('='));
+        words.filter(|word| !word.ends_with("-required")).map(str::to_owned).collect()
+    };
+    let (some, others) = (flags(one), flags(other));
+    let both_restrict = [&some, &others].iter().all(|flags| flags.contains("restrict"));
+    // A quote inside a value stands behind a backslash.
+    let both_open = |name: &str| [one, other].iter().all(|it| it.as_str().contains(name));
+    (both_restrict && some != others) || both_open("permitopen=\"") || both_open("permitlisten=\"")
 }
 
 /// The latest of several ends, where absent means never.

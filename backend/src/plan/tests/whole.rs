@@ -208,6 +208,32 @@ fn grants_that_contradict_each_other_are_named_and_give_less() {
 }
 
 #[test]
+fn options_of_a_key_and_of_a_grant_together_never_allow_more_than_each() {
+    let joined = |of_key: &str, of_grant: &str| {
+        let key = KeyGrant { options: options(of_key), ..KeyGrant::plain(key(1)) };
+        let key_options = options(of_grant);
+        let rights = Rights { keys: vec![key], key_options, ..Rights::default() };
+        let (accounts, conflicts) = merge(&model_of(vec![(login("a"), rights)]), &web(&[]));
+        let whole = accounts[&login("a")].whole();
+        assert_eq!(whole.keys.is_empty(), !conflicts.is_empty());
+        whole.keys.first().map(|key| key.options.to_string())
+    };
+    let is = |text: &str| Some(text.to_owned());
+    assert_eq!(joined("restrict", "restrict,from=\"10.0.0.1\""), is("restrict,from=\"10.0.0.1\""));
+    assert_eq!(joined("no-pty", "from=\"10.0.0.1\""), is("no-pty,from=\"10.0.0.1\""));
+    assert_eq!(joined("restrict,pty", "restrict,pty"), is("restrict,pty"));
+    for (of_key, of_grant) in [
+        ("restrict", "restrict,pty"),
+        ("restrict,pty", "restrict"),
+        ("restrict,pty", "restrict,port-forwarding"),
+        ("permitopen=\"a:1\"", "permitopen=\"b:2\""),
+        ("permitlisten=\"1\"", "no-pty,permitlisten=\"2\""),
+    ] {
+        assert_eq!(joined(of_key, of_grant), None, "{of_key} and {of_grant}");
+    }
+}
+
+#[test]
 fn a_grant_that_ends_beside_one_that_stays_takes_its_rights_along() {
     let stays = Rights { keys: vec![KeyGrant::plain(key(1))], ..Rights::default() };
     let ends = Rights { sudo: Sudo::Plain, until: Some(7), ..stays.clone() };
