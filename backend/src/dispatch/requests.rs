@@ -193,7 +193,7 @@ impl Session {
         let before = store::requests::drift(&mut tx, self.server.id).await?;
         let is_news = match (&before, known) {
             (None, None) => false,
-            (Some(before), Some(now)) => now.healed || before.detail != now.detail,
+            (Some(before), Some(now)) => now.healed || before.healed || before.detail != now.detail,
             (Some(_), None) | (None, Some(_)) => true,
         };
         if !is_news {

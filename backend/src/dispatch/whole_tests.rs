@@ -219,15 +219,17 @@ async fn drift_is_kept_until_it_is_gone_and_told_in_the_audit_log() {
     assert_eq!((shown.server.drifted, shown.drift.as_deref()), (true, Some(&found)));
     let status = backend.fleet.status(&backend.admin, String::new()).await.expect("read");
     assert_eq!(status.drifted, 1);
-    session.drifted(&DriftMessage { healed: true, ..found }).await.expect("taken");
+    session.drifted(&DriftMessage { healed: true, ..found.clone() }).await.expect("taken");
     assert!(!backend.fleet.servers(&backend.admin).await.expect("read")[0].drifted);
+    session.drifted(&found).await.expect("the same again, and not put right this time");
+    assert!(backend.fleet.servers(&backend.admin).await.expect("read")[0].drifted);
     session.drifted(&gone).await.expect("taken");
     let shown = backend.fleet.server(&backend.admin, &web).await.expect("there");
     assert_eq!(shown.drift, None);
     let mut log = backend.fleet.log(&backend.admin, 100, None, None).await.expect("read");
     log.retain(|row| row.action.starts_with("drift."));
     let actions: Vec<&str> = log.iter().map(|row| row.action.as_str()).collect();
-    assert_eq!(actions, ["drift.found", "drift.healed", "drift.gone"]);
+    assert_eq!(actions, ["drift.found", "drift.healed", "drift.found", "drift.gone"]);
     let words =
         "a sync would put it right by alice: remove-key (a key that bastio did not put there)";
     assert_eq!(log[0].detail, words);
