@@ -13,7 +13,7 @@ use crate::LabError;
 const PACKAGES: &str = "openssh-server,sudo,passwd,iproute2,procps,strace";
 /// What a host needs besides its kernel to boot.
 const BOOTED_PACKAGES: &str =
-    "systemd,systemd-sysv,dbus,openssh-server,sudo,passwd,iproute2,procps";
+    "systemd,systemd-sysv,libpam-systemd,dbus,openssh-server,sudo,passwd,iproute2,procps";
 const PREPARE: &str = "prepare the folder of the lab";
 /// A file in the finished tree that says what it was made of.
 const STAMP: &str = "etc/bastio-lab";

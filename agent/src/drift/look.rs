@@ -24,6 +24,8 @@ pub struct Drift {
     found: BTreeMap<Username, Detail>,
     /// What else people should know: changes that were rolled back.
     notes: Vec<FailureNote>,
+    /// What is not watched.
+    blind: Option<String>,
     told: Detail,
 }
 
@@ -63,6 +65,11 @@ impl Drift {
         (!healed.changes.is_empty()).then(|| fit(healed))
     }
 
+    /// What cannot be watched, as long as it is so.
+    pub fn set_blind(&mut self, blind: Option<String>) {
+        self.blind = blind;
+    }
+
     /// Something was rolled back; said until the account is changed again.
     pub fn note(&mut self, note: FailureNote) {
         self.notes.retain(|known| known.username != note.username);
@@ -98,6 +105,9 @@ impl Drift {
             all.failures.extend(detail.failures.iter().cloned());
         }
         all.failures.extend(self.notes.iter().cloned());
+        let blind =
+            self.blind.iter().map(|text| FailureNote { username: None, text: text.clone() });
+        all.failures.extend(blind);
         fit(all)
     }
 }

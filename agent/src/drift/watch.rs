@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -49,7 +50,8 @@ pub struct Seen {
 
 #[derive(Debug)]
 struct Shared {
-    inotify: Inotify,
+    /// Or why the kernel gives none (root has a number of them, fs.inotify.max_user_instances).
+    inotify: Result<Inotify, Errno>,
     timer: OwnedFd,
     /// Readable as long as the bell was rung and not heard.
     rung: EventFd,
@@ -62,8 +64,8 @@ struct State {
     watched: BTreeMap<WatchDescriptor, Vec<(Topic, Spot)>>,
     pace: Pace,
     seen: Seen,
-    /// Whether it was said that the kernel has no more watches.
-    is_short: bool,
+    /// Folders that the kernel does not watch, by topic, and why.
+    blind: BTreeMap<Topic, (PathBuf, Errno)>,
 }
 
 impl Watcher {
@@ -74,7 +76,7 @@ impl Watcher {
     pub fn start() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let shared = Arc::new(Shared {
-            inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?,
+            inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK),
             timer: timerfd_create(TimerfdClockId::Realtime, flags)?,
             rung: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             state: Mutex::default(),
@@ -103,6 +105,23 @@ impl Watcher {
         let _ = self.bell.try_recv();
         let _ = self.shared.rung.read();
         std::mem::take(&mut state.seen)
+    }
+
+    /// What cannot be watched, for people: how much it is, and why. None when all of it is.
+    #[must_use]
+    pub fn blind(&self) -> Option<String> {
+        let state = self.shared.state();
+        let (folder, error) = state.blind.values().next()?;
+        let (count, of) = (state.blind.len(), state.aim.len());
+        let hint = match error {
+            Errno::ENOSPC => "; raise fs.inotify.max_user_watches (sysctl)",
+            Errno::EMFILE => "; raise fs.inotify.max_user_instances (sysctl) and restart the agent",
+            _ => "",
+        };
+        let folder = folder.display();
+        Some(format!(
+            "{count} of {of} places cannot be watched for drift, the first is {folder}: {error}{hint}"
+        ))
     }
 
     /// Watches these from now on, and nothing else. What is new is to be looked at after this.
@@ -171,21 +190,21 @@ impl Shared {
             // Soon it will be read anyhow: a burst wakes us twice and not a hundred times.
             let is_soon = due.is_some_and(|due| due <= Instant::now() + SETTLE);
             let of_inotify = if is_soon { PollFlags::empty() } else { PollFlags::POLLIN };
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(ended.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.inotify.as_fd(), of_inotify),
             ];
+            fds.extend(self.inotify.iter().map(|it| PollFd::new(it.as_fd(), of_inotify)));
             if let Err(error) = wait_ready(&mut fds, due) {
                 tracing::error!(%error, "drift is not watched any more");
                 return;
             }
-            let [end, time, _] = fds;
-            if end.any().unwrap_or(true) {
+            let is_ready = |at: usize| fds.get(at).and_then(PollFd::any);
+            if is_ready(0).unwrap_or(true) {
                 return;
             }
             let mut state = self.state();
-            if time.any().unwrap_or(false) {
+            if is_ready(1).unwrap_or(false) {
                 self.take_time(&mut state);
             }
             self.take_events(&mut state);
@@ -213,9 +232,10 @@ impl Shared {
     }
 
     fn take_events(&self, state: &mut State) {
+        let Ok(inotify) = &self.inotify else { return };
         // More than there is room for in the kernel's queue cannot be waiting.
         for _ in 0..1024 {
-            let events = match self.inotify.read_events() {
+            let events = match inotify.read_events() {
                 Ok(events) => events,
                 Err(Errno::EAGAIN) => return,
                 Err(error) => {
@@ -231,10 +251,12 @@ impl Shared {
 
     /// Sets the watches of a topic.
     fn arm(&self, state: &mut State, topic: &Topic) {
+        let was_blind = state.blind.remove(topic).is_some();
         for spot in state.aim.get(topic).cloned().unwrap_or_default() {
             let mut at = Some(spot);
             while let Some(spot) = at {
-                match self.inotify.add_watch(&spot.folder, mask(&spot)) {
+                let inotify = self.inotify.as_ref().map_err(|error| *error);
+                match inotify.and_then(|it| it.add_watch(&spot.folder, mask(&spot))) {
                     Ok(watch) => {
                         state.watched.entry(watch).or_default().push((topic.clone(), spot));
                         break;
@@ -242,10 +264,11 @@ impl Shared {
                     // Not there, or something else: what it is in tells when that changes.
                     Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => at = spot.parent(),
                     Err(error) => {
-                        if !std::mem::replace(&mut state.is_short, true) {
+                        if !was_blind && state.blind.is_empty() {
                             let folder = spot.folder.display();
                             tracing::warn!(%folder, %error, "not everything can be watched for drift");
                         }
+                        state.blind.insert(topic.clone(), (spot.folder, error));
                         break;
                     }
                 }
@@ -266,7 +289,7 @@ impl Shared {
         for watch in unused {
             state.watched.remove(&watch);
             // It is gone already when it has told what it had to.
-            let _ = self.inotify.rm_watch(watch);
+            let _ = self.inotify.as_ref().map(|inotify| inotify.rm_watch(watch));
         }
     }
 }

@@ -24,6 +24,14 @@ pub(super) struct Once<A> {
 /// So many bytes of edits may wait for the ledger's file (256 KiB).
 const EDITS_LIMIT: usize = 256 * 1024;
 
+/// Work that a crash cut short.
+#[derive(Debug)]
+pub(super) struct Begun {
+    ticket: Ticket,
+    body: Vec<u8>,
+    pub(super) work: Work,
+}
+
 /// What became of an action.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -73,17 +81,14 @@ impl<A: System> Once<A> {
         }
     }
 
-    /// Carries out again what a crash cut short. Before anything else.
-    pub(super) fn finish_begun(&mut self, beat: &mut dyn FnMut()) {
+    /// What a crash cut short, oldest first; what cannot be read is dropped. To be carried out or given up before
+    /// anything else.
+    pub(super) fn begun(&mut self) -> Vec<Begun> {
+        let mut begun = Vec::new();
         for (ticket, body) in self.journal.unfinished() {
-            let message = ToProcessor::parse(&body);
-            let unusable = match message.map(Work::from_message) {
+            let unusable = match ToProcessor::parse(&body).map(Work::from_message) {
                 Ok(Some(work)) => {
-                    let mid = work.mid().text();
-                    tracing::warn!(mid, "an action was cut short: carrying it out again");
-                    let mut feedback = self.processor.process(&work, Extent::All, beat);
-                    bounds::fit(&mut feedback, self.journal.held());
-                    self.write_down(ticket, &body, &feedback);
+                    begun.push(Begun { ticket, body, work });
                     continue;
                 }
                 Ok(None) => "it is no work".to_owned(),
@@ -92,6 +97,27 @@ impl<A: System> Once<A> {
             tracing::error!(why = unusable, "an action in the journal cannot be read: dropped");
             self.journal.acknowledge(&[ticket]);
         }
+        begun
+    }
+
+    /// Carries it out again.
+    pub(super) fn redo(&mut self, begun: &Begun, beat: &mut dyn FnMut()) {
+        let mid = begun.work.mid().text();
+        tracing::warn!(mid, "an action was cut short: carrying it out again");
+        let feedback = self.processor.process(&begun.work, Extent::All, beat);
+        self.end(begun, feedback);
+    }
+
+    /// Does not carry it out again; why is the answer to it.
+    pub(super) fn give_up(&mut self, begun: &Begun, why: &str) {
+        let mid = begun.work.mid().text();
+        tracing::error!(mid, why, "an action was cut short and is not carried out again");
+        self.end(begun, begun.work.reply(Status::Failed, why));
+    }
+
+    fn end(&mut self, begun: &Begun, mut feedback: FeedbackMessage) {
+        bounds::fit(&mut feedback, self.journal.held());
+        self.write_down(begun.ticket, &begun.body, &feedback);
     }
 
     /// A new connector: the answers that it must deliver, oldest first.

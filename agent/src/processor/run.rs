@@ -176,8 +176,8 @@ pub(super) fn run<A: System>(
         words: Vec::new(),
     };
     service.status.write();
-    service.begin_tending();
-    service.finish_begun();
+    let is_rolled_back = service.begin_tending();
+    service.finish_begun(is_rolled_back);
     service.once.save_ledger();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());
     let socket = match source {
@@ -333,12 +333,6 @@ impl<A: System> Service<A> {
     fn carry_out(&mut self, work: &Work) -> Outcome {
         let heartbeat = &mut self.heartbeat;
         self.once.answer(work, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()))
-    }
-
-    /// Does again what a crash cut short.
-    fn finish_begun(&mut self) {
-        let heartbeat = &mut self.heartbeat;
-        self.once.finish_begun(&mut || heartbeat.iter_mut().for_each(|it| (it.beat)()));
     }
 
     /// Whether the connector hands over more than it may.

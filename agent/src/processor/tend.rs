@@ -133,6 +133,7 @@ impl Tender {
             }
         }
         self.watcher.aim(self.aim.clone());
+        self.drift.set_blind(self.watcher.blind());
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 mod accounts;
 mod agent_ends;
 mod backend_ends;
+mod confirm;
 mod hostile_homes;
 mod line;
 mod partition;

@@ -6,6 +6,7 @@ mod agent;
 mod backend;
 mod life;
 mod managed;
+mod orders;
 mod packages;
 mod rig;
 mod rpm;

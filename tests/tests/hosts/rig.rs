@@ -56,7 +56,17 @@ pub fn agent_host<'world>(
     backend: &Backend<'_>,
     version: &str,
 ) -> BootedHost<'world> {
-    let host = BootedHost::start(world, "web-1", "bookworm").unwrap();
+    agent_host_of(world, backend, version, "bookworm")
+}
+
+/// The same of any Debian release.
+pub fn agent_host_of<'world>(
+    world: &'world World,
+    backend: &Backend<'_>,
+    version: &str,
+    release: &str,
+) -> BootedHost<'world> {
+    let host = BootedHost::start(world, "web-1", release).unwrap();
     dpkg_install(&host, version);
     enroll(&host, &backend.enroll_key("web-1").unwrap());
     host.exec(&["systemctl", "start", "bastio-agent"]).unwrap();

@@ -205,3 +205,17 @@ fn the_thread_ends_with_it() {
     drop(sandbox);
     assert_eq!(Arc::strong_count(&shared), 1);
 }
+
+#[test]
+fn what_cannot_be_watched_is_said_until_it_can_be() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.watcher.blind(), None);
+    let there = Spot::all(sandbox.path("etc").to_str().unwrap());
+    let too_long = Spot::all(&format!("/{}", "x".repeat(300)));
+    let aim = Aim::from([(Topic::Sshd, [too_long].into()), (Topic::Sudo, [there.clone()].into())]);
+    sandbox.watcher.aim(aim);
+    let told = sandbox.watcher.blind().unwrap();
+    assert!(told.starts_with("1 of 2 places cannot be watched for drift, the first is /xx"));
+    sandbox.watcher.aim(Aim::from([(Topic::Sshd, [there].into())]));
+    assert_eq!(sandbox.watcher.blind(), None);
+}

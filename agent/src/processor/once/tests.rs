@@ -30,8 +30,14 @@ fn crash(once: Once<Fake>, folder: &TempDir) -> Once<Fake> {
     drop(journal);
     let journal = Journal::open(&folder.path().join("state")).unwrap();
     let mut once = Once::new(processor, journal);
-    once.finish_begun(&mut || {});
+    redo(&mut once);
     once
+}
+
+fn redo(once: &mut Once<Fake>) {
+    for begun in once.begun() {
+        once.redo(&begun, &mut || {});
+    }
 }
 
 fn numbered(mid: u64, action: Action) -> ActionMessage {
@@ -234,7 +240,7 @@ fn what_was_begun_before_the_journal_was_out_of_reach_is_not_done_behind_what_fo
     std::fs::rename(&state, &away).unwrap();
     block(&state);
     let mut once = once(&folder);
-    once.finish_begun(&mut || {});
+    redo(&mut once);
     once.act(&numbered(2, Action::RemoveUser { removal: None }));
     std::fs::remove_file(&state).unwrap();
     std::fs::rename(&away, &state).unwrap();

@@ -7,16 +7,47 @@ use bastio_protocol::{HostRequest, Status, Username};
 
 use super::super::System;
 use super::super::end_point::EndPoint;
-use super::super::once::Outcome;
+use super::super::once::{Begun, Outcome};
 use super::super::tend::{Site, Tender};
 use super::super::work::{Effect, Work};
 use super::Service;
 use crate::pipe::ToConnector;
 
 impl<A: System> Service<A> {
-    /// Carries on what an earlier run has left. Before anything else.
-    pub(super) fn begin_tending(&mut self) {
-        self.tend(Tender::begin);
+    /// Carries on what an earlier run has left; whether that was too late to be confirmed, and rolled back. Before
+    /// anything else.
+    pub(super) fn begin_tending(&mut self) -> bool {
+        self.tend(Tender::begin).unwrap_or_default()
+    }
+
+    /// Does again what a crash cut short, and as it must be confirmed at first, it must be again. What was rolled back
+    /// in between stays so.
+    pub(super) fn finish_begun(&mut self, is_rolled_back: bool) {
+        for begun in self.once.begun() {
+            let guarded = self.must_be_confirmed(&begun.work);
+            match guarded {
+                Some(name) if is_rolled_back => {
+                    let why = format!(
+                        "it was cut short, and what concerns {name} was rolled back, since no new connection came in time"
+                    );
+                    self.once.give_up(&begun, &why);
+                }
+                Some(name) => match self.tend(|tender, site| tender.before(&name, site)) {
+                    Some(Err(error)) => self.once.give_up(&begun, &error.to_string()),
+                    Some(Ok(())) | None => {
+                        self.redo(&begun);
+                        // There is no connector yet: its first connection will be a new one.
+                        self.tend(Tender::after);
+                    }
+                },
+                None => self.redo(&begun),
+            }
+        }
+    }
+
+    fn redo(&mut self, begun: &Begun) {
+        let heartbeat = &mut self.heartbeat;
+        self.once.redo(begun, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()));
     }
 
     /// When to look around at the latest.

@@ -31,12 +31,12 @@ pub(in crate::processor) enum ConfirmError {
 }
 
 impl Tender {
-    /// What an earlier run has left: it is brought back, or waits for the rest of its time.
-    pub(in crate::processor) fn begin<H: Host>(&mut self, site: &mut Site<'_, H>) {
-        if let Some(pending) = site.ledger.guard().cloned() {
-            tracing::warn!(what = pending.what, "a change was not confirmed yet");
-            self.carry_on(Event::Found(pending, site.rules.now), site);
-        }
+    /// What an earlier run has left: it is brought back (true), or waits for the rest of its time.
+    pub(in crate::processor) fn begin<H: Host>(&mut self, site: &mut Site<'_, H>) -> bool {
+        let Some(pending) = site.ledger.guard().cloned() else { return false };
+        tracing::warn!(what = pending.what, "a change was not confirmed yet");
+        self.carry_on(Event::Found(pending, site.rules.now), site);
+        site.ledger.guard().is_none()
     }
 
     /// Keys or rights of this account may be changed now.

@@ -132,3 +132,41 @@ fn a_crash_in_between_changes_nothing_about_that() {
     }
     connector.finish();
 }
+
+/// The tool has made its change when the crash comes, and nothing says yet that the action is done.
+#[test]
+fn what_is_done_again_after_a_crash_must_be_confirmed_again() {
+    require_root!();
+    let world = World::new().unwrap();
+    for pause in [0, WITHIN + 1] {
+        let host = server(&world, &format!("web-{pause}")).without_sshd().start().unwrap();
+        let connector = site(&host);
+        let before = access(&host);
+        let gpasswd = host.exec(&["sh", "-c", "command -v gpasswd"]).unwrap().stdout;
+        let gpasswd = gpasswd.trim();
+        let script = format!(
+            "#!/bin/sh\n{gpasswd}.real \"$@\"\nmv {gpasswd}.real {gpasswd}\n: > /run/made\nexec sleep 60\n"
+        );
+        host.exec(&["mv", gpasswd, &format!("{gpasswd}.real")]).unwrap();
+        host.write_file(gpasswd, script).unwrap();
+        host.exec(&["chmod", "755", gpasswd]).unwrap();
+        let Connector { mut socket, mut processor } = connector;
+        let body = r#"{"type":"action","mid":"77","action":"update-user","username":"admin","sudo":false}"#;
+        socket.write_all(format!("{}:{body},", body.len()).as_bytes()).unwrap();
+        wait_for(&host, "the change is made", || host.exists("/run/made").unwrap());
+        assert_ne!(access(&host), before);
+        processor.kill().unwrap();
+        std::thread::sleep(Duration::from_secs(pause));
+        let within = WITHIN.to_string();
+        let settings = [("BREAK_GLASS", "admin"), ("CONFIRM_WITHIN", within.as_str())];
+        let (_connector, answers) = Connector::start_and_take(&host, &settings);
+        let answer = answers.iter().find(|word| word["mid"] == "77").expect("its answer");
+        if pause == 0 {
+            assert_ne!(access(&host), before, "done again: {answer}");
+        } else {
+            assert_eq!(answer["status"], 500, "{answer}");
+            assert!(answer["feedback"].as_str().unwrap().contains("was rolled back"), "{answer}");
+        }
+        wait_for(&host, "the old access", || access(&host) == before);
+    }
+}

@@ -31,7 +31,7 @@ fn killed(once: Once<Fake>, folder: &TempDir) -> Once<Fake> {
     let Once { processor, journal, .. } = once;
     drop(journal);
     let mut once = keeping(processor.accounts, folder);
-    once.finish_begun(&mut || {});
+    redo(&mut once);
     once
 }
 
