@@ -104,7 +104,7 @@ fn repair_file(folder: &KeyFolder, file: &str) -> Result<(), KeysOnDiskError> {
         folder.set_mode(0o700)?;
     }
     match folder.read(file)? {
-        None => folder.replace(file, &[], None),
+        None => folder.make_empty(file),
         Some(stored) if stored.mode == 0o600 => Ok(()),
         Some(stored) => fchmod(&stored.file, Mode::from_bits_truncate(0o600)).map_err(|errno| {
             KeysOnDiskError::system("set the mode of", &folder.path_of(file), errno)

@@ -7,6 +7,7 @@
 
 mod aim;
 mod apply;
+mod aside;
 pub mod host;
 mod note;
 mod observe;

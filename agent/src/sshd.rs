@@ -78,6 +78,16 @@ impl Shape {
         with_cache(|cache| cache.of_account(name))
     }
 
+    /// The same for an account that is not made yet: nothing is kept, because `Match Group` counts once it is there.
+    #[must_use]
+    pub fn of_coming(name: &Username) -> Arc<Self> {
+        with_cache(|cache| {
+            let shape = cache.of_account(name);
+            cache.accounts.remove(name);
+            shape
+        })
+    }
+
     fn from_effective(effective: &Effective, version: Option<Version>) -> Self {
         let mut shape = Self::new(effective.key_files(), version);
         if let Some(command) = effective.get("authorizedkeyscommand") {

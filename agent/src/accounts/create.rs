@@ -8,11 +8,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bastio_protocol::{AbsolutePath, Username};
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use super::databases::{self, CLOSED_DAY};
 use super::snapshot::Databases;
-use super::{AccountsError, MANAGED_GROUP, Tool, ToolError, home};
+use super::{Account, AccountsError, MANAGED_GROUP, Tool, ToolError, home};
+use crate::keys_on_disk::Owner;
 use crate::reconcile::host::{DAY, NewAccount};
 
 /// The shell of new accounts where the host has it; else useradd's own default.
@@ -87,6 +88,18 @@ impl Recipe {
             skel: spec.skel.as_ref().map(ToString::to_string),
             expiry_day: if new.locked { Some(CLOSED_DAY) } else { end },
         })
+    }
+
+    /// The home that is taken again, as its coming owner's. The owner's group is not made yet: the home's own counts.
+    pub(super) fn kept_home(&self, name: &Username) -> Result<Option<Account>, AccountsError> {
+        if !self.keep_home {
+            return Ok(None);
+        }
+        let found = self.home.symlink_metadata();
+        let found = found.map_err(|error| databases::look_up("the kept home", &error))?;
+        let owner = Owner { uid: Uid::from_raw(self.uid), gid: Gid::from_raw(found.gid()) };
+        let (name, home) = (name.clone(), self.home.clone());
+        Ok(Some(Account { name, owner, home, is_system: false, is_managed: false }))
     }
 
     /// Makes the account. The tool may fail half-way: the caller takes back what is there then.

@@ -158,15 +158,28 @@ impl SystemAccounts {
         // A rule that a former account of that name left over would be the new one's.
         Sudoers::system().remove(name)?;
         let recipe = Recipe::look(&*self.databases()?, name, new)?;
+        // A key that could not be taken out when the account went must not come back with it.
+        if let Some(home) = recipe.kept_home(name)? {
+            keys_on_disk::remove_all_keys(&home, &Shape::of_coming(name))?;
+        }
         // From here on, what is there of that name is what useradd made.
         match recipe.run(name) {
             // The name was free a moment ago: somebody else took it, and theirs is left alone.
             Err(error) if error.fault == ToolFault::NameTaken => Err(error.into()),
             Err(error) => Err(self.unmake(name, new, error.into())),
             Ok(()) => match self.find(name)? {
+                Some(account) if new.keep_home => self.clear(account, new),
                 Some(account) => Ok(account),
                 None => Err(AccountsError::Absent(name.clone())),
             },
+        }
+    }
+
+    /// Once more what was done before there was an account: now sshd may read other files, for its groups.
+    fn clear(&self, account: Account, new: &NewAccount) -> Result<Account, AccountsError> {
+        match keys_on_disk::remove_all_keys(&account, &Shape::of_account(&account.name)) {
+            Ok(()) => Ok(account),
+            Err(error) => Err(self.unmake(&account.name, new, error.into())),
         }
     }
 

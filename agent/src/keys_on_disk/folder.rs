@@ -33,6 +33,13 @@ pub(super) enum Rules {
     },
 }
 
+/// Whether a new file is on the disk before its name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
 /// An open folder that is safe to work in.
 pub(super) struct KeyFolder {
     pub(super) handle: OwnedFd,
@@ -123,13 +130,36 @@ impl KeyFolder {
         bytes: &[u8],
         old: Option<&Stored>,
     ) -> Result<(), KeysOnDiskError> {
+        let file = self.put(name, bytes, old, Durable::Yes)?;
+        self.confirm(name, &file)
+    }
+
+    /// Makes an empty file where there is none. Nothing waits for the disk: a crash loses nothing by it.
+    pub(super) fn make_empty(&self, name: &str) -> Result<(), KeysOnDiskError> {
+        self.put(name, &[], None, Durable::No).map(drop)
+    }
+
+    fn put(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        old: Option<&Stored>,
+        durable: Durable,
+    ) -> Result<File, KeysOnDiskError> {
         let path = self.path_of(name);
         temporary::sweep(&self.handle, self.rules.account().uid);
         let (temporary, mut file) = temporary::create(&self.handle)
             .map_err(|errno| KeysOnDiskError::system("make a new file beside", &path, errno))?;
         selinux::label_file(&file, old.map(|old| &old.file), &path);
         let (owner, mode) = self.rules.of_new(old);
-        let replaced = fill(&mut file, bytes, owner, mode, &path).and_then(|()| {
+        let filled = fill(&mut file, bytes, owner, mode, &path);
+        let safe = filled.and_then(|()| match durable {
+            Durable::Yes => {
+                fsync(&file).map_err(|errno| KeysOnDiskError::system("write", &path, errno))
+            }
+            Durable::No => Ok(()),
+        });
+        let replaced = safe.and_then(|()| {
             renameat(&self.handle, temporary.as_str(), &self.handle, name)
                 .map_err(|errno| KeysOnDiskError::system("replace", &path, errno))
         });
@@ -137,8 +167,13 @@ impl KeyFolder {
             // The failure itself is what people must read; what stays is swept next time.
             let _ = unlinkat(&self.handle, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
         }
-        replaced?;
-        match self.is_in_place(name, &file).and_then(|ours| fsync(&self.handle).map(|()| ours)) {
+        replaced.map(|()| file)
+    }
+
+    /// Makes the new name last, and looks whether it still stands for the file we wrote.
+    fn confirm(&self, name: &str, file: &File) -> Result<(), KeysOnDiskError> {
+        let path = self.path_of(name);
+        match self.is_in_place(name, file).and_then(|ours| fsync(&self.handle).map(|()| ours)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(KeysOnDiskError::Swapped { path }),
             Err(errno) => Err(KeysOnDiskError::Unconfirmed { path, errno }),
@@ -217,7 +252,6 @@ fn fill(
     file.write_all(bytes).map_err(|error| KeysOnDiskError::from_io("write", path, &error))?;
     fchown(&*file, Some(owner.uid), Some(owner.gid))
         .and_then(|()| fchmod(&*file, Mode::from_bits_truncate(mode)))
-        .and_then(|()| fsync(&*file))
         .map_err(|errno| KeysOnDiskError::system("write", path, errno))
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{Detail, FailureNote, Username};
 
+use super::aside::Aside;
 use super::host::Host;
 use super::note;
 use super::plan::{AccountPlan, Plan, Step};
@@ -21,25 +22,80 @@ pub struct Applied {
     pub homes: BTreeMap<Username, HomeFate>,
 }
 
-/// Takes the steps, one account after another. `beat` is called after each of them: proof that it
-/// goes on.
+/// Takes the steps, one account after another; only the key file of a new account is written while the next account is
+/// made. `beat` is called after each of them: proof that it goes on.
 pub fn apply(plan: &Plan, host: &impl Host, beat: &mut dyn FnMut()) -> Applied {
     let mut applied = Applied::default();
     applied.detail.failures.clone_from(&plan.refusals);
     applied.detail.warnings.clone_from(&plan.warnings);
+    let parts = std::thread::scope(|scope| {
+        let is_worth_it = plan.accounts.iter().filter_map(made_with_keys).nth(1).is_some();
+        let aside = is_worth_it.then(|| Aside::start(scope)).flatten();
+        let mut parts = take_all(plan, host, aside.as_ref(), beat);
+        for (index, result) in aside.into_iter().flat_map(Aside::finish) {
+            let account = plan.accounts.get(index).and_then(made_with_keys);
+            if let (Some((name, _, step)), Some(part)) = (account, parts.get_mut(index)) {
+                part.note(name, step, result.map(|_| None));
+            }
+        }
+        parts
+    });
+    parts.into_iter().for_each(|part| applied.add(part));
+    applied
+}
+
+/// What became of each account; the key files that are written aside are missing in it.
+fn take_all(
+    plan: &Plan,
+    host: &impl Host,
+    aside: Option<&Aside<'_>>,
+    beat: &mut dyn FnMut(),
+) -> Vec<Applied> {
     let mut has_admin = false;
-    for account in &plan.accounts {
+    let take_one = |(index, account): (usize, &AccountPlan)| {
+        let mut part = Applied::default();
         if account.waits_for_admin && !has_admin {
             let text = "keeps its rights: nobody else has sudo rights and a key yet";
-            applied.fail(&account.name, text.to_owned());
-            continue;
+            part.fail(&account.name, text.to_owned());
+            return part;
         }
-        if take(account, host, &mut applied) {
-            has_admin |= account.becomes_admin;
+        match (aside, made_with_keys(account)) {
+            (Some(aside), Some(made)) => make(index, made, host, aside, &mut part),
+            _ if take(account, host, &mut part) => has_admin |= account.becomes_admin,
+            _ => {}
         }
         beat();
+        part
+    };
+    plan.accounts.iter().enumerate().map(take_one).collect()
+}
+
+/// Of an account that is made and gets its keys, and nothing behind them: its name and both steps. Not of an admin whom
+/// another waits for.
+fn made_with_keys(account: &AccountPlan) -> Option<(&Username, &Step, &Step)> {
+    match account.steps.as_slice() {
+        [made @ Step::Create(_), keys @ Step::SetKeys(_)] if !account.becomes_admin => {
+            Some((&account.name, made, keys))
+        }
+        _ => None,
     }
-    applied
+}
+
+/// Makes an account, and has its keys written aside.
+fn make(
+    index: usize,
+    (name, made, keys): (&Username, &Step, &Step),
+    host: &impl Host,
+    aside: &Aside<'_>,
+    part: &mut Applied,
+) {
+    let Step::SetKeys(wanted) = keys else { return };
+    if part.note(name, made, take_step(name, made, host)) {
+        match host.keys_to_set(name, &wanted.keys, &wanted.removed) {
+            Ok(work) => aside.hand_over(index, work),
+            Err(error) => part.fail(name, error.to_string()),
+        }
+    }
 }
 
 /// Takes the steps of one account; whether all went well.
@@ -50,20 +106,11 @@ fn take(account: &AccountPlan, host: &impl Host, applied: &mut Applied) -> bool 
         if !is_well && !step.only_takes() {
             continue;
         }
-        match take_step(name, step, host) {
-            Ok(fate) => {
-                applied.detail.changes.extend(note::of(name, step));
-                if let Some(fate) = fate {
-                    applied.remember(name, fate);
-                }
-            }
-            Err(error) => {
-                applied.fail(name, error.to_string());
-                is_well = false;
-                if matches!(step, Step::Create(_) | Step::TakeOver) {
-                    // There is nothing of ours to take from.
-                    break;
-                }
+        if !applied.note(name, step, take_step(name, step, host)) {
+            is_well = false;
+            if matches!(step, Step::Create(_) | Step::TakeOver) {
+                // There is nothing of ours to take from.
+                break;
             }
         }
     }
@@ -90,6 +137,36 @@ fn take_step(
 }
 
 impl Applied {
+    /// What became of a step; whether it went well.
+    fn note(
+        &mut self,
+        name: &Username,
+        step: &Step,
+        result: Result<Option<HomeFate>, AccountsError>,
+    ) -> bool {
+        match result {
+            Ok(fate) => {
+                self.detail.changes.extend(note::of(name, step));
+                if let Some(fate) = fate {
+                    self.remember(name, fate);
+                }
+                true
+            }
+            Err(error) => {
+                self.fail(name, error.to_string());
+                false
+            }
+        }
+    }
+
+    fn add(&mut self, part: Self) {
+        self.detail.changes.extend(part.detail.changes);
+        self.detail.warnings.extend(part.detail.warnings);
+        self.detail.failures.extend(part.detail.failures);
+        self.failed.extend(part.failed);
+        self.homes.extend(part.homes);
+    }
+
     fn fail(&mut self, name: &Username, text: String) {
         self.detail.failures.push(FailureNote { username: Some(name.clone()), text });
         self.failed.insert(name.clone());

@@ -142,7 +142,24 @@ pub trait KeyHost {
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<Change, AccountsError>;
+
+    /// The same with everything looked up now, and to be done by any thread while the host goes on with other accounts.
+    ///
+    /// # Errors
+    /// [`AccountsError::LookUp`], and what [`KeyHost::set_keys`] says when it is done.
+    fn keys_to_set(
+        &self,
+        name: &Username,
+        wanted: &[KeyGrant],
+        gone: &[PublicKey],
+    ) -> Result<KeyWork, AccountsError> {
+        let change = self.set_keys(name, wanted, gone)?;
+        Ok(Box::new(move || Ok(change)))
+    }
 }
+
+/// The writing of a key file, as [`KeyHost::set_keys`].
+pub type KeyWork = Box<dyn FnOnce() -> Result<Change, AccountsError> + Send>;
 
 /// Sudo rights.
 pub trait SudoHost {

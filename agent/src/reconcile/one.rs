@@ -66,8 +66,7 @@ impl Planner<'_> {
 
     fn create(&self, around: &Around, outcome: &mut Outcome) -> Result<Vec<Step>, Refusal> {
         let (name, aim) = (self.name, self.aim);
-        let uid = aim.spec.uid.or_else(|| self.aims.reserved.get(name).copied());
-        self.check_new_uid(uid, around)?;
+        let uid = self.choose_uid(around)?;
         self.check_spec(around)?;
         if around.own_group {
             return Err(Refusal::GroupExists(name.clone()));
@@ -164,8 +163,17 @@ impl Planner<'_> {
         }
     }
 
-    fn check_new_uid(&self, uid: Option<u32>, around: &Around) -> Result<(), Refusal> {
-        let Some(uid) = uid else { return Ok(()) };
+    /// The id asked for, or else the reserved one; none where the host is to choose, also since the reserved one
+    /// became somebody else's.
+    fn choose_uid(&self, around: &Around) -> Result<Option<u32>, Refusal> {
+        if let Some(uid) = self.aim.spec.uid {
+            return self.check_new_uid(uid, around).map(|()| Some(uid));
+        }
+        let reserved = self.aims.reserved.get(self.name).copied();
+        Ok(reserved.filter(|uid| self.check_new_uid(*uid, around).is_ok()))
+    }
+
+    fn check_new_uid(&self, uid: u32, around: &Around) -> Result<(), Refusal> {
         // Of the system: nobody's, and the two that mean "no id" (systemd's UIDS-GIDS).
         if uid < self.rules.uid_min || matches!(uid, 65_534 | 65_535 | u32::MAX) {
             return Err(Refusal::SystemUid { uid, min: self.rules.uid_min });

@@ -233,6 +233,29 @@ fn a_kept_home_is_taken_again_by_its_own_uid_alone() {
 }
 
 #[test]
+fn a_reserved_uid_that_a_stranger_took_is_no_longer_asked_for() {
+    let host = FakeHost::default();
+    let mut stranger = ours("eve", 1001, &[], SudoState::None);
+    stranger.facts.account.is_managed = false;
+    host.insert(stranger);
+    let mut wanted = state(&[("ann", WantedAccount::default())]);
+    wanted.reserved_uids = [(name("ann"), 1001)].into();
+    let plan = plan_of(&host, &wanted);
+    assert!(matches!(&plan.accounts[0].steps[..], [Step::Create(new)] if new.uid.is_none()));
+    sync(&host, &wanted);
+    assert_ne!(host.get("ann").unwrap().facts.account.owner.uid.as_raw(), 1001);
+    let mut asked = WantedAccount::default();
+    asked.spec.uid = Some(1001);
+    let beside = |other, it| state(&[("ann", WantedAccount::default()), (other, it)]);
+    refuses(&host, &beside("bob", asked), "the uid 1001 belongs to eve here");
+    // What the stranger now owns is not the account's home.
+    host.homes.borrow_mut().insert(name("cid"), 1001);
+    let mut wanted = beside("cid", WantedAccount::default());
+    wanted.reserved_uids = [(name("cid"), 1001)].into();
+    refuses(&host, &wanted, "/home/cid is there already and belongs to the uid 1001");
+}
+
+#[test]
 fn fields_that_the_host_cannot_have_are_refused() {
     let host = FakeHost::default();
     let with = |edit: &dyn Fn(&mut AccountSpec)| {

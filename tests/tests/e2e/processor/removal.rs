@@ -302,3 +302,31 @@ fn homes_in_quarantine_go_when_their_days_are_over() {
     let log = String::from_utf8(host.read_file("/var/log/processor.log").unwrap()).unwrap();
     assert!(log.contains("its days in quarantine are over"), "{log}");
 }
+
+#[test]
+fn a_key_that_could_not_be_cleared_does_not_come_back_with_its_home() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    let mut connector = Connector::start_removing(&host, "keep");
+    let gets_in = || SshClient::new(&world, &key).can_log_in("alice", host.ip()).unwrap();
+    expect_like(&connector.add_user("alice", false), 200, "created");
+    expect_like(&connector.add_key("alice", key.public()), 200, "added");
+    assert!(gets_in());
+    // sshd takes it; the processor writes into no file that has another name.
+    host.exec(&["ln", "/home/alice/.ssh/authorized_keys", "/home/alice/again"]).unwrap();
+    let removed = connector.remove_user("alice");
+    expect_like(&removed, 200, "its home was kept: /home/alice; ");
+    let words = r#","wanted":{}"#;
+    for answer in [connector.add_user("alice", false), connector.ask("set-user", "alice", words)] {
+        expect_like(&answer, 500, "/home/alice/.ssh/authorized_keys");
+        assert!(line(&host, "/etc/passwd", "alice").is_none() && !gets_in());
+    }
+    host.exec(&["rm", "/home/alice/again"]).unwrap();
+    expect_like(&connector.add_user("alice", false), 200, "created");
+    assert!(host.exists("/home/alice/.bashrc").unwrap() && !gets_in());
+    expect_like(&connector.add_key("alice", key.public()), 200, "added");
+    assert!(gets_in());
+    connector.finish();
+}
