@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastio_tests::{SshClient, SshKey, World, require_root};
+use bastio_tests::{SshClient, SshKey, World, fleet, require_root};
 use serde_json::Value;
 
 use crate::faults::{Server, Site, until};
@@ -86,6 +86,55 @@ fn a_change_by_hand_is_found_and_put_right() {
     let users = report["users"].as_array().unwrap();
     let found = users.iter().find(|user| user["name"] == "alice").expect("alice");
     assert!(found["managed"] == true && found["keys"].as_array().unwrap().len() == 1, "{found}");
+}
+
+/// What the log tells of a server's drift, oldest first.
+fn told(site: &Site<'_>, server: &str) -> Vec<(String, String)> {
+    let rows = site.backend.ask(&["log", "--server", server]).unwrap();
+    let mut rows = rows.as_array().unwrap().clone();
+    rows.sort_by_key(|row| row["id"].as_i64());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = rows.iter().map(|row| (text(&row["action"]), text(&row["detail"])));
+    rows.filter(|(action, _)| action.starts_with("drift.")).collect()
+}
+
+#[test]
+fn drift_is_told_by_the_console_and_healed_where_that_is_the_policy() {
+    require_root!();
+    let world = World::new().unwrap();
+    let (site, mut server, alice) = alice_at(&world);
+    site.done(&["grant", "add", "alice", "--on", "web-1", "--sudo"]);
+    assert_eq!(told(&site, "web-1"), [], "what bastio itself did is no drift");
+    let by_hand = ["gpasswd", "-d", "alice", "sudo"];
+    server.host.exec(&by_hand).unwrap();
+    until(LIMIT, "the list tells it", || site.done(&["server", "ls"]).stdout.contains("drifted"));
+    let shown = site.done(&["server", "show", "web-1"]);
+    assert!(shown.stdout.contains("Drift found at"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("grant-sudo"), "{}", shown.stdout);
+    assert!(shown.stderr.contains("bastio server sync web-1"), "{}", shown.stderr);
+    let found = told(&site, "web-1");
+    assert!(found.len() == 1 && found[0].0 == "drift.found", "{found:?}");
+    assert!(found[0].1.contains("alice"), "{found:?}");
+    site.done(&["server", "sync", "web-1"]);
+    assert!(!site.done(&["server", "ls"]).stdout.contains("drifted"));
+
+    server.agent.stop(LIMIT).unwrap();
+    let heals = fleet::agent_command(&server.host).env("BASTIO_AGENT_DRIFT", "heal");
+    server.agent = heals.spawn_ready(LIMIT).unwrap();
+    site.backend.wait_connected(1, LIMIT).unwrap();
+    server.host.exec(&by_hand).unwrap();
+    server.host.exec(&["rm", "/home/alice/.ssh/authorized_keys"]).unwrap();
+    until(LIMIT, "the key is back", || logs_in(&alice, &server));
+    until(LIMIT, "the rights are back", || {
+        server.host.exec(&["id", "-nG", "alice"]).unwrap().stdout.contains("sudo")
+    });
+    until(LIMIT, "the log tells it", || {
+        told(&site, "web-1").iter().any(|(action, _)| action == "drift.healed")
+    });
+    let shown = site.done(&["server", "show", "web-1"]);
+    assert!(shown.stdout.contains("Drift put right at"), "{}", shown.stdout);
+    assert!(!site.done(&["server", "ls"]).stdout.contains("drifted"));
+    site.done(&["server", "check", "web-1"]);
 }
 
 #[test]
