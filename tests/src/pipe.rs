@@ -71,6 +71,20 @@ impl Pipe {
         }
     }
 
+    /// The next message that is no drift and no wish for a new connection: those come unasked.
+    ///
+    /// # Errors
+    /// As [`Pipe::hear`].
+    pub fn hear_answer(&mut self) -> io::Result<Option<Value>> {
+        loop {
+            let word = self.hear()?;
+            let kind = word.as_ref().and_then(|word| word["type"].as_str());
+            if !matches!(kind, Some("drift" | "reconnect")) {
+                return Ok(word);
+            }
+        }
+    }
+
     fn next_frame(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(colon) = self.waiting.iter().position(|byte| *byte == b':') else {
             return Ok(None);

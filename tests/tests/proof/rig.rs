@@ -103,7 +103,7 @@ fn talk(pipe: &mut Pipe, bodies: &[String], said: &mut Said) -> std::io::Result<
     said.sent_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     for body in bodies {
         pipe.say(body)?;
-        let Some(answer) = pipe.hear()? else { break };
+        let Some(answer) = pipe.hear_answer()? else { break };
         if answer["type"] == "feedback" {
             pipe.delivered(1)?;
         }
