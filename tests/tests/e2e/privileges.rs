@@ -68,7 +68,8 @@ fn the_processor_is_root_with_one_socket_and_no_runtime() {
     let processor = server.agent.pid();
     assert_eq!(status(processor, "Uid"), ["0"; 4]);
     assert_eq!(sockets(processor), ["unix"], "{:?}", handles(processor));
-    let names = ["bastio-agent", "drift", "egress", "ingress", "signals", "sweeper"].map(str::to_owned);
+    let names =
+        ["bastio-agent", "drift", "egress", "ingress", "signals", "sweeper"].map(str::to_owned);
     assert_eq!(threads(processor), BTreeSet::from(names));
     assert_eq!(status(processor, "Threads"), ["6"]);
     let handles = handles(processor);
