@@ -129,6 +129,38 @@ fn a_server_becomes_what_is_wanted_and_a_dry_run_says_the_same() {
 }
 
 #[test]
+fn a_key_that_is_wanted_no_more_logs_in_by_nobodys_line() {
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").start().unwrap();
+    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
+    let gets_in = || SshClient::new(&world, &key).can_log_in("alice", host.ip()).unwrap();
+    let mut connector = Connector::start(&host);
+    let public_key = PublicKey::parse(key.public(), &KeyPolicy::ANY).unwrap();
+    let keys = [KeyGrant::plain(public_key)].into();
+    let with = WantedAccount { keys, ..WantedAccount::default() };
+    let mut wanted = WantedState {
+        accounts: [(name("alice"), with)].into(),
+        allow_no_admin: true,
+        ..WantedState::default()
+    };
+    assert_eq!(sync(&mut connector, &wanted, false).0, 200);
+    assert!(gets_in());
+    // Somebody makes the line their own.
+    let line = format!("{}\n", key.public().trim());
+    host.write_file("/home/alice/.ssh/authorized_keys", &line).unwrap();
+    assert!(gets_in());
+    wanted.accounts.insert(name("alice"), WantedAccount::default());
+    let (_, _, dry) = sync(&mut connector, &wanted, true);
+    let (status, text, real) = sync(&mut connector, &wanted, false);
+    assert_eq!(status, 200, "{text}");
+    assert_eq!((dry.changes.len(), &dry.changes), (1, &real.changes), "plan equals effect");
+    assert!(!gets_in());
+    assert_eq!(sync(&mut connector, &wanted, false).0, 300);
+    connector.finish();
+}
+
+#[test]
 fn a_report_tells_accounts_keys_and_rules_and_no_secrets() {
     require_root!();
     let world = World::new().unwrap();
