@@ -69,10 +69,13 @@ impl Bench {
     }
 }
 
-/// A server with its homes on the machine's disk and the agent's program.
+/// A server with the agent's program, and with its homes and `/etc` on the machine's disk, as on a server they are: the
+/// account tools wait for it, too.
 pub fn server(world: &World, name: &str) -> Result<Host, BenchError> {
     let host = world.host(name).binary(binary("bastio-agent")?);
     let host = host.home_on_disk().without_sshd().start()?;
+    host.exec(&["cp", "--archive", "/etc", "/home/.etc"])?;
+    host.exec(&["mount", "--bind", "/home/.etc", "/etc"])?;
     fleet::prepare_agent(&host)?;
     Ok(host)
 }

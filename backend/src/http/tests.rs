@@ -240,6 +240,20 @@ async fn host_keys_are_told_to_anybody() {
     assert_eq!(site.call(Actor::Nobody, "GET", path, Value::Null).await.0, 400);
 }
 
+fn queued(action: &str, mid: &Value) -> Value {
+    json!({
+        "action": action, "username": "alice", "state": "queued", "tries": 0,
+        "status": null, "feedback": null, "mid": mid,
+    })
+}
+
+fn done(action: &str, mid: &Value) -> Value {
+    json!({
+        "action": action, "username": "alice", "state": "done", "tries": 1,
+        "status": 200, "feedback": "as told", "mid": mid,
+    })
+}
+
 #[tokio::test]
 async fn a_person_from_request_to_server_and_back() {
     let site = TestSite::new().await;
@@ -249,12 +263,6 @@ async fn a_person_from_request_to_server_and_back() {
         "keys": [key(10).to_string()], "on": "web-1", "sudo": true, "reason": "on call",
     });
     let (status, change) = site.call(Actor::Admin, "POST", "/api/v1/users", new).await;
-    let queued = |action: &str, mid: &Value| {
-        json!({
-            "action": action, "username": "alice", "state": "queued", "tries": 0,
-            "status": null, "feedback": null, "mid": mid,
-        })
-    };
     let actions = &change["servers"][0]["actions"];
     let expected = json!({
         "revision": 2,
@@ -270,12 +278,6 @@ async fn a_person_from_request_to_server_and_back() {
     let session = site.backend.connect(1).await;
     site.backend.answer_all(&session, Status::Done).await;
     let (_, change) = site.get("/api/v1/changes/2?after=2&wait=30").await;
-    let done = |action: &str, mid: &Value| {
-        json!({
-            "action": action, "username": "alice", "state": "done", "tries": 1,
-            "status": 200, "feedback": "as told", "mid": mid,
-        })
-    };
     let expected = json!({
         "revision": 2,
         "summary": "user alice: 1 key added, granted web-1 as alice with sudo",

@@ -217,6 +217,22 @@ fn owner_and_mode(host: &Host, path: &str) -> (u32, u32, u32) {
     (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o7777)
 }
 
+/// In the databases and in her home.
+#[track_caller]
+fn assert_alice_is_as_made(host: &Host) {
+    let shadow = line(host, "/etc/shadow", "alice").unwrap();
+    assert!(shadow.starts_with("alice:*:"), "{shadow}");
+    let passwd = line(host, "/etc/passwd", "alice").unwrap();
+    assert!(passwd.ends_with(":/home/alice:/bin/bash"), "{passwd}");
+    let managed = line(host, "/etc/group", "bastio-managed").unwrap();
+    assert!(managed.ends_with(":alice"), "{managed}");
+    assert!(line(host, "/etc/group", "alice").is_some());
+    let (uid, gid, _) = owner_and_mode(host, "/home/alice");
+    assert!(uid >= 1000);
+    assert_eq!(owner_and_mode(host, "/home/alice/.ssh"), (uid, gid, 0o700));
+    assert_eq!(owner_and_mode(host, "/home/alice/.ssh/authorized_keys"), (uid, gid, 0o600));
+}
+
 #[test]
 fn an_account_lives_from_its_first_key_to_its_removal() {
     require_root!();
@@ -231,17 +247,7 @@ fn an_account_lives_from_its_first_key_to_its_removal() {
     expect(connector.update_user("alice", true), 500, "alice does not exist");
     expect(connector.remove_user("alice"), 300, "alice does not exist");
     expect(connector.add_user("alice", false), 200, "alice was created successfully");
-    let shadow = line(&host, "/etc/shadow", "alice").unwrap();
-    assert!(shadow.starts_with("alice:*:"), "{shadow}");
-    let passwd = line(&host, "/etc/passwd", "alice").unwrap();
-    assert!(passwd.ends_with(":/home/alice:/bin/bash"), "{passwd}");
-    let managed = line(&host, "/etc/group", "bastio-managed").unwrap();
-    assert!(managed.ends_with(":alice"), "{managed}");
-    assert!(line(&host, "/etc/group", "alice").is_some());
-    let (uid, gid, _) = owner_and_mode(&host, "/home/alice");
-    assert!(uid >= 1000);
-    assert_eq!(owner_and_mode(&host, "/home/alice/.ssh"), (uid, gid, 0o700));
-    assert_eq!(owner_and_mode(&host, "/home/alice/.ssh/authorized_keys"), (uid, gid, 0o600));
+    assert_alice_is_as_made(&host);
     expect(connector.add_user("alice", false), 300, "alice already exists");
 
     assert!(!ssh.can_log_in("alice", host.ip()).unwrap());
