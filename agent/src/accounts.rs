@@ -36,8 +36,8 @@ pub use quarantine::Swept;
 pub use snapshot::{Databases, is_login_shell};
 pub use sweeper::Sweeper;
 pub use system::SystemAccounts;
+pub(crate) use tool::run_program;
 pub use tool::{Tool, ToolError, ToolFault};
-pub(crate) use tool::{find_program, run_program};
 pub use warnings::{is_root_equivalent, warnings};
 
 /// The group that marks the accounts which bastio made.

@@ -1,4 +1,4 @@
-//! Asks a program of the system something: fixed folders, argument lists, an empty environment, a
+//! Runs a program of the system to its end: fixed folders, argument lists, an empty environment, a
 //! time limit, and both of its outputs. Never a shell.
 //!
 //! This file must not know which program is asked what.
@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -38,6 +38,15 @@ pub struct Answer {
     pub stderr: String,
 }
 
+/// What a program has said, at most 256 KiB each.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// On its standard output.
+    pub stdout: Vec<u8>,
+    /// On its standard error.
+    pub stderr: Vec<u8>,
+}
+
 impl Answer {
     /// Whether it ended with 0.
     #[must_use]
@@ -61,12 +70,30 @@ pub fn find(program: &str) -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end, and takes down what it says.
 ///
 /// # Errors
 /// As the system says when it cannot be started; [`ErrorKind::TimedOut`] when it had to be killed.
 pub fn ask(program: &Path, arguments: &[&str], limit: Duration) -> io::Result<Answer> {
-    let mut child = Command::new(program)
+    let (ended, said) = run(program, arguments, limit);
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let code = ended?.code().unwrap_or(-1);
+    Ok(Answer { code, stdout: text(said.stdout), stderr: text(said.stderr) })
+}
+
+/// The same, with what it said until it had to be killed, too. It is waited for by its pidfd; its
+/// outputs are read along the way, so that it cannot block on a full pipe.
+pub fn run(program: &Path, arguments: &[&str], limit: Duration) -> (io::Result<ExitStatus>, Said) {
+    let mut said = Said::default();
+    let ended = start(program, arguments).and_then(|mut child| {
+        let watched = watch(&mut child, &mut said, Instant::now() + limit);
+        watched.inspect_err(|_| end(&mut child))
+    });
+    (ended, said)
+}
+
+fn start(program: &Path, arguments: &[&str]) -> io::Result<Child> {
+    Command::new(program)
         .args(arguments)
         .env_clear()
         .env("LC_ALL", "C")
@@ -75,16 +102,13 @@ pub fn ask(program: &Path, arguments: &[&str], limit: Duration) -> io::Result<An
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Its own process group: a Ctrl-C meant for us must not cut an account in half, and
+        // whatever it starts is ended with it.
         .process_group(0)
-        .spawn()?;
-    let mut said = (Vec::new(), Vec::new());
-    let watched = watch(&mut child, &mut said, Instant::now() + limit);
-    let code = watched.inspect_err(|_| end(&mut child))?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Answer { code, stdout: text(said.0), stderr: text(said.1) })
+        .spawn()
 }
 
-fn watch(child: &mut Child, said: &mut (Vec<u8>, Vec<u8>), until: Instant) -> io::Result<i32> {
+fn watch(child: &mut Child, said: &mut Said, until: Instant) -> io::Result<ExitStatus> {
     let missing = || io::Error::other("it has no output");
     let mut out = child.stdout.take().ok_or_else(missing)?;
     let mut err = child.stderr.take().ok_or_else(missing)?;
@@ -105,10 +129,10 @@ fn watch(child: &mut Child, said: &mut (Vec<u8>, Vec<u8>), until: Instant) -> io
             return Err(ErrorKind::TimedOut.into());
         }
         let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
-        out_open = out_open && drain(&mut out, &mut said.0);
-        err_open = err_open && drain(&mut err, &mut said.1);
+        out_open = out_open && drain(&mut out, &mut said.stdout);
+        err_open = err_open && drain(&mut err, &mut said.stderr);
         if ended {
-            return Ok(child.wait()?.code().unwrap_or(-1));
+            return child.wait();
         }
     }
 }

@@ -3,24 +3,15 @@
 //! left out. This file must not know who is told.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use bastio_protocol::Facts;
-use nix::poll::{PollFd, PollFlags};
 
-use crate::wait::wait_ready;
+use crate::ask;
 
 /// How long a program may take to say its version.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How much of what it says is read, in bytes.
-const LONGEST: usize = 4 * 1024;
-/// Where programs are looked for.
-const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-
 /// Gathers the facts.
 #[must_use]
 pub fn gather() -> Facts {
@@ -66,40 +57,21 @@ fn sudo_version(said: &str) -> Option<String> {
 
 /// What the program says when it is asked for its version, on either output.
 fn version(program: &str) -> Option<String> {
-    let mut paths = FOLDERS.iter().map(|folder| Path::new(folder).join(program));
-    said(&paths.find(|path| path.is_file())?)
+    said(&ask::find(program)?)
 }
 
-fn said(path: &PathBuf) -> Option<String> {
-    let (mut reader, writer) = std::io::pipe().ok()?;
-    let mut command = Command::new(path);
-    command.arg("-V").env_clear().env("LC_ALL", "C").stdin(Stdio::null());
-    command.stdout(writer.try_clone().ok()?).stderr(writer);
-    let mut child = command.spawn().ok()?;
-    // Else our own ends of the pipe would keep it open.
-    drop(command);
-    let until = Instant::now() + LIMIT;
-    let mut bytes = Vec::new();
-    let mut piece = [0; 1024];
-    while bytes.len() < LONGEST {
-        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-        match wait_ready(&mut fds, Some(until)) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => break,
-        }
-        match reader.read(&mut piece) {
-            Ok(0) | Err(_) => break,
-            Ok(len) => bytes.extend_from_slice(piece.get(..len).unwrap_or_default()),
-        }
-    }
-    // It has said enough; one that has ended is not harmed.
-    let _ = child.kill();
-    let _ = child.wait();
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+/// Also what was said by one that had to be killed: older ones do not know the question.
+fn said(path: &Path) -> Option<String> {
+    let (ended, mut said) = ask::run(path, &["-V"], LIMIT);
+    said.stdout.append(&mut said.stderr);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    (ended.is_ok() || !text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -142,12 +114,12 @@ mod tests {
     fn a_program_that_does_not_end_or_stop_is_cut_short() {
         let begun = Instant::now();
         // Says nothing: `cat -V` is refused; `tail -V`, too; yes(1) repeats it for ever.
-        let text = said(&PathBuf::from("/usr/bin/yes")).unwrap();
+        let text = said(Path::new("/usr/bin/yes")).unwrap();
         assert!(
-            text.starts_with("/usr/bin/yes: invalid option") || text.len() >= LONGEST,
+            text.starts_with("/usr/bin/yes: invalid option") || text.len() >= 4 * 1024,
             "{text}"
         );
         assert!(begun.elapsed() < LIMIT * 2);
-        assert_eq!(said(&PathBuf::from("/no/such/program")), None);
+        assert_eq!(said(Path::new("/no/such/program")), None);
     }
 }

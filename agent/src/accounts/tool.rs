@@ -4,33 +4,19 @@
 //! This file must not know which tool is run when, nor with what.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
 use thiserror::Error;
 
-use crate::wait::wait_ready;
+use crate::ask;
 
 /// How long a tool may take.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-/// How long the kernel may take to end a killed tool.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// How much of a tool's stderr is kept, in bytes.
 const STDERR_LIMIT: usize = 4 * 1024;
-/// Where tools are looked for, in this order.
-const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// The whole search path that a tool itself gets.
-const TOOL_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The tools of the system that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -114,8 +100,9 @@ impl Tool {
     /// [`ToolError`] unless it ended with 0. What it says on stderr is no failure by itself.
     pub fn run(self, arguments: &[&str]) -> Result<(), ToolError> {
         let error = |fault, stderr| ToolError { tool: self, fault, stderr };
-        let path = self.path().ok_or_else(|| error(ToolFault::NotInstalled, String::new()))?;
-        let (ended, stderr) = run_to_end(path, arguments, TIME_LIMIT);
+        let path = ask::find(self.name());
+        let path = path.ok_or_else(|| error(ToolFault::NotInstalled, String::new()))?;
+        let (ended, stderr) = run_to_end(&path, arguments, TIME_LIMIT);
         match ended {
             Ok(status) if status.success() => Ok(()),
             // Its codes say nothing (loginctl(1)).
@@ -136,10 +123,6 @@ impl Tool {
             Self::Gpasswd => "gpasswd",
             Self::Loginctl => "loginctl",
         }
-    }
-
-    fn path(self) -> Option<PathBuf> {
-        find_program(self.name())
     }
 }
 
@@ -169,19 +152,14 @@ impl fmt::Display for Tool {
     }
 }
 
-/// Where a program of the system is; `None` when it is in none of the system's folders.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| PathBuf::from(folder).join(name)).find(|path| path.is_file())
-}
-
 /// Runs a program of the system that is no account tool to its end: its exit code, and what it
 /// said on stderr (trimmed; at most 4 KiB).
 ///
 /// # Errors
 /// [`ToolFault`] when it cannot be run, or was ended by a signal.
 pub(crate) fn run_program(name: &str, arguments: &[&str]) -> Result<(i32, String), ToolFault> {
-    let path = find_program(name).ok_or(ToolFault::NotInstalled)?;
-    let (ended, stderr) = run_to_end(path, arguments, TIME_LIMIT);
+    let path = ask::find(name).ok_or(ToolFault::NotInstalled)?;
+    let (ended, stderr) = run_to_end(&path, arguments, TIME_LIMIT);
     let status = ended?;
     match status.code() {
         Some(code) => Ok((code, stderr)),
@@ -193,107 +171,18 @@ fn text_behind(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(" ({stderr})") }
 }
 
-/// Runs a program and waits for its end on its pidfd; its stderr is read along the way, so that
-/// it cannot block on a full pipe.
+/// Runs a program to its end; with what it said on stderr.
 fn run_to_end(
-    path: PathBuf,
+    path: &Path,
     arguments: &[&str],
     limit: Duration,
 ) -> (Result<ExitStatus, ToolFault>, String) {
-    let mut stderr = Vec::new();
-    let ended = start(path, arguments).and_then(|(mut child, mut pipe)| {
-        let ended = watch(&mut child, &mut pipe, &mut stderr, limit);
-        if ended.is_err() {
-            end(&mut child);
-        }
-        ended
+    let (ended, said) = ask::run(path, arguments, limit);
+    let ended = ended.map_err(|error| match error.kind() {
+        ErrorKind::TimedOut => ToolFault::TimedOut,
+        _ => ToolFault::CannotRun(error.to_string()),
     });
-    (ended, for_people(&stderr))
-}
-
-fn start(path: PathBuf, arguments: &[&str]) -> Result<(Child, ChildStderr), ToolFault> {
-    let mut child = Command::new(path)
-        .args(arguments)
-        .env_clear()
-        .env("LC_ALL", "C")
-        .env("PATH", TOOL_PATH)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        // Its own process group: a Ctrl-C meant for us must not cut an account in half, and
-        // whatever it starts is ended with it.
-        .process_group(0)
-        .spawn()
-        .map_err(|error| ToolFault::CannotRun(error.to_string()))?;
-    let pipe = child.stderr.take().expect("stderr was asked for as a pipe just above");
-    match fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
-        Ok(_) => Ok((child, pipe)),
-        Err(errno) => {
-            end(&mut child);
-            Err(ToolFault::CannotRun(errno.to_string()))
-        }
-    }
-}
-
-fn watch(
-    child: &mut Child,
-    pipe: &mut ChildStderr,
-    stderr: &mut Vec<u8>,
-    limit: Duration,
-) -> Result<ExitStatus, ToolFault> {
-    let cannot = |error: std::io::Error| ToolFault::CannotRun(error.to_string());
-    let deadline = Instant::now() + limit;
-    let pid = rustix::process::Pid::from_child(child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| cannot(e.into()))?;
-    let mut open = true;
-    loop {
-        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        if open {
-            fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-        }
-        if !wait_ready(&mut fds, Some(deadline)).map_err(|e| cannot(e.into()))? {
-            return Err(ToolFault::TimedOut);
-        }
-        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
-        open = open && drain(pipe, stderr);
-        if ended {
-            return child.wait().map_err(cannot);
-        }
-    }
-}
-
-/// Takes what the pipe holds; false when nothing more will come.
-fn drain(pipe: &mut ChildStderr, kept: &mut Vec<u8>) -> bool {
-    let mut piece = [0; 1024];
-    loop {
-        match pipe.read(&mut piece) {
-            Ok(0) => return false,
-            Ok(len) => {
-                let room = STDERR_LIMIT.saturating_sub(kept.len());
-                kept.extend(piece.iter().take(len.min(room)));
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() == ErrorKind::WouldBlock,
-        }
-    }
-}
-
-/// Kills the tool with all it started, and reaps it if the kernel lets go of it in time.
-fn end(child: &mut Child) {
-    let group = i32::try_from(child.id()).map(Pid::from_raw);
-    if let Ok(group) = group {
-        // The tool may have ended by itself just now: then there is nobody to kill.
-        let _ = killpg(group, Signal::SIGKILL);
-    }
-    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty());
-    let gone = pidfd.is_ok_and(|pidfd| {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        wait_ready(&mut fds, Some(Instant::now() + KILL_LIMIT)).unwrap_or(false)
-    });
-    if gone {
-        let _ = child.wait();
-    }
+    (ended, for_people(said.stderr.get(..STDERR_LIMIT).unwrap_or(&said.stderr)))
 }
 
 /// One line of printable text.
@@ -306,11 +195,13 @@ fn for_people(stderr: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn run(program: &str, arguments: &[&str], limit: u64) -> (Result<i32, ToolFault>, String) {
         let (ended, stderr) =
-            run_to_end(PathBuf::from(program), arguments, Duration::from_millis(limit));
+            run_to_end(Path::new(program), arguments, Duration::from_millis(limit));
         (ended.map(|status| status.code().unwrap_or(-1)), stderr)
     }
 

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use super::SudoersError;
-use crate::accounts::{ToolFault, find_program, run_program};
+use crate::accounts::{ToolFault, run_program};
+use crate::ask;
 
 const VISUDO: &str = "visudo";
 
@@ -20,7 +21,7 @@ pub(super) enum Verdict {
 
 /// Whether there is a visudo on this host.
 pub(super) fn is_installed() -> bool {
-    find_program(VISUDO).is_some()
+    ask::find(VISUDO).is_some()
 }
 
 /// Checks a file and what it includes: their text, not their modes (`visudo -c` alone also wants
