@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 pub use bastio_protocol::api::utc;
+use bastio_protocol::{civil_from_days, days_from_civil};
 
 /// Seconds of a day.
 const DAY: i64 = 24 * 3600;
@@ -90,30 +91,6 @@ fn days(text: &str) -> Option<i64> {
 fn number(text: &str, digits: usize, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
     let good = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
     good.then(|| text.parse().ok()).flatten().filter(|number| range.contains(number))
-}
-
-/// Days since the Unix epoch of a day of the Gregorian calendar; the year begins in March here, so
-/// that the leap day is its last.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-/// The reverse: year, month, day.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

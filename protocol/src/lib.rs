@@ -46,6 +46,7 @@ pub use order::{Order, Payload, PayloadError, ServerId, ServerIdError};
 pub use public_key::{Algorithm, KeyPolicy, PublicKey, PublicKeyError};
 pub use replacement::{REPLACE_NAMESPACE, replacement_text};
 pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
+pub use stamp::{civil_from_days, days_from_civil};
 pub use sudo_policy::{SudoCommand, SudoPolicy, SudoPolicyError};
 pub use target::{Requirement, ServerName, Target, TargetError, parse_label};
 pub use username::{Username, UsernameError};

@@ -1,4 +1,4 @@
-//! Points in time as sshd and sudo write them: `YYYYMMDDHHMMSS`.
+//! Points in time as sshd and sudo write them, `YYYYMMDDHHMMSS`, and the calendar behind that.
 //!
 //! This file must not know what time it is, nor any time zone: who knows an offset says it.
 
@@ -15,7 +15,7 @@ const SECONDS_OF_DAY: i64 = 86_400;
 pub(crate) fn digits(moment: i64, offset: i64) -> String {
     let local = moment.clamp(FIRST, LAST) + offset.clamp(-SECONDS_OF_DAY, SECONDS_OF_DAY);
     let (days, second) = (local.div_euclid(SECONDS_OF_DAY), local.rem_euclid(SECONDS_OF_DAY));
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
 }
@@ -29,14 +29,16 @@ pub(crate) fn moment(digits: &str, offset: i64) -> Option<i64> {
     let part = |from: usize, to: usize| digits.get(from..to).map_or(Ok(0), str::parse::<i64>);
     let (year, month, day) = (part(0, 4).ok()?, part(4, 6).ok()?, part(6, 8).ok()?);
     let (hour, minute, second) = (part(8, 10).ok()?, part(10, 12).ok()?, part(12, 14).ok()?);
-    let days = days_of(year, month, day);
-    let good = civil(days) == (year, month, day) && hour < 24 && minute < 60 && second < 60;
+    let days = days_from_civil(year, month, day);
+    let good =
+        civil_from_days(days) == (year, month, day) && hour < 24 && minute < 60 && second < 60;
     good.then(|| days * SECONDS_OF_DAY + hour * 3600 + minute * 60 + second - offset)
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Years begin in March here, so that the day
+/// Year, month and day, of the Gregorian calendar, of a day counted from 1970-01-01. Years begin in March here, so that the day
 /// that comes and goes is the last one; 400 years have 146097 days.
-fn civil(days: i64) -> (i64, i64, i64) {
+#[must_use]
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -47,8 +49,9 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year + era * 400 + next, month, day)
 }
 
-/// Days from 1970-01-01 to that day; the inverse of [`civil`] for days that exist.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
+/// Days from 1970-01-01 to that day; the inverse of [`civil_from_days`] for days that exist.
+#[must_use]
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
     let day = (153 * month + 2) / 5 + day - 1;

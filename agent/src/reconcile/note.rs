@@ -1,9 +1,12 @@
 //! Steps in words: what a feedback says of each. No secrets: a key appears as its fingerprint.
 
-use bastio_protocol::{ChangeKind, ChangeNote, KeyGrant, PublicKey, Username};
+use bastio_protocol::{ChangeKind, ChangeNote, KeyGrant, PublicKey, Username, civil_from_days};
 
 use super::host::{AccountChange, NewAccount, SudoState};
 use super::plan::{KeyStep, Step};
+
+/// Days, counted from 1970-01-01, that people have a date for: of the years 0 to 9998.
+const DAYS_WITH_A_DATE: std::ops::RangeInclusive<i64> = -719_468..=2_932_532;
 
 /// The note of one change.
 #[must_use]
@@ -39,18 +42,12 @@ pub(super) fn of(name: &Username, step: &Step) -> Vec<ChangeNote> {
 #[must_use]
 pub fn moment(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Years and days from 1 March of the year 0, so that a leap day is a year's last one.
-    let Some(days) = days.checked_add(719_468).filter(|days| (0..=3_652_000).contains(days)) else {
+    if !DAYS_WITH_A_DATE.contains(&days) {
         return format!("{seconds} s");
-    };
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month_of_year) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
-    let year = era * 400 + year + i64::from(month_of_year <= 2);
+    }
+    let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month_of_year:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 fn ends(until: Option<i64>) -> String {
