@@ -17,11 +17,15 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub fn gather() -> Facts {
     let uname = nix::sys::utsname::uname().ok();
     let uname = uname.as_ref();
+    let os = os_release();
     let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
     let known = [
         ("hostname", uname.map(|it| text(it.nodename()))),
         ("machine_id", std::fs::read_to_string("/etc/machine-id").ok()),
-        ("os", os_name()),
+        ("os", os.as_deref().and_then(|os| field(os, "PRETTY_NAME"))),
+        ("os_id", os.as_deref().and_then(|os| field(os, "ID"))),
+        ("os_version", os.as_deref().and_then(|os| field(os, "VERSION_ID"))),
+        ("arch", uname.map(|it| text(it.machine()))),
         ("kernel", uname.map(|it| format!("{} {}", text(it.sysname()), text(it.release())))),
         ("agent_version", Some(env!("CARGO_PKG_VERSION").to_owned())),
         ("sshd_version", version("sshd").as_deref().and_then(sshd_version)),
@@ -34,14 +38,15 @@ pub fn gather() -> Facts {
     Facts::from(known.collect::<BTreeMap<_, _>>())
 }
 
-/// `PRETTY_NAME` of os-release(5).
-fn os_name() -> Option<String> {
+/// os-release(5).
+fn os_release() -> Option<String> {
     let files = ["/etc/os-release", "/usr/lib/os-release"];
-    pretty_name(&files.iter().find_map(|file| std::fs::read_to_string(file).ok())?)
+    files.iter().find_map(|file| std::fs::read_to_string(file).ok())
 }
 
-fn pretty_name(os_release: &str) -> Option<String> {
-    let value = os_release.lines().find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?;
+fn field(os_release: &str, name: &str) -> Option<String> {
+    let mut lines = os_release.lines().filter_map(|line| line.trim().split_once('='));
+    let (_, value) = lines.find(|(found, _)| *found == name)?;
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
@@ -97,9 +102,11 @@ mod tests {
 
     #[test]
     fn the_systems_name_is_read_from_os_release() {
-        let text = "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
-        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
-        assert_eq!(pretty_name("NAME=x\n"), None);
+        let text = "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n";
+        let pretty = field(text, "PRETTY_NAME");
+        assert_eq!(pretty.as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
+        assert_eq!(field(text, "ID").as_deref(), Some("debian"));
+        assert_eq!(field(text, "VERSION_ID"), None);
     }
 
     #[test]

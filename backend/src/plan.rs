@@ -16,6 +16,7 @@
 //! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
 //! every agent understands them. Where more is to be said, one set-user says all of it.
 
+mod host_labels;
 mod merge;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::Labels;
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
+pub use host_labels::{host_labels, is_host_label};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
 
 /// The accounts of one server that are bastio's.
@@ -119,6 +121,14 @@ fn plain_sudo(sudo: bool) -> Sudo {
 #[must_use]
 pub fn desired(model: &[Entitlement], host: &Host) -> Accounts {
     merge(model, host).0
+}
+
+/// The accounts whose rights on a server begin or end with other labels or another name of it.
+#[must_use]
+pub fn touched(model: &[Entitlement], before: &Host, after: &Host) -> BTreeSet<Username> {
+    let on = |grant: &Entitlement, host: &Host| grant.on.includes(&host.name, &host.labels);
+    let touched = model.iter().filter(|grant| on(grant, before) != on(grant, after));
+    touched.map(|grant| grant.login.clone()).collect()
 }
 
 /// What stands for the accounts where the agent speaks version 1, which cannot lock: a locked

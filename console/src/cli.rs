@@ -28,7 +28,8 @@ First steps:
   bastio user add alice --key alice.pub --on role=web --sudo
   bastio user rm alice
 
-Servers are named by NAMES (web-1,web-2), by LABELS (role=web,env!=test) or all (*).";
+Servers are named by NAMES (web-1,web-2), by LABELS (role=web,env!=test) or all (*).
+More about labels: role=web|db (one of), role=* (has it), role!=* (has it not).";
 
 /// Decide who may log in to which server.
 #[derive(Debug, Parser)]

@@ -56,7 +56,7 @@ pub enum Presence {
 pub struct Server {
     /// Unique name.
     pub name: ServerName,
-    /// Set by operators.
+    /// Set by operators; those under `host/` follow from what its agent tells.
     pub labels: Labels,
     /// Whether its agent is connected.
     pub presence: Presence,

@@ -135,18 +135,18 @@ impl Session {
         BackendHello { protocol: V2, server, time: self.dispatch.store.now() }
     }
 
-    /// Takes the agent's hello.
+    /// Takes the agent's hello: afterwards there may be something to send.
     ///
     /// # Errors
     /// [`DispatchError::Store`].
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
-        let facts: BTreeMap<&str, String> = hello
+        let facts: BTreeMap<String, String> = hello
             .facts
             .as_map()
             .iter()
-            .map(|(name, value)| (name.as_str(), queue::for_people(value, MAX_FACT)))
+            .map(|(name, value)| (name.clone(), queue::for_people(value, MAX_FACT)))
             .collect();
-        let facts = serde_json::to_string(&facts).expect("a map of texts always serialises");
+        let text = serde_json::to_string(&facts).expect("a map of texts always serialises");
         let key = hello.signing_key.as_deref().map(|key| queue::for_people(key, MAX_FACT));
         let last = i64::try_from(hello.last_sequence).unwrap_or(i64::MAX);
         let believed = if last <= MAX_SEQUENCE {
@@ -157,7 +157,8 @@ impl Session {
             0
         };
         let mut tx = self.dispatch.store.write().await?;
-        store::servers::met(&mut tx, self.server.id, &facts, key.as_deref(), believed).await?;
+        store::servers::met(&mut tx, self.server.id, &text, key.as_deref(), believed).await?;
+        self.label(&mut tx, &facts).await?;
         tx.commit().await.map_err(StoreError::from)?;
         self.dispatch.presence.step();
         self.version_2 = true;

@@ -47,6 +47,11 @@ pub enum FleetError {
     /// No label.
     #[error(transparent)]
     BadLabel(TargetError),
+    /// A label that says what the server's agent has told.
+    #[error(
+        "the label {0:?} is not yours to set: what is under host/ is told by the server's agent"
+    )]
+    HostLabel(String),
     /// A text for people with line breaks or other control characters, or a very long one.
     #[error("{what} must be one line of at most {limit} bytes")]
     BadText {
@@ -124,6 +129,7 @@ impl FleetError {
             Self::NoSuchGrant(_) => Some("`bastio grant ls` shows every grant with its number"),
             Self::NoSuchKey { .. } => Some("`bastio key ls USER` shows the user's fingerprints"),
             Self::NoSuchRevision(_) => Some("revisions are numbered by the edits of the model"),
+            Self::HostLabel(_) => Some("choose a name that does not begin with host/"),
             Self::NameTaken(_) => Some("choose another name, or rename the other server first"),
             Self::BadKey { .. } => Some("nothing was changed; correct the key and repeat"),
             Self::NoKeys => Some("give at least one public key line"),

@@ -10,7 +10,7 @@ use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::EndReason;
 use crate::dispatch::queue::Scope;
-use crate::plan::{Host, More};
+use crate::plan::{self, Host, More};
 use crate::store::servers::ServerRow;
 use crate::store::{self, ServerId};
 
@@ -69,14 +69,14 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::NoSuchServer`], [`FleetError::NameTaken`], [`FleetError::BadLabel`],
-    /// [`FleetError::Store`].
+    /// [`FleetError::HostLabel`], [`FleetError::Store`].
     pub async fn update_server(
         &self,
         proof: &Admin,
         name: &ServerName,
         update: &UpdateServer,
     ) -> Result<Change, FleetError> {
-        check_labels(&update.set_labels)?;
+        check_labels(update)?;
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let server = edit.server(name).await?;
         let mut done = Vec::new();
@@ -172,8 +172,12 @@ impl Fleet {
     }
 }
 
-fn check_labels(labels: &Labels) -> Result<(), FleetError> {
-    for (name, value) in labels {
+fn check_labels(update: &UpdateServer) -> Result<(), FleetError> {
+    let mut named = update.set_labels.keys().chain(&update.unset_labels);
+    if let Some(name) = named.find(|name| plan::is_host_label(name)) {
+        return Err(FleetError::HostLabel(name.chars().take(80).collect()));
+    }
+    for (name, value) in &update.set_labels {
         let text = format!("{name}={value}");
         let parsed = parse_label(&text).map_err(FleetError::BadLabel)?;
         if parsed != (name.clone(), value.clone()) {
@@ -194,11 +198,9 @@ async fn rename(
     store::servers::rename(edit.db(), server.id, new).await?;
     for grant in store::grants::list(edit.db(), None).await? {
         if let Target::Names(mut names) = grant.on
-            && names.contains(&server.name)
+            && names.remove(&server.name)
         {
-            for name in names.iter_mut().filter(|name| **name == server.name) {
-                *name = new.clone();
-            }
+            names.insert(new.clone());
             store::grants::set_target(edit.db(), grant.id, &Target::Names(names)).await?;
         }
     }
@@ -229,23 +231,21 @@ async fn label(
     let before = Host { name: name.clone(), labels: before };
     let after = Host { name: name.clone(), labels: after };
     let model = store::grants::entitlements(edit.db(), None, now).await?;
-    let on =
-        |grant: &crate::plan::Entitlement, host: &Host| grant.on.includes(&host.name, &host.labels);
-    let touched = model.into_iter().filter(|grant| on(grant, &before) != on(grant, &after));
-    Ok(touched.map(|grant| grant.login).collect())
+    Ok(plan::touched(&model, &before, &after))
 }
 
 /// Takes a server's name out of every grant, so that a later server of that name inherits none.
 async fn forget_name(edit: &mut Edit<'_>, gone: &ServerName) -> Result<(), FleetError> {
     for grant in store::grants::list(edit.db(), None).await? {
         let Target::Names(mut names) = grant.on else { continue };
-        let before = names.len();
-        names.retain(|name| name != gone);
+        if !names.remove(gone) {
+            continue;
+        }
         if names.is_empty() {
             store::grants::remove(edit.db(), grant.id).await?;
             let detail = format!("grant {} on {gone} ended with the server", grant.id);
             edit.note("grant.remove", Some(&grant.user), Some(gone), &detail).await?;
-        } else if names.len() < before {
+        } else {
             store::grants::set_target(edit.db(), grant.id, &Target::Names(names)).await?;
         }
     }

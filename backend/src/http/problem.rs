@@ -116,6 +116,7 @@ impl From<FleetError> for Problem {
             | FleetError::BadKey { .. }
             | FleetError::NoKeys
             | FleetError::BadLabel(_)
+            | FleetError::HostLabel(_)
             | FleetError::BadText { .. } => StatusCode::BAD_REQUEST,
             FleetError::Store(error) => return error.into(),
         };

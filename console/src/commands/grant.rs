@@ -41,6 +41,7 @@ Ends, policies, key options and take-over need agents of version 2; others refus
 Examples:
   bastio grant add alice --on db-1
   bastio grant add alice --on role=web,env!=test --sudo --reason 'on call'
+  bastio grant add alice --on 'role=web|db,env!=prod|stage'
   bastio grant add alice --on '*' --login deploy
   bastio grant add bob --on role=web --until 2h --sudo-policy restart-nginx
   bastio grant add ci --on web-1 --until 2026-12-01 --key-options 'from=\"10.0.0.0/8\",restrict'"
