@@ -119,7 +119,7 @@ pub trait Accounts {
     /// [`AccountsError::Tool`].
     fn close_access(&self, account: &Account) -> Result<Option<String>, AccountsError>;
 
-    /// Undoes the expiry of [`Accounts::close_access`], and of nothing else.
+    /// Undoes the expiry of [`Accounts::close_access`], and a lock of the password that bastio never sets.
     ///
     /// # Errors
     /// [`AccountsError::LookUp`] or [`AccountsError::Tool`].

@@ -20,7 +20,7 @@ use crate::reconcile::host::{DAY, NewAccount};
 const SHELL: &str = "/bin/bash";
 /// A password field that no password matches (shadow(5)); unlike `!` it does not make sshd call
 /// the account locked.
-const NO_PASSWORD: &str = "*";
+pub(super) const NO_PASSWORD: &str = "*";
 /// Write bits of group and others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 

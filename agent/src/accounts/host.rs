@@ -209,6 +209,7 @@ impl SystemAccounts {
             comment: found.gecos.to_string_lossy().into_owned(),
             expires: None,
             locked: false,
+            barred: false,
         }))
     }
 }
@@ -230,6 +231,7 @@ fn local_facts(all: &Databases, name: &Username) -> Result<Option<AccountFacts>,
         comment: found.comment.clone(),
         expires: all.expires(name.as_str()),
         locked: all.is_locked(name.as_str()),
+        barred: all.is_barred(name.as_str()),
     }))
 }
 

@@ -5,11 +5,11 @@
 
 use bastio_protocol::Username;
 
-use super::create::{check_group, check_shell, expiry_day};
+use super::create::{NO_PASSWORD, check_group, check_shell, expiry_day};
 use super::databases::CLOSED_DAY;
 use super::snapshot::Databases;
 use super::{AccountsError, Tool};
-use crate::reconcile::host::AccountChange;
+use crate::reconcile::host::{AccountChange, DAY};
 
 /// Changes fields. A lock stays, whatever end is asked for. All is looked at before the first change.
 pub(super) fn modify(
@@ -46,16 +46,24 @@ pub(super) fn lock(name: &Username) -> Result<(), AccountsError> {
     usermod(name, &["--expiredate".to_owned(), CLOSED_DAY.to_string()])
 }
 
-/// Undoes a lock and nothing else: the account ends at `expires`, or never.
+/// Undoes a lock, whoever set it, and nothing else: the account ends at `expires`, or never.
 pub(super) fn unlock(
     all: &Databases,
     name: &Username,
     expires: Option<i64>,
 ) -> Result<(), AccountsError> {
-    if !all.is_locked(name.as_str()) {
+    let (name_text, mut options) = (name.as_str(), Vec::new());
+    if all.is_locked(name_text) || all.expires(name_text) != expires.map(|it| expiry_day(it) * DAY)
+    {
+        options.extend(["--expiredate".to_owned(), day_text(expires)]);
+    }
+    if all.is_barred(name_text) {
+        options.extend(["--password".to_owned(), NO_PASSWORD.to_owned()]);
+    }
+    if options.is_empty() {
         return Ok(());
     }
-    usermod(name, &["--expiredate".to_owned(), day_text(expires)])
+    usermod(name, &options)
 }
 
 /// Options of usermod(8).
@@ -93,7 +101,6 @@ mod tests {
     use bastio_protocol::{AbsolutePath, Comment, GroupName};
 
     use super::*;
-    use crate::reconcile::host::DAY;
 
     #[test]
     fn one_usermod_says_it_all() {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bastio_protocol::Username;
 
+use super::create::NO_PASSWORD;
 use super::databases::{self, CLOSED_DAY};
 use super::{AccountsError, MANAGED_GROUP};
 use crate::reconcile::host::DAY;
@@ -60,6 +61,8 @@ struct Group {
 struct Shadow {
     /// The password field begins with `!`.
     password_locked: bool,
+    /// And behind that stands what bastio gives accounts as a password.
+    barred: bool,
     /// The day of expiry, since the Unix epoch.
     expires: Option<i64>,
 }
@@ -157,6 +160,12 @@ impl Databases {
     #[must_use]
     pub fn is_password_locked(&self, name: &str) -> bool {
         self.shadow.get(name).is_some_and(|found| found.password_locked)
+    }
+
+    /// Whether somebody else locked an account without password (`usermod -L` where bastio has given `*`).
+    #[must_use]
+    pub fn is_barred(&self, name: &str) -> bool {
+        self.shadow.get(name).is_some_and(|found| found.barred)
     }
 
     /// From when the account lets nobody in, in seconds since the Unix epoch; none when never, and when locked by us.
@@ -260,7 +269,9 @@ fn parse_shadow(fields: Vec<&str>) -> Option<(String, Shadow)> {
     let [name, password, _, _, _, _, _, expires, ..] = fields.as_slice() else { return None };
     // shadow(5): empty is never, and so are the negative numbers that some tools write.
     let expires = expires.trim().parse().ok().filter(|day| *day >= 0);
-    Some(((*name).to_owned(), Shadow { password_locked: password.starts_with('!'), expires }))
+    let password_locked = password.starts_with('!');
+    let barred = password_locked && password.trim_start_matches('!') == NO_PASSWORD;
+    Some(((*name).to_owned(), Shadow { password_locked, barred, expires }))
 }
 
 #[cfg(test)]
@@ -321,6 +332,11 @@ mod tests {
         assert_eq!((all.is_locked("Upper"), all.expires("Upper")), (false, None));
         assert_eq!((all.is_locked("torn"), all.expires("torn")), (false, None));
         assert!(all.is_password_locked("root") && !all.is_password_locked("bob"));
+        let shadow =
+            "ann:!*:1::::::\nbob:!!*:1::::::\nUpper:!:1::::::\nroot:!$y$x:1::::::\nodd:*:1::::::\n";
+        let all = Databases::parse(PASSWD, GROUP, shadow);
+        let barred = ["ann", "bob", "Upper", "root", "odd"].map(|name| all.is_barred(name));
+        assert_eq!(barred, [true, true, false, false, false]);
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl Accounts for SystemAccounts {
 
     fn reopen_access(&self, account: &Account) -> Result<Change, AccountsError> {
         let all = self.databases()?;
-        if !all.is_locked(account.name.as_str()) {
+        let name = account.name.as_str();
+        if !all.is_locked(name) && !all.is_barred(name) {
             return Ok(Change::Unchanged);
         }
         modify::unlock(&all, &account.name, None)?;

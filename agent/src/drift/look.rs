@@ -16,6 +16,9 @@ const LIMIT: usize = 512 * 1024;
 /// So many keys of others are named for each account: whoever adds thousands must not crowd out what there is to say
 /// of everybody else.
 const NAMED_KEYS: usize = 32;
+/// What is said of an account that lets nobody in though it should.
+const SHUT: &str = "locked by hand on the server; it stays so until the backend unlocks it (unlock-user, or the account \
+    set anew)";
 
 /// What differs from what is meant, account by account.
 #[derive(Debug, Default)]
@@ -112,7 +115,7 @@ impl Drift {
     }
 }
 
-/// What an account needs to be as it is meant, and what there is to say about it.
+/// What may be done by itself so that an account is as it is meant, and what there is to say about it.
 fn find(
     host: &impl Host,
     name: &Username,
@@ -133,8 +136,13 @@ fn find(
     if detail.changes.is_empty() {
         detail.warnings.clear();
     }
-    if let Some(Ok(seen)) = observed.accounts.get(name) {
-        detail.warnings.extend(foreign_keys(name, seen));
+    let Some(Ok(seen)) = observed.accounts.get(name) else { return (plan, detail) };
+    detail.warnings.extend(foreign_keys(name, seen));
+    let Some(state) = &seen.state else { return (plan, detail) };
+    let (plan, is_shut) = plan.leaving_shut(&state.facts);
+    if is_shut {
+        let failure = FailureNote { username: Some(name.clone()), text: SHUT.to_owned() };
+        detail.failures.push(failure);
     }
     (plan, detail)
 }
@@ -180,11 +188,11 @@ fn fit(mut detail: Detail) -> Detail {
 
 #[cfg(test)]
 mod tests {
-    use bastio_protocol::{KeyGrant, KeyPolicy, PublicKey, Removal, Sudo};
+    use bastio_protocol::{AbsolutePath, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo};
 
     use super::*;
     use crate::reconcile::fake::{FakeHost, account, name};
-    use crate::reconcile::host::SudoState;
+    use crate::reconcile::host::{AccountFacts, DAY, SudoState};
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
@@ -279,6 +287,53 @@ mod tests {
         let news = drift.news().unwrap();
         assert_eq!((news.changes.len(), news.failures.len()), (1, 1), "{news:?}");
         drift.look(&host, &wanted, &names, &rules());
+        assert_eq!(drift.news(), None);
+    }
+
+    #[test]
+    fn what_was_locked_by_hand_is_told_and_never_opened() {
+        let locks: [fn(&mut AccountFacts); 5] = [
+            |facts| facts.locked = true,
+            |facts| facts.barred = true,
+            |facts| facts.expires = Some(0),
+            |facts| facts.expires = Some(900),
+            |facts| facts.shell = "/usr/sbin/nologin".to_owned(),
+        ];
+        for lock in locks {
+            let (host, mut wanted, names) = alice();
+            let wish = wanted.get_mut(&name("alice")).unwrap();
+            wish.spec.shell = Some(AbsolutePath::parse("/bin/bash").unwrap());
+            let mut drift = Drift::new(Policy::Heal);
+            change(&host, |state| {
+                lock(&mut state.facts);
+                state.sudo = SudoState::None;
+            });
+            let locked = host.get("alice").unwrap().facts;
+            let healed = drift.look(&host, &wanted, &names, &rules()).unwrap();
+            assert_eq!(healed.changes.len(), 1, "everything else is healed: {healed:?}");
+            assert_eq!(host.get("alice").unwrap().facts, locked);
+            let news = drift.news().unwrap();
+            assert!(news.failures[0].text.starts_with("locked by hand"), "{news:?}");
+            assert_eq!(news.changes.len(), 1, "what an order would do: {news:?}");
+            // The order itself does it.
+            let aims = Aims::one(&name("alice"), &wanted[&name("alice")], &rules());
+            let whole = plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
+            apply(&whole, &host, &mut || ());
+            drift.look(&host, &wanted, &names, &rules());
+            assert_eq!(drift.news(), Some(Detail::default()));
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_put_off_by_hand_is_healed() {
+        let (host, mut wanted, names) = alice();
+        wanted.get_mut(&name("alice")).unwrap().until = Some(5 * DAY);
+        let mut drift = Drift::new(Policy::Heal);
+        for expires in [None, Some(6 * DAY)] {
+            change(&host, |state| state.facts.expires = expires);
+            drift.look(&host, &wanted, &names, &rules()).unwrap();
+            assert_eq!(host.get("alice").unwrap().facts.expires, Some(5 * DAY));
+        }
         assert_eq!(drift.news(), None);
     }
 

@@ -12,7 +12,7 @@ use super::tend::Site;
 use super::work::{Extent, Work};
 use super::{Answer, Failure, Processor, System};
 use crate::accounts::{AccountsError, uid_min};
-use crate::reconcile::host::expiry_of;
+use crate::reconcile::host::{AccountFacts, expiry_of};
 use crate::reconcile::{Aims, Plan, Refusal, Rules, apply, change_note, moment, observe, plan};
 
 /// How many failures the text names; all are in the detail.
@@ -146,7 +146,7 @@ impl<A: System> Processor<A> {
         if let Some(until) = until.filter(|until| *until <= (self.clock)()) {
             return Err(Failure::Ended { name: name.clone(), at: moment(until) });
         }
-        if !self.is_locked(name)? {
+        if !self.is_shut(name)? {
             return Ok(with_change(Answer::unchanged(format!("{name} is not locked")), None));
         }
         self.accounts.unlock(name, until.map(expiry_of))?;
@@ -167,6 +167,15 @@ impl<A: System> Processor<A> {
 
     fn is_locked(&self, name: &Username) -> Result<bool, Failure> {
         Ok(self.accounts.facts(name)?.is_some_and(|facts| facts.locked))
+    }
+
+    /// Whether it lets nobody in, by bastio's lock or by one that was set by hand.
+    fn is_shut(&self, name: &Username) -> Result<bool, Failure> {
+        let now = (self.clock)();
+        let is_shut = |facts: AccountFacts| {
+            facts.locked || facts.barred || facts.expires.is_some_and(|end| end <= now)
+        };
+        Ok(self.accounts.facts(name)?.is_some_and(is_shut))
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn account(name: &Username, uid: u32) -> AccountState {
             comment: String::new(),
             expires: None,
             locked: false,
+            barred: false,
         },
         keys: Ok(FoundKeys::default()),
         sudo: SudoState::None,
@@ -206,7 +207,9 @@ impl AccountHost for FakeHost {
 
     fn unlock(&self, name: &Username, expires: Option<i64>) -> Result<(), AccountsError> {
         self.verb("unlock", name)?;
-        self.edit(name, |it| (it.facts.locked, it.facts.expires) = (false, expires));
+        self.edit(name, |it| {
+            (it.facts.locked, it.facts.barred, it.facts.expires) = (false, false, expires);
+        });
         Ok(())
     }
 

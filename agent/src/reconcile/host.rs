@@ -95,7 +95,7 @@ pub trait AccountHost {
     /// [`AccountsError`].
     fn lock(&self, name: &Username) -> Result<(), AccountsError>;
 
-    /// Undoes a lock; the account expires at `expires` ([`AccountFacts::expires`]) or never.
+    /// Undoes a lock, also one of the password; the account expires at `expires` ([`AccountFacts::expires`]) or never.
     ///
     /// # Errors
     /// [`AccountsError`].
@@ -238,6 +238,8 @@ pub struct AccountFacts {
     pub expires: Option<i64>,
     /// Whether it is locked as [`AccountHost::lock`] does it.
     pub locked: bool,
+    /// Whether its password was locked, which bastio never does (`usermod -L`): sshd may let nobody in then.
+    pub barred: bool,
 }
 
 /// The keys that log in as an account.

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | absent, wanted | made with everything but keys and rules, then these; nothing once its end has come |
 //! | somebody else's | refused, or taken over where that is asked for |
-//! | the system's, or with another uid than wanted | refused |
+//! | the system's | refused |
+//! | ours, with another uid than wanted, or with fields that this host cannot have | only taken from |
 //! | ours | locked first where it must be; given, then taken; unlocked last |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ pub(super) struct Outcome {
     pub(super) warnings: Vec<String>,
     /// Whether nothing about it is touched.
     pub(super) is_refused: bool,
+    /// Whether it is only taken from, because what it should be cannot be had here.
+    pub(super) is_closing: bool,
 }
 
 /// The plan of an account that is wanted.
@@ -79,14 +82,16 @@ impl Planner<'_> {
             }
         };
         let sudo = around.sudo.clone().map_err(Refusal::Sudo)?;
-        let avoid = self.aims.reserved.iter().filter(|(other, _)| *other != name);
+        let reserved = self.aims.reserved.iter().map(|(other, uid)| (other, Some(*uid)));
+        let asked = self.aims.accounts.iter().map(|(other, aim)| (other, aim.spec.uid));
+        let avoid = reserved.chain(asked).filter(|(other, _)| *other != name);
         let new = NewAccount {
             spec: aim.spec.clone(),
             sudo_group: sudo.has_group(),
             expires: aim.expires.filter(|_| !aim.locked),
             locked: aim.locked,
             uid,
-            avoid: avoid.map(|(_, uid)| *uid).collect(),
+            avoid: avoid.filter_map(|(_, uid)| uid).collect(),
             keep_home,
         };
         self.warn_of_root(aim.spec.groups.iter().flatten(), outcome);
@@ -108,9 +113,12 @@ impl Planner<'_> {
     ) -> Result<Vec<Step>, Refusal> {
         let (name, aim, facts) = (self.name, self.aim, &state.facts);
         self.check_owned(facts)?;
-        self.check_spec(around)?;
+        let unfit = self.check_uid_kept(facts).and_then(|()| self.check_spec(around)).err();
         let mut steps = Vec::new();
         if !facts.account.is_managed {
+            if let Some(refusal) = unfit {
+                return Err(refusal);
+            }
             steps.push(Step::TakeOver);
             outcome.warnings.extend(foreign_keys(name, state));
         }
@@ -139,8 +147,14 @@ impl Planner<'_> {
         if aim.ended && (!facts.locked || around.is_running) {
             steps.push(Step::EndSessions);
         }
-        if !aim.locked && facts.locked {
+        if !aim.locked && (facts.locked || facts.barred) {
             steps.push(Step::Unlock { expires: aim.expires });
+        }
+        if let Some(refusal) = unfit {
+            // Nothing is given, and what is to be taken does not wait for it.
+            outcome.refusals.push(self.note(refusal.to_string()));
+            outcome.is_closing = true;
+            steps = steps.into_iter().filter_map(Step::closing).collect();
         }
         Ok(steps)
     }
@@ -154,10 +168,14 @@ impl Planner<'_> {
         if !account.is_managed && !self.aim.take_over {
             return Err(Refusal::NotManaged(name.clone()));
         }
-        let found = account.owner.uid.as_raw();
+        Ok(())
+    }
+
+    fn check_uid_kept(&self, facts: &AccountFacts) -> Result<(), Refusal> {
+        let found = facts.account.owner.uid.as_raw();
         match self.aim.spec.uid {
             Some(wanted) if wanted != found => {
-                Err(Refusal::OtherUid { name: name.clone(), found, wanted })
+                Err(Refusal::OtherUid { name: self.name.clone(), found, wanted })
             }
             _ => Ok(()),
         }
@@ -228,7 +246,7 @@ impl Planner<'_> {
             change.drop_groups = gone.cloned().collect();
         }
         // The account database has one field for locks and ends; a lock comes first.
-        if !self.aim.locked && !facts.locked && facts.expires != self.aim.expires {
+        if !self.aim.locked && !facts.locked && !facts.barred && facts.expires != self.aim.expires {
             change.expires = Some(self.aim.expires);
         }
         if let Some(home) = &spec.home

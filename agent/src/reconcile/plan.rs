@@ -7,8 +7,9 @@ use bastio_protocol::{
     ChangeNote, Detail, FailureNote, KeyGrant, PublicKey, Removal, Sudo, Username,
 };
 
-use super::host::{AccountChange, NewAccount, SudoState};
+use super::host::{AccountChange, AccountFacts, NewAccount, SudoState};
 use super::note;
+use crate::accounts::is_login_shell;
 
 /// What is to be done, and what is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,6 +125,23 @@ impl Plan {
         };
         Self { accounts: self.accounts.into_iter().filter_map(closing).collect(), ..self }
     }
+
+    /// All of it but what lets in again where an administrator of the host shut the account (`facts`) by hand: for when
+    /// nobody asked for that. And whether there was something of that kind.
+    #[must_use]
+    pub fn leaving_shut(mut self, facts: &AccountFacts) -> (Self, bool) {
+        let before = self.accounts.clone();
+        let accounts = self.accounts.into_iter().filter_map(|mut account| {
+            let of_it = account.name == facts.account.name;
+            let left = account.steps.into_iter();
+            let leaving = |step: Step| if of_it { step.leaving_shut(facts) } else { Some(step) };
+            account.steps = left.filter_map(leaving).collect();
+            (!account.steps.is_empty()).then_some(account)
+        });
+        self.accounts = accounts.collect();
+        let is_shut = self.accounts != before;
+        (self, is_shut)
+    }
 }
 
 impl AccountPlan {
@@ -146,8 +164,24 @@ impl Step {
         }
     }
 
+    /// What of it does not let in where somebody shut the account.
+    fn leaving_shut(self, facts: &AccountFacts) -> Option<Self> {
+        match self {
+            Self::Unlock { .. } => None,
+            Self::Modify(mut change) => {
+                let later = |wanted: &Option<i64>| {
+                    facts.expires.is_some_and(|found| wanted.is_none_or(|wanted| wanted > found))
+                };
+                change.expires = change.expires.filter(|wanted| !later(wanted));
+                change.shell = change.shell.filter(|_| is_login_shell(&facts.shell));
+                (!change.is_empty()).then_some(Self::Modify(change))
+            }
+            step => Some(step),
+        }
+    }
+
     /// What it takes, if anything.
-    fn closing(self) -> Option<Self> {
+    pub(super) fn closing(self) -> Option<Self> {
         match self {
             Self::SetKeys(step) if !step.removed.is_empty() => {
                 let KeyStep { removed, kept, .. } = *step;

@@ -133,6 +133,7 @@ fn admin(name: &Username, seen: &Seen, aims: &Aims, outcome: &Outcome, rules: &R
     let before = seen.state.as_ref().is_some_and(|state| is_admin(state, rules));
     let after = match aims.accounts.get(name) {
         _ if outcome.is_refused => before,
+        Some(_) if outcome.is_closing && !before => false,
         Some(aim) => will_be_admin(aim, seen, outcome),
         None => before && outcome.steps.is_empty(),
     };
@@ -161,12 +162,15 @@ fn will_be_admin(aim: &Aim, seen: &Seen, outcome: &Outcome) -> bool {
         None => &FoundKeys::default(),
     };
     let is_ours = |key: &PublicKey| found.ours.iter().any(|grant| grant.public_key == *key);
-    let lets_in = |key: &PublicKey| !aim.weak.contains_key(key) || is_ours(key);
+    let adds = |key: &PublicKey| !outcome.is_closing && !aim.weak.contains_key(key);
+    let lets_in = |key: &PublicKey| adds(key) || is_ours(key);
     // Lines of others stay, save those of keys that were ours.
     let has_key = aim.keys.keys().any(lets_in) || found.foreign.iter().any(|key| !is_ours(key));
+    let had_sudo = seen.state.as_ref().is_some_and(|state| state.sudo.is_admins());
     let sudo = match &seen.around.sudo {
+        Ok(state) if outcome.is_closing => had_sudo && !state.is_none(),
         Ok(state) => state.is_admins(),
-        Err(_) => seen.state.as_ref().is_some_and(|state| state.sudo.is_admins()),
+        Err(_) => had_sudo,
     };
     let exists = seen.state.is_some() || !outcome.steps.is_empty();
     exists && !aim.locked && has_key && sudo

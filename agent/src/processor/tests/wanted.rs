@@ -6,7 +6,7 @@ use bastio_protocol::{HostMessage, HostRequest, KeyGrant, Sudo, WantedAccount, W
 
 use super::*;
 use crate::reconcile::fake::{account, name};
-use crate::reconcile::host::{FoundKeys, SudoState};
+use crate::reconcile::host::{AccountFacts, FoundKeys, SudoState};
 
 const NOW: i64 = 1_000_000;
 
@@ -95,10 +95,47 @@ fn locks_and_sessions() {
         assert_eq!(feedback.detail.unwrap().changes.len(), changes);
         assert_eq!(ledger(&folder)[&name("alice")].locked, is_lock);
     }
+    let by_hand: [fn(&mut AccountFacts); 3] =
+        [|it| it.locked = true, |it| it.barred = true, |it| it.expires = Some(0)];
+    for lock in by_hand {
+        let mut alice = processor.accounts.host.get("alice").unwrap();
+        lock(&mut alice.facts);
+        processor.accounts.host.insert(alice);
+        assert_eq!(act(&mut processor, Action::UnlockUser).status.code(), 200);
+        assert_eq!(act(&mut processor, Action::UnlockUser).status.code(), 300);
+    }
     let over = WantedAccount { until: Some(NOW), ..WantedAccount::default() };
     act(&mut processor, Action::SetUser { wanted: Box::new(over) });
     let feedback = act(&mut processor, Action::UnlockUser);
     assert!(feedback.feedback.starts_with("the time of alice was over"), "{}", feedback.feedback);
+}
+
+#[test]
+fn a_key_that_the_policy_forbids_costs_itself_alone_however_it_is_asked_for() {
+    let weak = PublicKey::parse(include_str!("rsa1024.pub"), &KeyPolicy::ANY).unwrap();
+    let grants = [KeyGrant::plain(key("k")), KeyGrant::plain(weak.clone())];
+    let wanted = WantedAccount { keys: grants.into(), ..WantedAccount::default() };
+    let set = |processor: &mut Processor<_>| {
+        act(processor, Action::SetUser { wanted: Box::new(wanted.clone()) })
+    };
+    let whole = |processor: &mut Processor<_>| {
+        let accounts = [(name("alice"), wanted.clone())].into();
+        let whole = WantedState { accounts, ..WantedState::default() };
+        sync(processor, &whole, false)
+    };
+    let asked: [&dyn Fn(&mut Processor<_>) -> _; 2] = [&set, &whole];
+    for ask in asked {
+        let folder = tempfile::tempdir().unwrap();
+        let mut processor = processor(&folder);
+        let feedback: FeedbackMessage = ask(&mut processor);
+        assert_eq!(feedback.status.code(), 500);
+        let why = format!("alice: the key {}: ", weak.fingerprint());
+        assert!(feedback.feedback.starts_with(&why), "{}", feedback.feedback);
+        let failures = feedback.detail.unwrap().failures;
+        assert_eq!((failures.len(), failures[0].username.as_ref()), (1, Some(&name("alice"))));
+        let found = processor.accounts.host.get("alice").unwrap().keys.unwrap();
+        assert_eq!(found.ours, [KeyGrant::plain(key("k"))], "the account has its other key");
+    }
 }
 
 #[test]
