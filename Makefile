@@ -42,7 +42,7 @@ fmt: ## format the code
 
 bench: ## measure the release programs against floors and limits (needs root)
 	@tests/install-tools test
-	cargo build --release -p bastio-agent
+	cargo build --profile agent -p bastio-agent
 	cargo build --release -p bastio-backend -p bastio -p bastio-bench -p bastio-tests
 	@$(AS_ROOT) $(dir $(BUILT))release/bastio-lab prepare
 	$(AS_ROOT) $(dir $(BUILT))release/bastio-bench
@@ -62,19 +62,19 @@ proof: ## every proof by many tries, in full, with a table of the counts (needs 
 ZIG_TARGET := x86_64-unknown-linux-gnu
 ZIGBUILD = PATH="$(abspath $(dir $(BUILT)))/venv-packaging/bin:$$PATH" \
 	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" \
-	cargo zigbuild --locked --release --target $(ZIG_TARGET).2.28
+	cargo zigbuild --locked --target $(ZIG_TARGET).2.28
 
 packages: ## the .deb and .rpm packages, checked by lintian and rpmlint, in target/packages
 	@tests/install-tools packages
 	packaging/check units
-	$(ZIGBUILD) -p bastio-agent
-	$(ZIGBUILD) -p bastio-backend -p bastio
-	packaging/build $(dir $(BUILT))$(ZIG_TARGET)/release
+	$(ZIGBUILD) --profile agent -p bastio-agent
+	$(ZIGBUILD) --release -p bastio-backend -p bastio
+	packaging/build $(dir $(BUILT))$(ZIG_TARGET)
 	packaging/check packages
 
 hosts: packages ## the packages on whole booted hosts: enrol, reboot, upgrade, removal (needs root)
 	@tests/install-tools hosts
-	packaging/build $(dir $(BUILT))$(ZIG_TARGET)/release 0.0.1
+	packaging/build $(dir $(BUILT))$(ZIG_TARGET) 0.0.1
 	cargo build --workspace --bins
 	@$(BUILT)/bastio-lab prepare
 	cargo nextest run -p bastio-tests --test hosts --profile hosts

@@ -1,5 +1,5 @@
-//! What an idle, connected agent takes from its server: memory of both processes, and how often they
-//! wake up. Promises: at most 6 MiB together, and no wake-ups less than 15 s apart.
+//! What an idle, connected agent takes from its server: memory of both processes, its program, and how often they
+//! wake up. Promises: at most 6 MiB of each, and no wake-ups less than 15 s apart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use bastio_tests::World;
 
-use crate::{BenchError, Fleet};
+use crate::{BenchError, Fleet, agent_program};
 
 /// Memory of both processes together, in KiB (proportional set size, proc(5) `smaps_rollup`).
 const PSS_LIMIT: u64 = 6 * 1024;
+/// Size of the program as it ships, without symbols, in KiB.
+const PROGRAM_LIMIT: u64 = 6 * 1024;
 /// How long the processes are watched.
 const WATCHED: Duration = Duration::from_secs(60);
 /// Time for the agent to become idle after it has connected.
@@ -30,15 +32,7 @@ pub fn run() -> Result<(), BenchError> {
     let connector = child_of(processor)?;
     let named = [("processor", processor), ("connector", connector)];
 
-    println!("\nidle agent, connected\n\n{:<12} {:>10}", "process", "PSS KiB");
-    let mut total = 0;
-    for (name, pid) in named {
-        let pss = pss(pid)?;
-        total += pss;
-        println!("{name:<12} {pss:>10}");
-    }
-    println!("{:<12} {total:>10}   (limit {PSS_LIMIT})", "together");
-
+    let over = [memory(&named)?, program()?];
     println!("\n{:<12} {:>14} {:>20}", "process", "wake-ups/60 s", "smallest gap s");
     let mut smallest = f64::INFINITY;
     let bursts = watch(&named.map(|(_, pid)| pid))?;
@@ -49,13 +43,36 @@ pub fn run() -> Result<(), BenchError> {
         smallest = smallest.min(gap);
         println!("{name:<12} {:>14} {gap:>20.1}", times.len());
     }
-    if total > PSS_LIMIT {
-        return Err(BenchError::OverLimit(format!("{total} KiB of memory instead of {PSS_LIMIT}")));
+    if let Some(text) = over.into_iter().flatten().next() {
+        return Err(BenchError::OverLimit(text));
     }
     if smallest < GAP_LIMIT {
         return Err(BenchError::OverLimit(format!("wake-ups {smallest:.1} s apart")));
     }
     Ok(())
+}
+
+/// Prints the memory of these processes; answers what is over the limit.
+fn memory(named: &[(&str, i32)]) -> Result<Option<String>, BenchError> {
+    println!("\nidle agent, connected\n\n{:<12} {:>10}", "process", "PSS KiB");
+    let mut total = 0;
+    for (name, pid) in named {
+        let pss = pss(*pid)?;
+        total += pss;
+        println!("{name:<12} {pss:>10}");
+    }
+    println!("{:<12} {total:>10}   (limit {PSS_LIMIT})", "together");
+    Ok((total > PSS_LIMIT).then(|| format!("{total} KiB of memory instead of {PSS_LIMIT}")))
+}
+
+/// Prints the size of the agent's program; answers what is over the limit.
+fn program() -> Result<Option<String>, BenchError> {
+    let path = agent_program()?;
+    let data = fs::metadata(&path).map_err(|error| BenchError::File("the program", error))?;
+    let size = data.len().div_ceil(1024);
+    println!("{:<12} {size:>10}   (limit {PROGRAM_LIMIT}; {})", "program", path.display());
+    Ok((size > PROGRAM_LIMIT)
+        .then(|| format!("a program of {size} KiB instead of {PROGRAM_LIMIT}")))
 }
 
 fn child_of(pid: i32) -> Result<i32, BenchError> {

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bastio_protocol::{Netstring, NetstringDecoder};
-use bastio_tests::{World, binary, fleet};
+use bastio_tests::{World, fleet};
 use serde_json::Value;
 
 use crate::round_trip::{line, percentile, row};
-use crate::{BenchError, CONNECT_LIMIT};
+use crate::{BenchError, CONNECT_LIMIT, agent_program};
 
 /// Keys added and removed again, with the floor measured in between.
 const ROUNDS: u32 = 400;
@@ -30,7 +30,7 @@ const RECORD: usize = 400;
 /// Runs it and prints the table.
 pub fn run() -> Result<(), BenchError> {
     let world = World::new()?;
-    let host = world.host("web-1").binary(binary("bastio-agent")?);
+    let host = world.host("web-1").binary(agent_program()?);
     let host = host.home_on_disk().without_sshd().start()?;
     fleet::prepare_agent(&host)?;
     let (ours, theirs) = UnixStream::pair().map_err(|e| BenchError::File("a socket pair", e))?;

@@ -7,6 +7,7 @@
     reason = "printing is what a benchmark is for"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ mod journal;
 mod processor;
 mod round_trip;
 mod soak;
+mod trace;
 
 /// Time for an agent to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -54,7 +56,7 @@ struct Fleet<'world> {
 impl<'world> Fleet<'world> {
     fn start(world: &'world World) -> Result<Self, BenchError> {
         let backend = Backend::start(world)?;
-        let host = world.host("web-1").binary(binary("bastio-agent")?).home_on_disk().start()?;
+        let host = world.host("web-1").binary(agent_program()?).home_on_disk().start()?;
         let agent = fleet::enroll_and_start(&host, &backend.enroll_key("bench")?)?;
         backend.wait_connected(1, CONNECT_LIMIT)?;
         Ok(Self { backend, host, agent })
@@ -74,6 +76,9 @@ const ALL: [(&str, Run); 5] = [
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);
+    if wanted.as_deref() == Some("trace") {
+        return ended(trace::run().err());
+    }
     let chosen = ALL.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|it| it == name));
     if chosen.clone().count() == 0 {
         let names = ALL.map(|(name, _)| name).join(", ");
@@ -81,9 +86,25 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     // One promise that is broken must not hide the next.
-    let broken = chosen.filter_map(|(_, run)| run().err());
-    let broken = broken.inspect(|error| eprintln!("error: {error}")).count();
+    ended(chosen.filter_map(|(_, run)| run().err()))
+}
+
+fn ended(errors: impl IntoIterator<Item = BenchError>) -> ExitCode {
+    let broken = errors.into_iter().inspect(|error| eprintln!("error: {error}")).count();
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The agent's program: what `BASTIO_AGENT` names, e.g. the one of a package; otherwise the one of its own build profile,
+/// which has its folder beside that of this program.
+fn agent_program() -> Result<PathBuf, LabError> {
+    if let Some(path) = std::env::var_os("BASTIO_AGENT") {
+        return Ok(PathBuf::from(path));
+    }
+    let path = binary("bastio-bench")?.with_file_name("../agent/bastio-agent");
+    path.canonicalize().map_err(|_| LabError::Missing {
+        what: format!("the program {}", path.display()),
+        hint: "build it first: cargo build --profile agent -p bastio-agent".into(),
+    })
 }
 
 /// Fails with a broken promise.

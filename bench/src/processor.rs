@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bastio_protocol::{Action, ActionMessage, HostMessage, HostRequest, MessageId, Username};
-use bastio_tests::{Host, Pipe, Running, World, binary, fleet};
+use bastio_tests::{Host, Pipe, Running, World, fleet};
 use serde_json::Value;
 
-use crate::BenchError;
+use crate::{BenchError, agent_program};
 
 /// Its journal is on the machine's disk: the server's `/home` is.
 const STATE: &str = "/home/state";
@@ -72,7 +72,7 @@ impl Bench {
 /// A server with the agent's program, and with its homes and `/etc` on the machine's disk, as on a server they are: the
 /// account tools wait for it, too.
 pub fn server(world: &World, name: &str) -> Result<Host, BenchError> {
-    let host = world.host(name).binary(binary("bastio-agent")?);
+    let host = world.host(name).binary(agent_program()?);
     let host = host.home_on_disk().without_sshd().start()?;
     host.exec(&["cp", "--archive", "/etc", "/home/.etc"])?;
     host.exec(&["mount", "--bind", "/home/.etc", "/etc"])?;
