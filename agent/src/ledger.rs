@@ -117,7 +117,12 @@ impl Ledger {
     #[must_use]
     pub fn open(state: &Path) -> Self {
         let path = state.join(NAME);
-        let (book, fate) = match read(&path) {
+        // A disk that fails once is no damage: what is set aside is learned anew only in part.
+        let found = match read(&path) {
+            Err(Damage::Unreadable(_)) => read(&path),
+            found => found,
+        };
+        let (book, fate) = match found {
             Ok(book) => (book, Fate::Good),
             Err(damage) => (Book::default(), set_aside(&path, &damage)),
         };

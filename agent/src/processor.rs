@@ -259,13 +259,9 @@ impl<A: System> Processor<A> {
         let removed = ended.and_then(|()| self.accounts.delete(account, removal));
         match removed {
             Err(cause) => Err(Failure::NotRemoved { name, cause }),
-            Ok(fate) if fate.is_there() => {
+            Ok(fate) if fate.is_there() || matches!(fate, HomeFate::Quarantined(_)) => {
                 let keys = keys_note.map(|note| format!("; {note}")).unwrap_or_default();
                 Ok(Answer::done(format!("{name} was removed successfully; {fate}{keys}")))
-            }
-            Ok(HomeFate::Quarantined(home)) => {
-                let fate = HomeFate::Quarantined(home);
-                Ok(Answer::done(format!("{name} was removed successfully; {fate}")))
             }
             Ok(_) => Ok(Answer::done(format!("{name} was removed successfully"))),
         }

@@ -21,8 +21,9 @@ pub(super) fn carry_out(account: &Account, removal: Removal) -> Result<HomeFate,
         Removal::Lock => Ok(HomeFate::Locked(account.home.clone())),
         Removal::Keep => remove_account(account, kept(account)),
         Removal::Quarantine => match home::judge(account)? {
-            // The account goes first: a rename that fails then leaves a kept home.
-            HomeFate::Removed => remove_account(account, kept(account)).map(|_| put_away(account)),
+            // The home goes first: without the account nobody would know whose it was when all is done again after a
+            // crash in between.
+            HomeFate::Removed => remove_account(account, put_away(account)),
             fate => remove_account(account, fate),
         },
         Removal::Delete => remove_account(account, home::judge(account)?),
