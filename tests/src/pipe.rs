@@ -41,6 +41,14 @@ impl Pipe {
         self.socket.write_all(format!("{}:{body},", body.len()).as_bytes())
     }
 
+    /// Says that there is a connection to a backend: from here on, drift is told.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub fn connected(&mut self) -> io::Result<()> {
+        self.say(r#"{"type":"link","link":{"state":"connected","backend":"b:1","since":1}}"#)
+    }
+
     /// Says that the backend has this many more answers.
     ///
     /// # Errors

@@ -4,7 +4,9 @@
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bastio_protocol::{Action, ActionMessage, MessageId, Username};
+use bastio_protocol::{
+    Action, ActionMessage, HostMessage, HostRequest, MessageId, Username, WantedState,
+};
 use bastio_tests::{Host, Pipe, World, binary};
 use serde_json::Value;
 
@@ -18,6 +20,29 @@ const ATTEMPTS: u64 = 5;
 pub struct Rig {
     pub host: Host,
     _world: World,
+}
+
+/// What a processor is asked for.
+#[derive(Debug, Clone)]
+pub enum Wish {
+    /// Something for this account.
+    Action(&'static str, Action),
+    /// The whole server.
+    State(Box<WantedState>),
+}
+
+impl Wish {
+    /// As the pipe spells it.
+    pub fn body(&self, number: u64) -> String {
+        match self {
+            Self::Action(user, action) => body(number, user, action),
+            Self::State(wanted) => {
+                let request = HostRequest::Sync { wanted: wanted.clone(), dry_run: false };
+                let message = HostMessage { mid: MessageId::from_number(number), request };
+                String::from_utf8(message.to_json()).unwrap()
+            }
+        }
+    }
 }
 
 /// What one run of a processor said.
@@ -54,16 +79,16 @@ impl Rig {
         said
     }
 
-    /// Asks until it is done, as a backend and `start` would after whatever happened; the last answer. The action was
+    /// Asks until it is done, as a backend and `start` would after whatever happened; the last answer. The wish was
     /// number 1 in the first run.
-    pub fn insist(&self, first: &Said, user: &str, action: &Action) -> Value {
+    pub fn insist(&self, first: &Said, wish: &Wish) -> Value {
         let mut last = first.answers.first().cloned();
         for number in 2..=ATTEMPTS {
             let bodies = match &last {
                 // Once more also when it is done: what the run before left over is seen to.
                 Some(answer) if succeeded(answer) => Vec::new(),
-                Some(_) => vec![body(number, user, action)],
-                None => vec![body(1, user, action)],
+                Some(_) => vec![wish.body(number)],
+                None => vec![wish.body(1)],
             };
             let said = self.run(&[], &bodies);
             let fresh = said.answers.into_iter().rfind(|answer| answer["type"] == "feedback");
@@ -98,7 +123,7 @@ fn talk(pipe: &mut Pipe, bodies: &[String], said: &mut Said) -> std::io::Result<
         }
         said.left.push(word);
     }
-    pipe.say(r#"{"type":"link","link":{"state":"connected","backend":"b:1","since":1}}"#)?;
+    pipe.connected()?;
     pipe.delivered(said.left.len())?;
     said.sent_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     for body in bodies {

@@ -53,10 +53,12 @@ impl Surface {
         self.0.get(Path::new(path)).map(|thing| thing.content.as_slice()).unwrap_or_default()
     }
 
-    pub fn without(&self, path: &str) -> Self {
-        let mut rest = self.clone();
-        rest.0.remove(Path::new(path));
-        rest
+    /// All but what has a name that begins so.
+    pub fn without(&self, begin: &str) -> Self {
+        let is_other =
+            |path: &Path| !path.as_os_str().as_encoded_bytes().starts_with(begin.as_bytes());
+        let rest = self.0.iter().filter(|(path, _)| is_other(path));
+        Self(rest.map(|(path, thing)| (path.clone(), thing.clone())).collect())
     }
 
     /// Everything that is otherwise in `other`, for people.
@@ -72,7 +74,7 @@ impl Surface {
         changed
             .map(|path| {
                 let (before, after) = (tell(self.0.get(path)), tell(other.0.get(path)));
-                format!("{}:\\n  {before}\\n  {after}\\n", path.display())
+                format!("{}:\n  {before}\n  {after}\n", path.display())
             })
             .collect()
     }
@@ -92,7 +94,7 @@ fn look(path: &Path, is_deep: bool, found: &mut BTreeMap<PathBuf, Thing>) {
             continue;
         }
         let content = if at.is_file() {
-            fs::read(&path).unwrap_or_default()
+            without_revision(&path, fs::read(&path).unwrap_or_default())
         } else if at.is_symlink() {
             fs::read_link(&path).unwrap_or_default().into_os_string().into_encoded_bytes()
         } else {
@@ -101,7 +103,47 @@ fn look(path: &Path, is_deep: bool, found: &mut BTreeMap<PathBuf, Thing>) {
         if at.is_dir() {
             look(&path, is_deep, found);
         }
-        found.insert(path, Thing { mode: at.mode(), owner: (at.uid(), at.gid()), content });
+        let thing = Thing { mode: at.mode(), owner: (at.uid(), at.gid()), content };
+        let before = found.insert(without_time(&path), thing);
+        assert_eq!(before, None, "{} is there twice", path.display());
+    }
+}
+
+/// How often the ledger was changed on the way to what it says depends on the faults on the way.
+fn without_revision(path: &Path, content: Vec<u8>) -> Vec<u8> {
+    let is_ledger = path.file_name().is_some_and(|name| name == "ledger.json");
+    let book = serde_json::from_slice::<serde_json::Value>(&content).ok().filter(|_| is_ledger);
+    let Some(serde_json::Value::Object(mut book)) = book else { return content };
+    book.remove("revision");
+    serde_json::to_vec(&book).unwrap()
+}
+
+/// Homes that were put away and files that were set aside have the time in their names, which is never the same.
+fn without_time(path: &Path) -> PathBuf {
+    let mut is_stamped = false;
+    let plain = path.iter().map(|part| {
+        let text = part.to_string_lossy();
+        let stamped = std::mem::replace(&mut is_stamped, text == ".bastio-quarantine");
+        match text.rsplit_once('-') {
+            Some((name, time))
+                if (stamped || name.ends_with(".damaged")) && time.parse::<u128>().is_ok() =>
+            {
+                format!("{name}-TIME").into()
+            }
+            _ => part.to_owned(),
+        }
+    });
+    plain.collect()
+}
+
+#[test]
+fn times_in_names_are_left_out() {
+    for (path, plain) in [
+        ("/home/.bastio-quarantine/a-1000-17/b-1", "/home/.bastio-quarantine/a-1000-TIME/b-1"),
+        ("/var/ledger.json.damaged-17", "/var/ledger.json.damaged-TIME"),
+        ("/home/b-1", "/home/b-1"),
+    ] {
+        assert_eq!(without_time(Path::new(path)), Path::new(plain));
     }
 }
 

@@ -24,9 +24,11 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// The line that `make proof` collects.
-pub fn tell(name: &str, count: usize, what: &str) {
+/// The line that `make proof` collects. Where all is to be tried, fewer than promised are a failure.
+#[track_caller]
+pub fn tell(name: &str, count: usize, promised: usize, what: &str) {
     eprintln!("PROOF | {name} | {count} | {what}");
+    assert!(!is_full() || count >= promised, "{name}: {count} of {promised} that were promised");
 }
 
 /// How often each kind came.

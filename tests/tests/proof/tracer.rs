@@ -59,19 +59,29 @@ pub struct Point {
 impl Point {
     /// Whether such calls change something.
     pub fn writes(&self) -> bool {
-        let begins = [
+        self.begins_with(&["clone", "vfork"])
+            || (self.may_need_room() && !self.begins_with(&["open"]))
+    }
+
+    /// Whether such calls may find the disk full.
+    fn may_need_room(&self) -> bool {
+        self.begins_with(&[
+            "open",
             "write",
             "pwrite",
             "fsync",
             "fdatasync",
+            "ftruncate",
+            "fallocate",
             "rename",
             "unlink",
             "mkdir",
             "fch",
-            "clone",
-            "vfork",
-        ];
-        begins.iter().any(|begin| self.call.starts_with(begin))
+        ])
+    }
+
+    fn begins_with(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.call.starts_with(word))
     }
 }
 
@@ -88,21 +98,31 @@ impl Fault {
 
     /// Whether this can happen at that call.
     pub fn is_possible_at(self, point: &Point) -> bool {
-        self == Self::Kill || !NEVER_FAIL.contains(&point.call.as_str())
+        match self {
+            Self::Kill => true,
+            Self::Full => point.may_need_room(),
+            Self::Broken => !NEVER_FAIL.contains(&point.call.as_str()),
+        }
     }
 }
 
-/// The words before a program that let it run and write down its calls.
-pub fn watching() -> Vec<String> {
-    ["strace", "-ttt", "-qq", "-o", LOG].map(str::to_owned).to_vec()
+/// The words before a program that let it run and write down its calls: all, or those on these paths.
+pub fn watching(paths: &[&str]) -> Vec<String> {
+    let words = ["strace", "-ttt", "-qq", "-o", LOG].map(str::to_owned);
+    words.into_iter().chain(on(paths)).collect()
 }
 
-/// The words before a program that make a call fail.
-pub fn failing(point: &Point, fault: Fault) -> Vec<String> {
+/// The words before a program that make a call fail: the nth of all, or of those on these paths.
+pub fn failing(point: &Point, fault: Fault, paths: &[&str]) -> Vec<String> {
     let Point { call, nth } = point;
     let trace = format!("trace={call}");
     let inject = format!("inject={call}:{}:when={nth}", fault.as_word());
-    ["strace", "-qq", "-o", LOG, "-e", &trace, "-e", &inject].map(str::to_owned).to_vec()
+    let words = ["strace", "-qq", "-o", LOG, "-e", &trace, "-e", &inject].map(str::to_owned);
+    words.into_iter().chain(on(paths)).collect()
+}
+
+fn on(paths: &[&str]) -> impl Iterator<Item = String> {
+    paths.iter().flat_map(|path| ["-P".to_owned(), (*path).to_owned()])
 }
 
 /// Whether the fault came.

@@ -18,6 +18,8 @@ const CALLS: [&str; 9] = [
     "unlinkat",
     "newfstatat",
 ];
+/// The least points of a run.
+const PROMISED: usize = 20;
 /// More calls of one kind than a processor makes for one action.
 const MOST_CALLS: usize = 40;
 
@@ -105,7 +107,7 @@ fn try_every_step(fault: &str) {
         }
     }
     eprintln!("PROOF | key file: {fault} | {faults} | points");
-    assert!(faults >= CALLS.len(), "{faults}");
+    assert!(faults >= PROMISED, "{faults} points of {PROMISED} that were promised");
 }
 
 #[test]

@@ -21,11 +21,9 @@ const OLD_RULE: &str = with_rules!(
 
 fn prove_rule(name: &'static str, script: &'static str, sudo: bool) {
     prove(&Scenario {
-        name,
-        user: "alice",
-        before: vec![Action::AddUser { sudo: false }],
+        before: vec![alice(Action::AddUser { sudo: false })],
         script,
-        action: Action::UpdateUser { sudo },
+        ..Scenario::new(name, &["alice"], alice(Action::UpdateUser { sudo }))
     });
 }
 

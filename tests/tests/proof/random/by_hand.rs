@@ -1,6 +1,8 @@
 //! What an administrator does by hand beside bastio, and the proof that it stays. Knows nothing of actions.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 
 use bastio_tests::Host;
 
@@ -86,9 +88,8 @@ impl Administrator {
         if !host.exists(&path).unwrap() {
             return "nothing".to_owned();
         }
-        let mut bytes = host.read_file(&path).unwrap();
-        bytes.extend(line);
-        host.write_file(&path, bytes).unwrap();
+        let appended = host.within(|| OpenOptions::new().append(true).open(&path)?.write_all(line));
+        appended.unwrap().unwrap();
         managed.foreign.push(line.to_vec());
         "a line in a key file".to_owned()
     }
