@@ -2,7 +2,9 @@
 //! packages first; `make test` leaves these tests out and says so.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod accounts;
 mod agent;
+mod alone;
 mod backend;
 mod life;
 mod managed;

@@ -7,11 +7,12 @@ use bastio_agent::accounts::Account;
 use bastio_agent::keys_on_disk::{self, Owner};
 use bastio_agent::sshd::Shape;
 use bastio_protocol::{KeyGrant, KeyOptions, KeyPolicy, PublicKey, Username};
-use bastio_tests::{BootedHost, SshClient, SshKey, World, binary, require_root};
+use bastio_tests::fleet::Backend;
+use bastio_tests::{BootedHost, SshClient, SshKey, World, require_root};
 
 use nix::unistd::{Gid, Uid};
 
-use crate::rig::wait_for;
+use crate::rig::{LIMIT, NEW, add_person, agent_host_of, are_active, can_sudo, logs_in, wait_for};
 
 const FILE: &str = "/etc/ssh/authorized_keys.d/alice";
 
@@ -21,38 +22,44 @@ fn log(host: &BootedHost<'_>) -> String {
 }
 
 #[test]
-fn a_closed_in_processor_moves_keys_and_proves_it_by_a_login() {
+fn a_closed_in_processor_moves_keys_and_proves_it_by_a_login_on_bookworm() {
+    moves_keys("bookworm");
+}
+
+#[test]
+fn a_closed_in_processor_moves_keys_and_proves_it_by_a_login_on_bullseye() {
+    moves_keys("bullseye");
+}
+
+#[test]
+fn a_closed_in_processor_moves_keys_and_proves_it_by_a_login_on_trixie() {
+    moves_keys("trixie");
+}
+
+fn moves_keys(release: &str) {
     require_root!();
     let world = World::new().unwrap();
-    let host = BootedHost::start(&world, "web-1", "bookworm").unwrap();
-    let key = SshKey::generate(&world, "alice", &["ed25519"]).unwrap();
-    host.copy_in(binary("bastio-agent").unwrap(), "/usr/bin/bastio-agent").unwrap();
-    let unit = include_str!("../../../systemd/bastio-processor.service");
-    host.write_file("/etc/systemd/system/bastio-processor.service", unit).unwrap();
-    host.exec(&["mkdir", "-p", "/etc/bastio", "/home"]).unwrap();
-    host.write_file("/etc/bastio/agent.key", "").unwrap();
-    host.exec(&["useradd", "--system", "bastio"]).unwrap();
-    host.exec(&["groupadd", "--system", "bastio-managed"]).unwrap();
-    host.exec(&["useradd", "-m", "-s", "/bin/bash", "-p", "*", "-G", "bastio-managed", "alice"])
-        .unwrap();
-    host.exec(&["install", "-d", "-o", "alice", "-g", "alice", "-m", "0700", "/home/alice/.ssh"])
-        .unwrap();
+    let backend = Backend::start(&world).unwrap();
+    let host = agent_host_of(&world, &backend, NEW, release);
+    let ssh = add_person(&world, &backend, "alice");
     let home = "/home/alice/.ssh/authorized_keys";
-    host.write_file(home, format!("{} bastio:managed\n", key.public())).unwrap();
-    host.exec(&["chown", "alice:alice", home]).unwrap();
-    for (line, proof) in [("keys = 'managed'\n", "managed"), ("", "home")] {
-        host.write_file("/etc/bastio/agent.toml", line).unwrap();
-        host.exec(&["chmod", "0600", "/etc/bastio/agent.toml"]).unwrap();
-        host.exec(&["systemctl", "daemon-reload"]).unwrap();
+    let config = "/etc/bastio/agent.toml";
+    let enrolled = String::from_utf8(host.read_file(config).unwrap()).unwrap();
+    for (lines, is_managed) in [("keys = 'managed'\n", true), ("", false)] {
+        host.write_file(config, format!("{lines}{enrolled}")).unwrap();
         host.exec(&["systemctl", "restart", "bastio-processor"]).unwrap();
         let log = log(&host);
-        assert!(log.contains("a probe login of alice"), "{proof}: {log}");
-        let is_managed = !line.is_empty();
+        let (proof, mode) = ("a probe login of alice", if is_managed { "managed" } else { "home" });
+        assert_eq!(log.matches(proof).count(), if is_managed { 1 } else { 2 }, "{mode}: {log}");
         let text = |path| String::from_utf8(host.read_file(path).unwrap()).unwrap();
-        assert_eq!(text(FILE).is_empty(), !is_managed);
-        assert_eq!(text(home).is_empty(), is_managed);
-        let ssh = SshClient::new(&world, &key);
-        wait_for("a login", || ssh.can_log_in("alice", host.ip()).is_ok_and(|is_in| is_in));
+        assert_eq!(text(FILE).is_empty(), !is_managed, "{mode}: {log}");
+        assert_eq!(text(home).is_empty(), is_managed, "{mode}: {log}");
+        wait_for("a login", || logs_in(&ssh, "alice", &host));
+        // Others get theirs where keys lie now.
+        wait_for("the agent is back", || are_active(&host));
+        backend.wait_connected(1, LIMIT).unwrap();
+        let other = add_person(&world, &backend, mode);
+        assert!(can_sudo(&other, mode, &host));
     }
 }
 

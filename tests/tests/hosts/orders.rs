@@ -7,27 +7,11 @@ use bastio_tests::fleet::Backend;
 use bastio_tests::{BootedHost, SshClient, SshKey, World, require_root};
 
 use crate::rig::{
-    NEW, add_person, agent_host, agent_host_of, are_active, can_sudo, main_pid, wait_for,
+    NEW, add_person, agent_host, agent_host_of, are_active, can_sudo, done, errors, logs_in,
+    main_pid, stat, wait_for,
 };
 
 const KEYS: &str = "/home/alice/.ssh/authorized_keys";
-
-/// A console command that must succeed.
-#[track_caller]
-fn done(backend: &Backend<'_>, words: &[&str]) -> String {
-    backend.console(words).unwrap().check().unwrap().stdout
-}
-
-#[track_caller]
-fn stat(host: &BootedHost<'_>, path: &str) -> String {
-    host.exec(&["stat", "-c", "%a %U:%G", path]).unwrap().stdout.trim().to_owned()
-}
-
-/// What systemd's journal has of the processor's errors, which includes everything that its unit forbids.
-fn errors(host: &BootedHost<'_>) -> String {
-    let words = ["journalctl", "--no-pager", "-o", "cat", "-p", "err", "-u", "bastio-processor"];
-    host.exec(&words).unwrap().stdout
-}
 
 /// Whether logind knows a session of this person.
 fn has_session(host: &BootedHost<'_>, name: &str) -> bool {
@@ -73,10 +57,6 @@ fn does_all(release: &str) {
     assert_eq!(errors(&host), "");
 }
 
-fn logs_in(ssh: &SshClient<'_>, name: &str, host: &BootedHost<'_>) -> bool {
-    ssh.run(name, host.ip(), "true").unwrap().success()
-}
-
 /// A rule of its own in sudoers.d, checked by visudo.
 fn gives_by_a_policy<'world>(
     world: &'world World,
@@ -119,7 +99,8 @@ fn ends_sessions_of_one_alone(
 ) {
     let begin = |ssh: &SshClient<'_>, name: &str| {
         let session = ssh.command(name, host.ip(), "exec sleep 600").spawn().unwrap();
-        wait_for("a session", || has_session(host, name));
+        let runs = || host.try_exec(&["pgrep", "-u", name, "sleep"]).unwrap().success();
+        wait_for("a session", || has_session(host, name) && runs());
         session
     };
     let (mut of_alice, _of_bob) = (begin(alice, "alice"), begin(bob, "bob"));

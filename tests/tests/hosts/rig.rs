@@ -45,9 +45,15 @@ pub fn dpkg_install(host: &BootedHost<'_>, version: &str) {
 
 /// Makes the host known to the backend; the API key comes through standard input.
 pub fn enroll(host: &BootedHost<'_>, key: &EnrollKey) {
+    enroll_with(host, key, &[]);
+}
+
+/// The same with more words on the command line.
+pub fn enroll_with(host: &BootedHost<'_>, key: &EnrollKey, more: &[&str]) {
     let command = host.command("bastio-agent").args(["enroll", "--backend", &key.backend]);
     let command = command.args(["--name", host.name(), "--host-key", &key.host_key]);
-    command.args(["--api-key-file", "-"]).input(key.secret.as_bytes()).check().unwrap();
+    let command = command.args(["--api-key-file", "-"]).args(more);
+    command.input(key.secret.as_bytes()).check().unwrap();
 }
 
 /// A host with the installed, enrolled and connected agent.
@@ -115,4 +121,27 @@ pub fn main_pid(host: &BootedHost<'_>, unit: &str) -> String {
 
 pub fn are_active(host: &BootedHost<'_>) -> bool {
     UNITS.iter().all(|unit| show(host, unit, "ActiveState") == "active")
+}
+
+/// A console command that must succeed.
+#[track_caller]
+pub fn done(backend: &Backend<'_>, words: &[&str]) -> String {
+    backend.console(words).unwrap().check().unwrap().stdout
+}
+
+/// Mode and owners of a file.
+#[track_caller]
+pub fn stat(host: &BootedHost<'_>, path: &str) -> String {
+    host.exec(&["stat", "-c", "%a %U:%G", path]).unwrap().stdout.trim().to_owned()
+}
+
+/// What systemd's journal has of the processor's errors, which includes everything that its unit forbids.
+pub fn errors(host: &BootedHost<'_>) -> String {
+    let words = ["journalctl", "--no-pager", "-o", "cat", "-p", "err", "-u", "bastio-processor"];
+    host.exec(&words).unwrap().stdout
+}
+
+/// Whether a login succeeds.
+pub fn logs_in(ssh: &SshClient<'_>, name: &str, host: &BootedHost<'_>) -> bool {
+    ssh.run(name, host.ip(), "true").unwrap().success()
 }
