@@ -165,7 +165,7 @@ impl ApiKeys {
             return Err(AccessError::LastAdmin(key.name.clone()));
         }
         store::api_keys::remove(&mut tx, name).await?;
-        let event = Event { action: "api-key.remove", user: None, server: None, detail: name };
+        let event = Event { action: "api-key.remove", detail: name, ..Event::default() };
         audit::append(&mut tx, self.store.now(), proof.actor(), event).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(key.clone())
@@ -248,7 +248,7 @@ async fn insert(
         Role::Admin => format!("{}, role admin", new.name),
         Role::Enroll => format!("{}, role enroll", new.name),
     };
-    let event = Event { action: "api-key.add", user: None, server: None, detail: &detail };
+    let event = Event { action: "api-key.add", detail: &detail, ..Event::default() };
     audit::append(db, now, actor, event).await?;
     Ok((ApiKey { name: new.name.clone(), role: new.role, created: now, last_used: None }, secret))
 }

@@ -10,6 +10,7 @@ mod ends;
 mod enroll;
 mod error;
 mod grants;
+mod log;
 mod policies;
 mod requests;
 mod servers;
@@ -17,9 +18,7 @@ mod users;
 
 use std::sync::Arc;
 
-use bastio_protocol::api::{AuditRow, Presence, StatusReport};
-use bastio_protocol::{ServerName, Username};
-
+use bastio_protocol::api::{Presence, StatusReport};
 use tokio::sync::Notify;
 
 use crate::access::Admin;
@@ -27,9 +26,7 @@ use crate::dispatch::Dispatch;
 use crate::store::{self, ServerId, Store};
 pub use enroll::{EnrollError, Enrolled, Enrolment};
 pub use error::FleetError;
-
-/// Most rows of the audit log in one answer.
-pub const MAX_LOG: u32 = 1000;
+pub use log::MAX_LOG;
 
 /// The model and its edits. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -80,25 +77,6 @@ impl Fleet {
             drifted: u32::try_from(store::requests::drifted(&mut db).await?.len())
                 .unwrap_or(u32::MAX),
         })
-    }
-
-    /// The last `limit` rows of the audit log, at most [`MAX_LOG`], the oldest first.
-    ///
-    /// # Errors
-    /// [`FleetError::Store`].
-    pub async fn log(
-        &self,
-        _proof: &Admin,
-        limit: u32,
-        user: Option<&Username>,
-        server: Option<&ServerName>,
-    ) -> Result<Vec<AuditRow>, FleetError> {
-        let mut db = self.store.read().await?;
-        let limit = i64::from(limit.min(MAX_LOG));
-        let user = user.map(Username::as_str);
-        let server = server.map(ServerName::as_str);
-        let rows = store::audit::list(&mut db, limit, user, server).await?;
-        Ok(rows.into_iter().map(|chained| chained.row).collect())
     }
 
     fn presence(&self, server: ServerId, last_seen: Option<i64>) -> Presence {

@@ -8,6 +8,7 @@ mod changes;
 mod external;
 mod extract;
 mod grants;
+mod log;
 mod policies;
 mod problem;
 mod requests;
@@ -115,7 +116,7 @@ fn external_routes() -> Router<HttpState> {
 fn v1_routes() -> Router<HttpState> {
     Router::new()
         .route("/status", get(status::status))
-        .route("/log", get(status::log))
+        .route("/log", get(log::list))
         .route("/changes/{revision}", get(changes::show))
         .route("/servers", get(servers::list))
         .route("/servers/{name}", get(servers::show).patch(servers::update).delete(servers::remove))

@@ -19,8 +19,10 @@ pub mod users;
 
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::MigrateError;
@@ -29,12 +31,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// A connection that SQL runs on.
 pub type Connection = sqlx::SqliteConnection;
-/// A transaction. One that writes never was when it is dropped without `commit`; one that reads
-/// sees one state of the database and is simply dropped.
-pub type Tx = Transaction<'static, Sqlite>;
+/// A transaction that reads: it sees one state of the database and is simply dropped.
+pub type ReadTx = Transaction<'static, Sqlite>;
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -57,7 +59,20 @@ pub struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: fn() -> i64,
+    written: Arc<watch::Sender<()>>,
 }
+
+/// A transaction that writes. It never was when it is dropped without [`Tx::commit`].
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Sqlite>,
+    written: Arc<watch::Sender<()>>,
+}
+
+/// Tells those who wait for something new when dropped, so that they are told even when the caller
+/// has stopped waiting while the transaction is being written.
+#[derive(Debug)]
+struct Told(Arc<watch::Sender<()>>);
 
 /// Why the database did not do what was asked.
 #[derive(Debug, Error)]
@@ -117,7 +132,7 @@ impl Store {
             .busy_timeout(PATIENCE);
         let writer = pool(1).connect_with(options.clone()).await?;
         let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { writer, readers, clock })
+        Ok(Self { writer, readers, clock, written: Arc::default() })
     }
 
     /// Seconds since the Unix epoch.
@@ -130,7 +145,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn read(&self) -> Result<Tx, StoreError> {
+    pub async fn read(&self) -> Result<ReadTx, StoreError> {
         Ok(self.readers.begin().await?)
     }
 
@@ -139,13 +154,52 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Tx { inner, written: Arc::clone(&self.written) })
+    }
+
+    /// Changes whenever this process has written something. Others may write, too, and say nothing.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<()> {
+        self.written.subscribe()
     }
 
     /// Waits for what is under way and closes the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+impl Tx {
+    /// Puts everything on the disk, and tells those who wait for something new.
+    ///
+    /// # Errors
+    /// What the database says; then nothing was written.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        let Self { inner, written } = self;
+        let _told = Told(written);
+        inner.commit().await
+    }
+}
+
+impl Deref for Tx {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.inner
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.send_replace(());
     }
 }
 

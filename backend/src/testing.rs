@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bastio_protocol::api::{Change, NewUser, Terms};
+use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{
     AccountSpec, AgentHello, Facts, FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName,
     Status, Username, V2,
@@ -13,8 +14,9 @@ use tempfile::TempDir;
 
 use crate::access::{Admin, ApiKeys, Enroller, first_admin_token};
 use crate::dispatch::{Dispatch, Session, SessionInfo};
-use crate::fleet::{Enrolled, Enrolment, Fleet};
+use crate::fleet::{Enrolled, Enrolment, Fleet, MAX_LOG};
 use crate::store::Store;
+use crate::store::audit::Page;
 
 /// The time in tests: it stands still.
 pub(crate) const NOW: i64 = 1_800_000_000;
@@ -142,6 +144,11 @@ impl TestBackend {
     ) -> Change {
         let new = new_user(name, keys, on, sudo);
         self.fleet.add_user(&self.admin, &new).await.expect("added")
+    }
+
+    /// The rows of the audit log that pass the filter.
+    pub(crate) async fn log(&self, filter: &LogFilter) -> Vec<ChainedRow> {
+        self.fleet.log(&self.admin, filter, Page::Last, MAX_LOG).await.expect("read")
     }
 
     /// Lets the agent answer everything with `status`, until nothing is left; what it was sent.

@@ -328,14 +328,18 @@ pub struct EnrollHint {
     pub host_key: String,
 }
 
-/// A row of the audit log. `GET /log?limit=N&user=U&server=S`.
+/// A row of the audit log. `GET /log` answers with the last `limit` rows, the oldest first, each with
+/// its hashes: [`crate::audit::ChainedRow`]. All of the query may be absent: `limit` (at most 1000),
+/// what [`crate::audit::LogFilter`] holds, `after=ID` for the first rows behind that one instead of the
+/// last ones, and with it `wait=SECONDS` (at most 30): when there are none yet, the answer comes with
+/// the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
     /// Rising number.
     pub id: i64,
     /// When.
     pub at: i64,
-    /// Who: `key:NAME`, `agent:NAME` or `backend`.
+    /// Who: `key:NAME`, `agent:NAME`, `backend`, or `admin-token` for the owner of its state folder.
     pub actor: String,
     /// From where, for requests.
     pub from: Option<String>,
@@ -347,6 +351,12 @@ pub struct AuditRow {
     pub server: Option<String>,
     /// Details for people.
     pub detail: String,
+    /// Why, in the words of whoever did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the server answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
 }
 
 /// The fleet in numbers. `GET /status`.

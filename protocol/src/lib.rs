@@ -6,6 +6,7 @@
 
 mod account;
 pub mod api;
+pub mod audit;
 mod detail;
 mod hello;
 mod host;

@@ -9,7 +9,7 @@ use rand::rngs::OsRng;
 use ring::digest;
 use zeroize::Zeroizing;
 
-use crate::audit::hex;
+use bastio_protocol::audit::hex;
 
 /// What every secret begins with, so that scanners for leaked secrets find it.
 const PREFIX: &str = "bst_";

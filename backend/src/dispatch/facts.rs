@@ -38,8 +38,8 @@ impl Session {
             return Ok(());
         }
         let detail = done.join(", ");
-        let event =
-            Event { action: "server.facts", user: None, server: Some(&name), detail: &detail };
+        let (action, server) = ("server.facts", Some(&name));
+        let event = Event { action, server, detail: &detail, ..Event::default() };
         let actor = Actor::agent(&name, self.info.address);
         let now = self.dispatch.store.now();
         audit::append(db, now, &actor, event).await?;

@@ -160,9 +160,10 @@ impl Session {
         let detail = format!("{}:{status} {}", request.kind.name(), ending.feedback);
         let event = Event {
             action: if done { "request.done" } else { "request.failed" },
-            user: None,
             server: Some(&self.server.name),
             detail: detail.trim_end(),
+            status: ending.status,
+            ..Event::default()
         };
         let actor = Actor::agent(&self.server.name, self.info.address);
         audit::append(db, now, &actor, event).await
@@ -201,7 +202,7 @@ impl Session {
         }
         store::requests::set_drift(&mut tx, self.server.id, known).await?;
         let server = Some(&self.server.name);
-        let event = Event { action, user: None, server, detail: &words };
+        let event = Event { action, server, detail: &words, ..Event::default() };
         let actor = Actor::agent(&self.server.name, self.info.address);
         audit::append(&mut tx, self.dispatch.store.now(), &actor, event).await?;
         tx.commit().await.map_err(StoreError::from)?;

@@ -383,6 +383,7 @@ impl Session {
             server: Some(&self.server.name),
             detail: "neither add-user nor remove-user was confirmed, and no removal follows: look \
                      at the account on the server",
+            ..Event::default()
         };
         audit::append(db, self.dispatch.store.now(), &Actor::backend(), event).await
     }
@@ -401,6 +402,8 @@ impl Session {
             user: Some(&message.username),
             server: Some(&self.server.name),
             detail: detail.trim_end(),
+            status: ending.status,
+            ..Event::default()
         };
         let actor = Actor::agent(&self.server.name, self.info.address);
         audit::append(db, self.dispatch.store.now(), &actor, event).await

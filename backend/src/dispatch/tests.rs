@@ -1,6 +1,7 @@
 //! At least once, in order, matched by id within one server, and one session a server.
 
 use bastio_protocol::api::{ActionState, RemoveUser, Role, UpdateUser};
+use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{Action, Algorithm, Status};
 
 use super::*;
@@ -416,8 +417,8 @@ async fn a_key_given_to_an_account_thought_absent_is_taken_back() {
 
 /// What the audit log tells of one account.
 async fn audited(backend: &TestBackend, name: &str) -> Vec<String> {
-    let rows = backend.fleet.log(&backend.admin, 100, Some(&login(name)), None).await;
-    rows.expect("read").into_iter().map(|row| row.action).collect()
+    let rows = backend.log(&LogFilter { user: Some(login(name)), ..LogFilter::default() }).await;
+    rows.into_iter().map(|chained| chained.row.action).collect()
 }
 
 #[tokio::test]

@@ -80,7 +80,11 @@ impl<'a> Edit<'a> {
         server: Option<&ServerName>,
         detail: &str,
     ) -> Result<(), FleetError> {
-        let event = Event { action, user, server, detail };
+        self.record(Event { action, user, server, detail, ..Event::default() }).await
+    }
+
+    /// Appends to the audit log what has a reason of its own.
+    pub(super) async fn record(&mut self, event: Event<'_>) -> Result<(), FleetError> {
         Ok(audit::append(&mut self.tx, self.now, self.actor, event).await?)
     }
 

@@ -228,5 +228,5 @@ fn parse(text: &str) -> Result<ServerName, StoreError> {
 /// Eight hexadecimal digits that tell keys apart.
 fn short_id(key: &PublicKey) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, key.blob());
-    crate::audit::hex(hash.as_ref()).chars().take(8).collect()
+    bastio_protocol::audit::hex(hash.as_ref()).chars().take(8).collect()
 }

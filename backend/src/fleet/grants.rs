@@ -8,6 +8,7 @@ use bastio_protocol::{Target, Username};
 use super::edit::{Edit, check_login, check_text};
 use super::{Fleet, FleetError};
 use crate::access::Admin;
+use crate::audit::Event;
 use crate::dispatch::queue::Scope;
 use crate::plan::join;
 use crate::store::grants::GrantData;
@@ -85,9 +86,9 @@ pub(super) async fn add(
     check_options(edit, grant.user).await?;
     store::policies::set_removal(edit.db(), grant.login, None).await?;
     let words = format!("granted {} as {}{}", grant.on, grant.login, in_words(grant));
-    let detail =
-        if grant.reason.is_empty() { words.clone() } else { format!("{words}: {}", grant.reason) };
-    edit.note("grant.add", Some(user), None, &detail).await?;
+    let (user, reason) = (Some(user), grant.reason);
+    edit.record(Event { action: "grant.add", user, detail: &words, reason, ..Event::default() })
+        .await?;
     Ok(words)
 }
 

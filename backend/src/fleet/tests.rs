@@ -1,14 +1,15 @@
 //! Edits as operators make them, and what they set in motion.
 
 use bastio_protocol::api::{
-    Change, NewApiKey, NewGrant, NewKeys, RemoveUser, Role, Terms, UpdateServer, UpdateUser,
+    AuditRow, Change, NewApiKey, NewGrant, NewKeys, RemoveUser, Role, Terms, UpdateServer,
+    UpdateUser,
 };
-use bastio_protocol::{KeyOptions, KeyPolicy, PublicKey, Status, Username};
+use bastio_protocol::audit::{ChainedRow, LogFilter, Scope, Summary, Verdict, Verifier};
+use bastio_protocol::{KeyOptions, KeyPolicy, PublicKey, Status};
 use bastio_transport::{KeyKind, PrivateKey};
 
 use super::*;
 use crate::access::Enroller;
-use crate::audit::{Verdict, verify};
 use crate::dispatch::{EndReason, Signal};
 use crate::testing::{TestBackend, host, key, login, new_user, token_key};
 
@@ -273,11 +274,8 @@ async fn every_edit_is_on_record_in_an_unbroken_chain() {
         .await
         .expect("removed");
     backend.answer_all(&session, Status::Failed).await;
-    let log = |limit, user: Option<Username>, server| {
-        let (fleet, admin) = (backend.fleet.clone(), backend.admin.clone());
-        async move { fleet.log(&admin, limit, user.as_ref(), server).await.expect("read") }
-    };
-    let rows = log(100, None, None).await;
+    let chain = backend.log(&LogFilter::default()).await;
+    let rows: Vec<AuditRow> = chain.iter().map(|chained| chained.row.clone()).collect();
     let lines: Vec<String> =
         rows.iter().map(|row| format!("{} {}", row.actor, row.action)).collect();
     assert_eq!(
@@ -300,12 +298,12 @@ async fn every_edit_is_on_record_in_an_unbroken_chain() {
         (Some("alice"), Some("web-1"))
     );
     assert_eq!(rows[2].from.as_deref(), Some("192.0.2.7"));
-    assert_eq!(log(2, None, None).await, rows[7..]);
-    assert_eq!(log(100, Some(login("alice")), None).await.len(), 7);
-    assert_eq!(log(100, None, Some(&host("web-1"))).await.len(), 4);
-    let mut db = backend.store.read().await.expect("a reader");
-    let chain = store::audit::list(&mut db, 1000, None, None).await.expect("read");
-    assert_eq!(verify(&chain), Verdict::Intact);
+    assert_eq!((rows[8].status, rows[5].status), (Some(Status::Failed), Some(Status::Done)));
+    let head = chain.last().map(ChainedRow::head);
+    let mut verifier = Verifier::new(Scope::Whole, head.clone(), None);
+    chain.iter().for_each(|row| verifier.row(Some(row.clone())));
+    let summary = Summary { first: Some(1), last: head, rows: 9, left_out: 0, known_seen: false };
+    assert_eq!(verifier.finish(), Verdict::Intact(summary));
 }
 
 /// Whether a task is still waiting after everything else that can run has run.
@@ -407,9 +405,11 @@ async fn enroll_only(backend: &TestBackend) -> Enroller {
 }
 
 async fn replacements(backend: &TestBackend) -> Vec<String> {
-    let rows = backend.fleet.log(&backend.admin, 100, None, None).await.expect("read");
-    let rows = rows.into_iter().filter(|row| row.action == "server.replace-key");
-    rows.map(|row| row.detail.rsplit(", ").next().unwrap_or_default().to_owned()).collect()
+    let replaced = Some("server.replace-key".parse().expect("a pattern"));
+    let rows = backend.log(&LogFilter { action: replaced, ..LogFilter::default() }).await;
+    rows.iter()
+        .map(|chained| chained.row.detail.rsplit(", ").next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[tokio::test]

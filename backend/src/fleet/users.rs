@@ -10,6 +10,7 @@ use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 use super::edit::{Edit, check_login, check_text, parse_keys};
 use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
+use crate::audit::Event;
 use crate::dispatch::queue::Scope;
 use crate::store::grants::GrantData;
 use crate::store::users::UserRow;
@@ -196,7 +197,8 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
         let db = edit.db();
         let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
         store::users::set_spec(edit.db(), id, &new.spec).await?;
-        edit.note("user.add", Some(&new.name), None, &new.reason).await?;
+        let (user, reason) = (Some(&new.name), new.reason.as_str());
+        edit.record(Event { action: "user.add", user, reason, ..Event::default() }).await?;
         return Ok(id);
     };
     let chosen =
@@ -205,7 +207,8 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
     let mail = chosen(&new.mail, &row.mail);
     if full_name != row.full_name || mail != row.mail {
         store::users::update(edit.db(), row.id, &full_name, &mail).await?;
-        edit.note("user.update", Some(&new.name), None, &new.reason).await?;
+        let (user, reason) = (Some(&new.name), new.reason.as_str());
+        edit.record(Event { action: "user.update", user, reason, ..Event::default() }).await?;
     }
     let spec = overlay(&row.spec, &new.spec);
     if spec != row.spec {

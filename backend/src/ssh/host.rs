@@ -119,9 +119,10 @@ impl Host {
         detail: &str,
     ) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
+        let server = &server.name;
         let event =
-            Event { action: "server.rivals", user: None, server: Some(&server.name), detail };
-        audit::append(&mut tx, self.store.now(), &Actor::agent(&server.name, from), event).await?;
+            Event { action: "server.rivals", server: Some(server), detail, ..Event::default() };
+        audit::append(&mut tx, self.store.now(), &Actor::agent(server, from), event).await?;
         Ok(tx.commit().await?)
     }
 

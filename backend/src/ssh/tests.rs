@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
     Action, ActionMessage, FeedbackMessage, KeyPolicy, Message, MessageId, Netstring, PublicKey,
     Status, Username, V1_LIMIT,
@@ -20,6 +21,7 @@ use super::{Port, PortError, PortKind};
 use crate::config::{Limits, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::signing::{Orders, SigningKeys};
+use crate::store::audit::Page;
 use crate::store::{self, ServerId, Store};
 
 mod orders;
@@ -333,7 +335,7 @@ async fn fight_of_two_machines_is_on_record_once() {
         older = newer;
     }
     let mut tx = backend.store.read().await.unwrap();
-    let rows = store::audit::list(&mut tx, 100, None, None).await.unwrap();
+    let rows = store::audit::list(&mut tx, &LogFilter::default(), Page::Last, 100).await.unwrap();
     let rivals: Vec<_> = rows.iter().filter(|row| row.row.action == "server.rivals").collect();
     assert_eq!(rivals.len(), 1);
     assert!(rivals[0].row.detail.contains("5 take-overs in a minute, the last from 127.0.0.1"));

@@ -1,46 +1,53 @@
-//! Rows of the audit log. They are inserted and read, never changed.
+//! Rows of the audit log. They are inserted and read, never changed: the database refuses it.
 
+use bastio_protocol::Status;
 use bastio_protocol::api::AuditRow;
+use bastio_protocol::audit::{ChainedRow, Head, LogFilter, Pattern};
+use sqlx::Row as _;
 
-use super::{Connection, StoreError};
+use super::{Connection, StoreError, corrupt};
 
-/// A row with the hashes that chain it to the row before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChainedRow {
-    /// The row.
-    pub row: AuditRow,
-    /// Hash of the row before, in hexadecimal digits.
-    pub prev_hash: String,
-    /// Hash of this row.
-    pub hash: String,
+/// Which of the rows that a filter lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The last ones.
+    Last,
+    /// The first ones behind that row.
+    After(i64),
 }
 
-type Columns = (
-    i64,
-    i64,
-    String,
-    Option<String>,
-    String,
-    Option<String>,
-    Option<String>,
-    String,
-    String,
-    String,
-);
+macro_rules! select {
+    ($order:literal) => {
+        concat!(
+            "SELECT id, at, actor, origin, action, username, server, detail, reason, status, \
+             prev_hash, hash FROM audit WHERE id > $1 \
+             AND ($2 IS NULL OR username = $2) AND ($3 IS NULL OR server = $3) \
+             AND ($4 IS NULL OR actor = $4) \
+             AND ($5 IS NULL OR substr(actor, 1, length($5)) = $5) \
+             AND ($6 IS NULL OR action = $6) \
+             AND ($7 IS NULL OR substr(action, 1, length($7)) = $7) \
+             AND ($8 IS NULL OR at >= $8) AND ($9 IS NULL OR at < $9) ORDER BY id ",
+            $order,
+            " LIMIT $10"
+        )
+    };
+}
 
-/// Number and hash of the last row.
-pub async fn last(db: &mut Connection) -> Result<Option<(i64, String)>, StoreError> {
-    Ok(sqlx::query_as("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
-        .fetch_optional(db)
-        .await?)
+/// The last row.
+pub async fn head(db: &mut Connection) -> Result<Option<Head>, StoreError> {
+    let last: Option<(i64, String)> =
+        sqlx::query_as("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
+            .fetch_optional(db)
+            .await?;
+    Ok(last.map(|(id, hash)| Head { id, hash }))
 }
 
 /// Appends a row.
 pub async fn append(db: &mut Connection, chained: &ChainedRow) -> Result<(), StoreError> {
     let row = &chained.row;
     sqlx::query(
-        "INSERT INTO audit (id, at, actor, origin, action, username, server, detail, \
-         prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO audit (id, at, actor, origin, action, username, server, detail, reason, \
+         status, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(row.id)
     .bind(row.at)
@@ -50,6 +57,8 @@ pub async fn append(db: &mut Connection, chained: &ChainedRow) -> Result<(), Sto
     .bind(&row.user)
     .bind(&row.server)
     .bind(&row.detail)
+    .bind(&row.reason)
+    .bind(row.status.map(|status| i64::from(status.code())))
     .bind(&chained.prev_hash)
     .bind(&chained.hash)
     .execute(db)
@@ -57,31 +66,68 @@ pub async fn append(db: &mut Connection, chained: &ChainedRow) -> Result<(), Sto
     Ok(())
 }
 
-/// The last `limit` rows about `user` and `server` where given, the oldest first.
+/// At most `limit` rows of that page, the oldest first.
 pub async fn list(
     db: &mut Connection,
+    filter: &LogFilter,
+    page: Page,
     limit: i64,
-    user: Option<&str>,
-    server: Option<&str>,
 ) -> Result<Vec<ChainedRow>, StoreError> {
-    let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT id, at, actor, origin, action, username, server, detail, prev_hash, hash \
-         FROM audit WHERE ($1 IS NULL OR username = $1) AND ($2 IS NULL OR server = $2) \
-         ORDER BY id DESC LIMIT $3",
-    )
-    .bind(user)
-    .bind(server)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().rev().map(chained).collect())
+    let ((actor, actor_begin), (action, action_begin)) =
+        (parts(filter.actor.as_ref()), parts(filter.action.as_ref()));
+    let (sql, after) = match page {
+        Page::Last => (select!("DESC"), 0),
+        Page::After(id) => (select!("ASC"), id),
+    };
+    let rows = sqlx::query(sql)
+        .bind(after)
+        .bind(filter.user.as_ref().map(ToString::to_string))
+        .bind(filter.server.as_ref().map(ToString::to_string))
+        .bind(actor)
+        .bind(actor_begin)
+        .bind(action)
+        .bind(action_begin)
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(limit)
+        .fetch_all(db)
+        .await?;
+    let mut rows = rows.iter().map(chained).collect::<Result<Vec<_>, _>>()?;
+    if page == Page::Last {
+        rows.reverse();
+    }
+    Ok(rows)
 }
 
-fn chained(row: Columns) -> ChainedRow {
-    let (id, at, actor, from, action, user, server, detail, prev_hash, hash) = row;
-    ChainedRow {
-        row: AuditRow { id, at, actor, from, action, user, server, detail },
-        prev_hash,
-        hash,
+/// What a value must be, and what it must begin with.
+fn parts(pattern: Option<&Pattern>) -> (Option<&str>, Option<&str>) {
+    match pattern {
+        None => (None, None),
+        Some(Pattern::Exactly(text)) => (Some(text), None),
+        Some(Pattern::Beginning(text)) => (None, Some(text)),
     }
+}
+
+fn chained(row: &sqlx::sqlite::SqliteRow) -> Result<ChainedRow, StoreError> {
+    let status: Option<i64> = row.try_get("status")?;
+    let status = status.map(|code| {
+        let code = u16::try_from(code).map_err(corrupt("a status in the audit log"))?;
+        Status::try_from(code).map_err(corrupt("a status in the audit log"))
+    });
+    Ok(ChainedRow {
+        row: AuditRow {
+            id: row.try_get("id")?,
+            at: row.try_get("at")?,
+            actor: row.try_get("actor")?,
+            from: row.try_get("origin")?,
+            action: row.try_get("action")?,
+            user: row.try_get("username")?,
+            server: row.try_get("server")?,
+            detail: row.try_get("detail")?,
+            reason: row.try_get("reason")?,
+            status: status.transpose()?,
+        },
+        prev_hash: row.try_get("prev_hash")?,
+        hash: row.try_get("hash")?,
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{Action, ActionMessage, MessageId};
 
 use super::*;
@@ -151,6 +152,14 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
         .execute(&old)
         .await
         .expect("inserted");
+    // As the first version wrote it.
+    sqlx::query(
+        "INSERT INTO audit VALUES (1, 5, 'backend', NULL, 'api-key.add', NULL, NULL, 'admin', '', \
+         'e2f7966394004b7815f783a36779062a41cca96a08cabe6099753a19b84ebc26')",
+    )
+    .execute(&old)
+    .await
+    .expect("inserted");
     old.close().await;
 
     let store = Store::open(&path).await.expect("migrated");
@@ -162,4 +171,33 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     assert!(servers::signing_keys(&mut tx).await.expect("read").is_empty());
     assert_eq!(servers::take_sequence(&mut tx, server, 3).await.expect("taken"), 1);
     assert_eq!(servers::take_sequence(&mut tx, server, 1).await.expect("taken"), 4);
+    let rows = audit::list(&mut tx, &LogFilter::default(), audit::Page::Last, 10).await;
+    let rows = rows.expect("read");
+    assert!(rows.len() == 1 && rows[0].is_whole(), "a row's hash stays good: {rows:?}");
+}
+
+#[tokio::test]
+async fn the_database_refuses_to_change_what_was_logged() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let before = backend.log(&LogFilter::default()).await;
+    assert_eq!(before.len(), 2);
+    let copied = "SELECT 1, 5, actor, origin, action, username, server, detail, prev_hash, hash, \
+                  reason, status FROM audit WHERE id = 1";
+    for sql in [
+        "UPDATE audit SET detail = 'x' WHERE id = 1".to_owned(),
+        "UPDATE audit SET id = 7 WHERE id = 2".to_owned(),
+        "DELETE FROM audit WHERE id = 2".to_owned(),
+        "DELETE FROM audit".to_owned(),
+        format!("INSERT INTO audit {copied}"),
+        format!("INSERT OR REPLACE INTO audit {copied}"),
+        format!("INSERT OR REPLACE INTO audit {}", copied.replacen('1', "4", 1)),
+    ] {
+        let mut tx = backend.store.write().await.expect("a writer");
+        let refused = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).execute(&mut *tx).await;
+        let error = refused.expect_err(&sql).to_string();
+        assert!(error.contains("the audit log is only appended to"), "{sql}: {error}");
+        drop(tx);
+        assert_eq!(backend.log(&LogFilter::default()).await, before, "{sql}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Labels out of facts, and the rights that come and go with them.
 
 use bastio_protocol::api::{Labels, UpdateServer};
+use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{AgentHello, Facts, Status, V2};
 
 use super::*;
@@ -47,9 +48,9 @@ async fn rights_by_what_an_agent_tells_begin_and_end_with_it() {
     tells(&mut session, &[("os_id", "plan9")]).await;
     assert_eq!(backend.answer_all(&session, Status::Done).await, ["remove-user alice"]);
     assert_eq!(labels(&backend).await.len(), 2);
-    let rows = backend.fleet.log(&backend.admin, 100, None, Some(&host("web-1"))).await;
-    let told: Vec<_> =
-        rows.expect("read").into_iter().filter(|r| r.action == "server.facts").collect();
+    let action = Some("server.facts".parse().expect("a pattern"));
+    let filter = LogFilter { action, server: Some(host("web-1")), ..LogFilter::default() };
+    let told: Vec<_> = backend.log(&filter).await.into_iter().map(|told| told.row).collect();
     assert_eq!(told.len(), 3);
     assert_eq!(told[2].actor, "agent:web-1");
     assert_eq!(told[2].detail, "label host/os-version removed, label host/os=plan9");
