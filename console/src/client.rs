@@ -8,10 +8,11 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, AuditRow, Change, CreatedApiKey, EndSessions, Grant, Key, NamedPolicy, NewApiKey,
-    NewGrant, NewKeys, NewRequest, NewUser, PolicyName, RemoveUser, RequestReport, Server,
-    ServerDetail, StatusReport, UpdateServer, UpdateUser, User,
+    ApiKey, Change, CreatedApiKey, EndSessions, Grant, Key, NamedPolicy, NewApiKey, NewGrant,
+    NewKeys, NewRequest, NewUser, PolicyName, RemoveUser, RequestReport, Server, ServerDetail,
+    StatusReport, UpdateServer, UpdateUser, User,
 };
+use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{ServerName, Username};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -38,15 +39,20 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What stands in a path segment as it is (RFC 3986 section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Which rows of the audit log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogQuery {
-    /// At most so many.
-    pub limit: u32,
-    /// Only about this person or account.
-    pub user: Option<String>,
-    /// Only about this server.
-    pub server: Option<String>,
+/// Which of the rows of the audit log that pass a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPage {
+    /// The last ones, at most so many.
+    Last(u32),
+    /// The first ones behind a row.
+    After {
+        /// The row.
+        id: i64,
+        /// At most so many.
+        limit: u32,
+        /// How long to wait for one, in seconds.
+        wait: u64,
+    },
 }
 
 /// A backend, ready to be asked.
@@ -230,15 +236,30 @@ impl Client {
         self.delete(&path(["api-keys", name]))
     }
 
-    /// Rows of the audit log.
-    pub fn log(&self, query: &LogQuery) -> Result<Vec<AuditRow>, ClientError> {
-        let mut path = format!("log?limit={}", query.limit);
-        for (name, value) in [("user", &query.user), ("server", &query.server)] {
+    /// Rows of the audit log, the oldest first.
+    pub fn log(&self, filter: &LogFilter, page: LogPage) -> Result<Vec<ChainedRow>, ClientError> {
+        let (limit, after, wait) = match page {
+            LogPage::Last(limit) => (limit, None, 0),
+            LogPage::After { id, limit, wait } => (limit, Some(id), wait),
+        };
+        let LogFilter { user, server, actor, action, since, until } = filter;
+        let mut path = format!("log?limit={limit}");
+        for (name, value) in [
+            ("user", user.as_ref().map(ToString::to_string)),
+            ("server", server.as_ref().map(ToString::to_string)),
+            ("actor", actor.as_ref().map(ToString::to_string)),
+            ("action", action.as_ref().map(ToString::to_string)),
+            ("since", since.map(|at| at.to_string())),
+            ("until", until.map(|at| at.to_string())),
+            ("after", after.map(|id| id.to_string())),
+            ("wait", Some(wait).filter(|wait| *wait > 0).map(|wait| wait.to_string())),
+        ] {
             if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(value)));
+                path.push_str(&format!("&{name}={}", encode(&value)));
             }
         }
-        self.get(&path)
+        let limit = REQUEST.max(Duration::from_secs(wait) + GRACE);
+        answer::parse(&self.call(Method::GET, &path, None, limit)?)
     }
 
     /// An edit as soon as it got beyond the progress `after`, at the latest after `wait` seconds.

@@ -75,7 +75,7 @@ pub fn run(
         Command::Grant(command) => grant::run(command, &mut with(terminal)?),
         Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
-        Command::Log(command) => command.run(&mut with(terminal)?),
+        Command::Log(command) => command.run(format, terminal, with),
         Command::Status => status::run(&mut with(terminal)?),
         Command::Completions(command) => command.run(terminal),
         Command::Man(command) => command.run(),

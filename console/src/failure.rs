@@ -86,7 +86,29 @@ pub enum Failure {
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
-    /// A manual page could not be written.
+    /// A file is there already.
+    #[error("{} is there already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is no export of the audit log.
+    #[error("{} is no export of a log: {reason}", path.display())]
+    NotAnExport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file or folder.
@@ -104,7 +126,10 @@ impl Failure {
             | Self::Settings(_)
             | Self::LoginFile(_)
             | Self::Token(_)
-            | Self::Keys(_) => USAGE,
+            | Self::Keys(_)
+            | Self::Exists { .. }
+            | Self::Read { .. }
+            | Self::NotAnExport { .. } => USAGE,
             Self::Client(error) if error.is_unreachable() => UNREACHABLE,
             Self::Lost { .. } => UNREACHABLE,
             Self::Client(_) | Self::NoSuchKey { .. } | Self::Output(_) | Self::Write { .. } => {
@@ -130,7 +155,11 @@ impl Failure {
             Self::Lost { .. } => {
                 Some("the work goes on once the backend is back; see: bastio status".to_owned())
             }
-            Self::Output(_) | Self::Write { .. } => None,
+            Self::Exists { .. } => Some("give another name, or --force to replace it".to_owned()),
+            Self::NotAnExport { .. } => {
+                Some("make one with: bastio log export --file FILE".to_owned())
+            }
+            Self::Output(_) | Self::Write { .. } | Self::Read { .. } => None,
         }
     }
 }

@@ -38,6 +38,36 @@ impl FromStr for Until {
     }
 }
 
+/// When something was, as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// So many seconds ago.
+    Ago(i64),
+    /// At that time, in seconds since the Unix epoch.
+    At(i64),
+}
+
+impl Past {
+    /// In seconds since the Unix epoch.
+    pub fn at(self, now: i64) -> i64 {
+        match self {
+            Self::Ago(seconds) => now.saturating_sub(seconds),
+            Self::At(at) => at,
+        }
+    }
+}
+
+impl FromStr for Past {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        span(text).map(Self::Ago).or_else(|| time(text).map(Self::At)).ok_or(
+            "give how long ago it was (90s, 15min, 2h, 7d, 4w), a day (2026-12-01, its begin in \
+             UTC) or a time (2026-12-01T18:00:00Z)",
+        )
+    }
+}
+
 /// `90s`, `15min`, `2h`, `7d`, `4w`: in seconds.
 fn span(text: &str) -> Option<i64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -127,6 +157,9 @@ mod tests {
             assert_eq!(text.parse::<Until>().ok(), expected, "{text}");
         }
         assert_eq!(Until::In(5).at(10), 15);
+        assert_eq!("2h".parse::<Past>().map(|past| past.at(10_000)), Ok(2800));
+        assert_eq!("1970-01-02".parse::<Past>().map(|past| past.at(10_000)), Ok(DAY));
+        assert!("yesterday".parse::<Past>().is_err());
     }
 
     #[test]

@@ -143,6 +143,13 @@ impl BackendUrl {
         &self.0
     }
 
+    /// The host alone, without the brackets of an IPv6 address.
+    pub fn host(&self) -> String {
+        let uri = self.0.parse::<Uri>().ok();
+        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
+    }
+
     /// Whether a token sent there can be read on the way: plain http to another machine.
     pub fn is_readable_on_the_way(&self) -> bool {
         let host = self.0.strip_prefix("http://").and_then(|rest| rest.parse::<Uri>().ok());

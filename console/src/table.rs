@@ -95,7 +95,13 @@ impl Table {
 
     /// The text, each line with its line break and without blanks at its end.
     pub fn render(&self, colour: bool) -> String {
-        let widths = self.widths();
+        self.render_on(&mut Vec::new(), colour)
+    }
+
+    /// The text as the next part of a table whose columns are as wide as `widths`, which grow as
+    /// they must.
+    pub fn render_on(&self, widths: &mut Vec<usize>, colour: bool) -> String {
+        self.widen(widths);
         let mut text = String::new();
         for row in &self.rows {
             let cells: Vec<String> = row
@@ -113,15 +119,13 @@ impl Table {
         text
     }
 
-    fn widths(&self) -> Vec<usize> {
-        let mut widths = Vec::new();
+    fn widen(&self, widths: &mut Vec<usize>) {
         for row in &self.rows {
             widths.resize(widths.len().max(row.len()), 0);
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.width());
             }
         }
-        widths
     }
 }
 
@@ -140,6 +144,17 @@ mod tests {
              名前    done   -\n\
              żółw-1  x      a b [31m\n"
         );
+    }
+
+    #[test]
+    fn what_follows_keeps_to_the_columns() {
+        let mut widths = Vec::new();
+        let mut table = Table::new(&["A", "B"]);
+        table.row(["long", "x"].map(Cell::from));
+        assert_eq!(table.render_on(&mut widths, false), "A     B\nlong  x\n");
+        let mut more = Table::facts([]);
+        more.row(["s", "y"].map(Cell::from));
+        assert_eq!(more.render_on(&mut widths, false), "s     y\n");
     }
 
     #[test]

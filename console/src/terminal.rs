@@ -49,12 +49,30 @@ impl Terminal {
     /// # Errors
     /// What stdout says, but for a closed pipe.
     pub fn print(&mut self, text: &str) -> io::Result<()> {
+        self.stream(text).map(drop)
+    }
+
+    /// Prints a part of a long result, as [`Terminal::print`]; whether somebody still reads.
+    ///
+    /// # Errors
+    /// As [`Terminal::print`].
+    pub fn stream(&mut self, text: &str) -> io::Result<bool> {
         self.clear_live();
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            result => result,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            result => result.map(|()| true),
         }
+    }
+
+    /// Prints a part of a long table whose columns were as wide as `widths` so far; whether somebody
+    /// still reads.
+    ///
+    /// # Errors
+    /// As [`Terminal::print`].
+    pub fn stream_table(&mut self, table: &Table, widths: &mut Vec<usize>) -> io::Result<bool> {
+        let text = table.render_on(widths, self.colour);
+        self.stream(&text)
     }
 
     /// Prints a table.

@@ -123,12 +123,13 @@ fn status_and_log() {
     assert!(text.contains("servers   2 connected of 3\n"), "{text}");
     assert!(text.contains("actions   0 waiting, 0 sent, 2 failed\n"), "{text}");
     let row = json!({"id": 1, "at": hours_ago(), "actor": "key:admin", "from": "10.0.0.1",
-        "action": "user.add", "user": "alice", "server": null, "detail": "one key"});
+        "action": "user.add", "user": "alice", "server": null, "detail": "one key",
+        "prev_hash": "", "hash": "aa"});
     let arguments = ["log", "--limit", "5", "--user", "alice", "--server", "web-1"];
     assert_eq!(
         shown(&arguments, &json!([row]), "GET /api/v1/log?limit=5&user=alice&server=web-1"),
-        "WHEN     WHO        WHAT      USER   SERVER  DETAIL\n\
-         3 h ago  key:admin  user.add  alice  -       one key\n"
+        "WHEN     WHO        FROM      WHAT      USER   SERVER  DETAIL\n\
+         3 h ago  key:admin  10.0.0.1  user.add  alice  -       one key\n"
     );
 }
 

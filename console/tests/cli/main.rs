@@ -6,6 +6,7 @@ mod backend;
 mod edits;
 mod keys;
 mod lists;
+mod log;
 mod login;
 mod rights;
 mod runner;

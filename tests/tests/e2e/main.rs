@@ -6,6 +6,7 @@
 )]
 
 mod accounts_complete;
+mod audit;
 mod faults;
 mod lab;
 mod limits;
