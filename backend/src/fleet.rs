@@ -6,14 +6,15 @@
 
 mod changes;
 mod edit;
-mod ends;
 mod enroll;
 mod error;
 mod grants;
+mod groups;
 mod log;
 mod policies;
 mod requests;
 mod servers;
+mod times;
 mod users;
 
 use std::sync::Arc;
@@ -34,15 +35,15 @@ pub struct Fleet {
     store: Store,
     dispatch: Dispatch,
     original_agents: bool,
-    /// Told after every edit: the next end may be another.
-    ends: Arc<Notify>,
+    /// Told after every edit: the next begin or end may be another.
+    turns: Arc<Notify>,
 }
 
 impl Fleet {
     /// The model in `store`; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
-        Self { store, dispatch, original_agents: false, ends: Arc::default() }
+        Self { store, dispatch, original_agents: false, turns: Arc::default() }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.

@@ -8,6 +8,7 @@ mod changes;
 mod external;
 mod extract;
 mod grants;
+mod groups;
 mod log;
 mod policies;
 mod problem;
@@ -127,6 +128,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/users/{name}/keys/{fingerprint}", delete(users::remove_key))
         .route("/grants", get(grants::list).post(grants::add))
         .route("/grants/{id}", delete(grants::remove))
+        .route("/groups", get(groups::list).post(groups::add))
+        .route("/groups/{name}", get(groups::show).patch(groups::update).delete(groups::remove))
         .route("/servers/{name}/requests", post(requests::ask))
         .route("/requests/{id}", get(requests::show))
         .route("/users/{name}/end-sessions", post(users::end_sessions))

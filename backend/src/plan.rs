@@ -16,6 +16,7 @@
 //! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
 //! every agent understands them. Where more is to be said, one set-user says all of it.
 
+mod groups;
 mod host_labels;
 mod merge;
 
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::Labels;
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
+pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
 

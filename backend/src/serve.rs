@@ -146,7 +146,7 @@ impl Backend {
         let mut parts = spawn_parts(ports, http, router, &serving);
         let ends = serving.clone();
         parts.spawn(async move {
-            fleet.end_in_time(&ends).await;
+            fleet.keep_time(&ends).await;
             "the end of grants"
         });
         folder.announce(&welcome.listening)?;

@@ -9,6 +9,7 @@ pub mod actions;
 pub mod api_keys;
 pub mod audit;
 pub mod grants;
+pub mod groups;
 pub mod outcomes;
 pub mod policies;
 pub mod requests;

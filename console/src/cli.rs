@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    Format, api_key, generate, grant, key, log, login, server, sudo_policy, user,
+    Format, api_key, generate, grant, group, key, log, login, server, sudo_policy, user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -85,6 +85,9 @@ pub enum Command {
     /// Public keys of a person: add, remove, list
     #[command(subcommand)]
     Key(key::Command),
+    /// Groups of people: add, change, remove, list
+    #[command(subcommand)]
+    Group(group::Command),
     /// Grants, who may log in where: add, remove, list
     #[command(subcommand)]
     Grant(grant::Command),

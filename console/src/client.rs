@@ -8,9 +8,10 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, Change, CreatedApiKey, EndSessions, Grant, Key, NamedPolicy, NewApiKey, NewGrant,
-    NewKeys, NewRequest, NewUser, PolicyName, RemoveUser, RequestReport, Server, ServerDetail,
-    StatusReport, UpdateServer, UpdateUser, User,
+    ApiKey, Change, CreatedApiKey, EndSessions, Grant, Group, Key, NamedPolicy, NewApiKey,
+    NewGrant, NewGroup, NewKeys, NewRequest, NewUser, PolicyName, RemoveGroup, RemoveUser,
+    RequestReport, Server, ServerDetail, StatusReport, UpdateGroup, UpdateServer, UpdateUser, User,
+    UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{ServerName, Username};
@@ -189,6 +190,36 @@ impl Client {
     /// Removes a key of a person.
     pub fn remove_key(&self, user: &Username, fingerprint: &str) -> Result<Change, ClientError> {
         self.delete(&path(["users", user.as_str(), "keys", fingerprint]))
+    }
+
+    /// All groups of people.
+    pub fn groups(&self) -> Result<Vec<Group>, ClientError> {
+        self.get("groups")
+    }
+
+    /// One group.
+    pub fn group(&self, name: &UserGroup) -> Result<Group, ClientError> {
+        self.get(&path(["groups", name.as_str()]))
+    }
+
+    /// Adds a group.
+    pub fn add_group(&self, group: &NewGroup) -> Result<Change, ClientError> {
+        self.send(Method::POST, "groups", group)
+    }
+
+    /// Changes who is in a group.
+    pub fn update_group(
+        &self,
+        name: &UserGroup,
+        edit: &UpdateGroup,
+    ) -> Result<Change, ClientError> {
+        self.send(Method::PATCH, &path(["groups", name.as_str()]), edit)
+    }
+
+    /// Removes a group.
+    pub fn remove_group(&self, name: &UserGroup, how: RemoveGroup) -> Result<Change, ClientError> {
+        let with = if how.with_grants { "?with_grants=true" } else { "" };
+        self.delete(&format!("{}{with}", path(["groups", name.as_str()])))
     }
 
     /// All grants.

@@ -5,6 +5,7 @@
 pub mod api_key;
 pub mod generate;
 pub mod grant;
+pub mod group;
 pub mod key;
 pub mod log;
 pub mod login;
@@ -72,6 +73,7 @@ pub fn run(
         Command::Server(command) => server::run(command, || with(terminal)),
         Command::User(command) => user::run(command, || with(terminal)),
         Command::Key(command) => key::run(command, || with(terminal)),
+        Command::Group(command) => group::run(command, &mut with(terminal)?),
         Command::Grant(command) => grant::run(command, &mut with(terminal)?),
         Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),

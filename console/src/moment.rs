@@ -8,16 +8,16 @@ use bastio_protocol::{civil_from_days, days_from_civil};
 /// Seconds of a day.
 const DAY: i64 = 24 * 3600;
 
-/// When something ends, as it was written.
+/// When something begins or ends, as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum Moment {
     /// So many seconds from now.
     In(i64),
     /// At that time, in seconds since the Unix epoch.
     At(i64),
 }
 
-impl Until {
+impl Moment {
     /// In seconds since the Unix epoch.
     pub fn at(self, now: i64) -> i64 {
         match self {
@@ -27,13 +27,13 @@ impl Until {
     }
 }
 
-impl FromStr for Until {
+impl FromStr for Moment {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         span(text).map(Self::In).or_else(|| time(text).map(Self::At)).ok_or(
             "give a duration (90s, 15min, 2h, 7d, 4w), a day (2026-12-01, its begin in UTC) or a \
-             time (2026-12-01T18:00:00Z)",
+             time (2026-12-01T18:00Z)",
         )
     }
 }
@@ -89,16 +89,19 @@ fn time(text: &str) -> Option<i64> {
         (day, "") => return days(day).map(|days| days * DAY),
         (day, rest) => (days(day)? * DAY, rest.strip_prefix(['T', 't', ' '])?),
     };
-    let (clock, zone) = rest.split_at_checked(8)?;
+    let (clock, rest) = rest.split_at_checked(5)?;
+    let (seconds, zone) = match rest.strip_prefix(':') {
+        Some(rest) => rest.split_at_checked(2)?,
+        None => ("00", rest),
+    };
     let zone = match zone.split_at_checked(1)? {
         ("Z" | "z", "") => 0,
         ("+", zone) => minutes(zone)? * 60,
         ("-", zone) => -minutes(zone)? * 60,
         _ => return None,
     };
-    let (hours, seconds) = clock.split_at_checked(5)?;
-    let seconds = number(seconds.strip_prefix(':')?, 2, 0..=59)?;
-    Some(day + minutes(hours)? * 60 + seconds - zone)
+    let seconds = number(seconds, 2, 0..=59)?;
+    Some(day + minutes(clock)? * 60 + seconds - zone)
 }
 
 /// `HH:MM` in minutes.
@@ -130,17 +133,22 @@ mod tests {
     #[test]
     fn ends_as_people_write_them() {
         for (text, expected) in [
-            ("90s", Some(Until::In(90))),
-            ("15min", Some(Until::In(900))),
-            ("2h", Some(Until::In(7200))),
-            ("7d", Some(Until::In(7 * DAY))),
-            ("4w", Some(Until::In(28 * DAY))),
-            ("1970-01-02", Some(Until::At(DAY))),
-            ("2026-12-01", Some(Until::At(1_796_083_200))),
-            ("2024-02-29", Some(Until::At(1_709_164_800))),
-            ("2026-12-01T18:00:00Z", Some(Until::At(1_796_148_000))),
-            ("2026-12-01T18:00:00+01:00", Some(Until::At(1_796_144_400))),
-            ("2026-12-01T18:00:00-05:30", Some(Until::At(1_796_167_800))),
+            ("90s", Some(Moment::In(90))),
+            ("15min", Some(Moment::In(900))),
+            ("2h", Some(Moment::In(7200))),
+            ("7d", Some(Moment::In(7 * DAY))),
+            ("4w", Some(Moment::In(28 * DAY))),
+            ("1970-01-02", Some(Moment::At(DAY))),
+            ("2026-12-01", Some(Moment::At(1_796_083_200))),
+            ("2024-02-29", Some(Moment::At(1_709_164_800))),
+            ("2026-12-01T18:00:00Z", Some(Moment::At(1_796_148_000))),
+            ("2026-12-01T18:00Z", Some(Moment::At(1_796_148_000))),
+            ("2026-12-01T18:00+01:00", Some(Moment::At(1_796_144_400))),
+            ("2026-12-01T18:00", None),
+            ("2026-12-01T18:00:Z", None),
+            ("2026-12-01T18Z", None),
+            ("2026-12-01T18:00:00+01:00", Some(Moment::At(1_796_144_400))),
+            ("2026-12-01T18:00:00-05:30", Some(Moment::At(1_796_167_800))),
             ("", None),
             ("0h", None),
             ("2", None),
@@ -154,9 +162,9 @@ mod tests {
             ("2026-12-01T25:00:00Z", None),
             ("tomorrow", None),
         ] {
-            assert_eq!(text.parse::<Until>().ok(), expected, "{text}");
+            assert_eq!(text.parse::<Moment>().ok(), expected, "{text}");
         }
-        assert_eq!(Until::In(5).at(10), 15);
+        assert_eq!(Moment::In(5).at(10), 15);
         assert_eq!("2h".parse::<Past>().map(|past| past.at(10_000)), Ok(2800));
         assert_eq!("1970-01-02".parse::<Past>().map(|past| past.at(10_000)), Ok(DAY));
         assert!("yesterday".parse::<Past>().is_err());

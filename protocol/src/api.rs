@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAccount, stamp};
 
+mod groups;
 mod people;
 
+pub use groups::{
+    Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
+};
 pub use people::{
     Grant, Key, NamedPolicy, NewGrant, NewKeys, NewUser, PolicyName, RemoveUser, Terms, UpdateUser,
     User, UserState,

@@ -1,8 +1,8 @@
 //! What version 2 adds: whole accounts, requests to servers, drift; and what version 1 is told of it.
 
 use bastio_protocol::api::{
-    ActionState, EndSessions, NamedPolicy, NewGrant, NewKeys, NewRequest, RequestKind, Terms,
-    UpdateUser, UserState,
+    ActionState, EndSessions, Holder, NamedPolicy, NewGrant, NewKeys, NewRequest, RequestKind,
+    Terms, UpdateUser, UserState,
 };
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
@@ -21,7 +21,8 @@ fn terms(until: Option<i64>) -> Terms {
 
 fn grant(user: &str, on: &str, terms: Terms) -> NewGrant {
     let on = on.parse().expect("a target");
-    NewGrant { user: login(user), on, login: None, sudo: false, terms, reason: String::new() }
+    let holder = Holder::User(login(user));
+    NewGrant { holder, on, login: None, sudo: false, terms, reason: String::new() }
 }
 
 async fn confirmed(backend: &TestBackend, server: ServerId) -> Accounts {
@@ -73,12 +74,12 @@ async fn a_grant_that_ends_is_one_set_user_and_leaves_at_its_end() {
     assert_eq!((wanted.until, wanted.keys.len()), (Some(NOW + 60), 1));
     let known = confirmed(&backend, web.id).await;
     assert_eq!(known[&login("alice")].whole(), **wanted);
-    assert_eq!(backend.fleet.end_overdue().await.expect("a store"), Some(NOW + 60));
+    assert_eq!(backend.fleet.turn().await.expect("a store"), Some(NOW + 60));
     // The clock of these tests stands still: the grant's end comes to it.
     let mut tx = backend.store.write().await.expect("a writer");
     sqlx::query("UPDATE grants SET until = $1").bind(NOW).execute(&mut *tx).await.expect("set");
     tx.commit().await.expect("written");
-    assert_eq!(backend.fleet.end_overdue().await.expect("a store"), None);
+    assert_eq!(backend.fleet.turn().await.expect("a store"), None);
     let sent = take_all(&backend, &session).await;
     assert_eq!(sent, [Action::RemoveUser { removal: None }]);
     assert!(confirmed(&backend, web.id).await.is_empty());

@@ -1,12 +1,13 @@
 //! The frame of every edit: one transaction, one revision, and then the sessions are woken.
 
-use bastio_protocol::api::Change;
+use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
 use super::{Fleet, FleetError};
 use crate::audit::{self, Actor, Event};
 use crate::dispatch::queue::{self, Scope};
 use crate::dispatch::{Dispatch, EndReason};
+use crate::store::groups::GroupId;
 use crate::store::servers::ServerRow;
 use crate::store::users::UserRow;
 use crate::store::{self, Connection, ServerId, StoreError, Tx};
@@ -112,8 +113,11 @@ impl<'a> Edit<'a> {
     ) -> Result<Change, FleetError> {
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
         let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
-        if let Some(conflict) = planned.conflicts.into_iter().next().filter(|_| self.strict) {
-            return Err(FleetError::Conflict(conflict));
+        for conflict in planned.conflicts {
+            if self.strict {
+                return Err(FleetError::Conflict(conflict));
+            }
+            tracing::warn!(%conflict, "left out: the grants of this account contradict each other");
         }
         let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
         store::actions::link(&mut self.tx, revision, &extra).await?;
@@ -122,7 +126,7 @@ impl<'a> Edit<'a> {
         let servers = notify.wake.len();
         tx.commit().await.map_err(StoreError::from)?;
         drop(notify);
-        fleet.ends.notify_one();
+        fleet.turns.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
     }
@@ -139,6 +143,12 @@ impl<'a> Edit<'a> {
     pub(super) async fn user(&mut self, name: &Username) -> Result<UserRow, FleetError> {
         let user = store::users::find(&mut self.tx, name).await?;
         user.ok_or_else(|| FleetError::NoSuchUser(name.clone()))
+    }
+
+    /// The group of that name.
+    pub(super) async fn group(&mut self, name: &UserGroup) -> Result<GroupId, FleetError> {
+        let group = store::groups::find(&mut self.tx, name).await?;
+        group.ok_or_else(|| FleetError::NoSuchGroup(name.clone()))
     }
 
     /// The server of that name.

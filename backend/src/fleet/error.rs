@@ -1,6 +1,6 @@
 //! Why the model was not read or edited, and what to do about it.
 
-use bastio_protocol::api::PolicyName;
+use bastio_protocol::api::{PolicyName, UserGroup};
 use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
@@ -16,6 +16,31 @@ pub enum FleetError {
     /// No person of that name.
     #[error("there is no user named {0}")]
     NoSuchUser(Username),
+    /// No group of that name.
+    #[error("there is no group named {0}")]
+    NoSuchGroup(UserGroup),
+    /// There is a group of that name.
+    #[error("there is a group named {0} already")]
+    GroupTaken(UserGroup),
+    /// A group that has grants still.
+    #[error("the group {name} has {}", numbers(.grants))]
+    GroupInUse {
+        /// The group.
+        name: UserGroup,
+        /// Its grants.
+        grants: Vec<i64>,
+    },
+    /// A group would be inside itself.
+    #[error("the group would be inside itself: {}", circle(.0))]
+    Circle(Vec<UserGroup>),
+    /// Sudo rights that are not the person's own to lose.
+    #[error("{user} has sudo rights through the group {group}")]
+    SudoByGroup {
+        /// The person.
+        user: Username,
+        /// A group with such a grant.
+        group: UserGroup,
+    },
     /// No grant of that number.
     #[error("there is no grant {0}")]
     NoSuchGrant(i64),
@@ -85,6 +110,9 @@ pub enum FleetError {
     /// An end that is over already.
     #[error("the end of it is not in the future")]
     Past,
+    /// An end before the begin.
+    #[error("the end of it is not behind its begin")]
+    Backwards,
     /// No request of that number.
     #[error("there is no request {0}")]
     NoSuchRequest(i64),
@@ -126,6 +154,17 @@ impl FleetError {
         match self {
             Self::NoSuchServer(_) => Some("`bastio server ls` shows every server"),
             Self::NoSuchUser(_) => Some("`bastio user ls` shows every user"),
+            Self::NoSuchGroup(_) => Some("`bastio group ls` shows every group"),
+            Self::GroupTaken(_) => Some("add members to it with `bastio group member add`"),
+            Self::GroupInUse { .. } => Some(
+                "end these grants first (bastio grant rm ID), or all with the group: bastio group rm \
+                 NAME --with-grants",
+            ),
+            Self::Circle(_) => Some("nothing was changed; `bastio group ls` shows what is in what"),
+            Self::SudoByGroup { .. } => Some(
+                "nothing was changed; take the person out of the group (bastio group member rm), or \
+                 end the group's grant",
+            ),
             Self::NoSuchGrant(_) => Some("`bastio grant ls` shows every grant with its number"),
             Self::NoSuchKey { .. } => Some("`bastio key ls USER` shows the user's fingerprints"),
             Self::NoSuchRevision(_) => Some("revisions are numbered by the edits of the model"),
@@ -149,6 +188,7 @@ impl FleetError {
             Self::NoSuchRequest(_) => Some("the last requests of each server are kept"),
             Self::Version1(_) => Some("update the agent on that server"),
             Self::NotConnected(_) => Some("try again when `bastio server ls` shows it connected"),
+            Self::Backwards => Some("give an end behind the begin, or none at all"),
             Self::Past => Some("give a time to come, or none at all"),
             Self::NoSuchPolicy(_) => Some("`bastio sudo-policy ls` shows every policy"),
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
@@ -157,6 +197,10 @@ impl FleetError {
             Self::BadPolicy(_) | Self::BadLabel(_) | Self::BadText { .. } | Self::Store(_) => None,
         }
     }
+}
+
+fn circle(groups: &[UserGroup]) -> String {
+    groups.iter().map(UserGroup::as_str).collect::<Vec<_>>().join(" > ")
 }
 
 fn numbers(ids: &[i64]) -> String {

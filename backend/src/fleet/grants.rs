@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bastio_protocol::api::{Change, Grant, NewGrant, utc};
+use bastio_protocol::api::{Change, Grant, Holder, NewGrant, utc};
 use bastio_protocol::{Target, Username};
 
 use super::edit::{Edit, check_login, check_text};
@@ -11,11 +11,12 @@ use crate::access::Admin;
 use crate::audit::Event;
 use crate::dispatch::queue::Scope;
 use crate::plan::join;
-use crate::store::grants::GrantData;
-use crate::store::{self, UserId};
+use crate::store::grants::{GrantData, HolderId};
+use crate::store::{self, Connection, StoreError, UserId};
 
 impl Fleet {
-    /// All grants, the oldest first; those of one person when `user` is given.
+    /// All grants, the oldest first; those that one person has, also
+    /// through groups, when `user` is given.
     ///
     /// # Errors
     /// [`FleetError::NoSuchUser`], [`FleetError::Store`].
@@ -25,28 +26,32 @@ impl Fleet {
         user: Option<&Username>,
     ) -> Result<Vec<Grant>, FleetError> {
         let mut db = self.store.read().await?;
-        let Some(name) = user else { return Ok(store::grants::list(&mut db, None).await?) };
+        let Some(name) = user else { return Ok(store::grants::list(&mut db).await?) };
         let row = store::users::find(&mut db, name).await?;
         let row = row.ok_or_else(|| FleetError::NoSuchUser(name.clone()))?;
-        Ok(store::grants::list(&mut db, Some(row.id)).await?)
+        Ok(store::grants::of_user(&mut db, row.id).await?)
     }
 
     /// Adds a grant. The same grant once more only ever adds sudo rights to it.
     ///
     /// # Errors
-    /// [`FleetError::NoSuchUser`], [`FleetError::NoSuchServer`], [`FleetError::BadText`],
-    /// [`FleetError::Store`].
+    /// [`FleetError::NoSuchUser`], [`FleetError::NoSuchGroup`], [`FleetError::NoSuchServer`],
+    /// [`FleetError::BadText`], [`FleetError::Store`].
     pub async fn add_grant(&self, proof: &Admin, new: &NewGrant) -> Result<Change, FleetError> {
         check_text("the reason", &new.reason)?;
         let mut edit = Edit::begin(self, proof.actor()).await?;
-        let row = edit.user(&new.user).await?;
-        let login = new.login.as_ref().unwrap_or(&new.user);
+        let (id, login) = match &new.holder {
+            Holder::User(user) => {
+                let id = HolderId::User(edit.user(user).await?.id);
+                (id, Some(new.login.as_ref().unwrap_or(user)))
+            }
+            Holder::Group(group) => (HolderId::Group(edit.group(group).await?), new.login.as_ref()),
+        };
         let (on, terms) = (&new.on, &new.terms);
         let (sudo, reason) = (new.sudo, new.reason.as_str());
-        let grant = GrantData { user: row.id, on, login, sudo, terms, reason };
-        let words = add(&mut edit, &new.user, &grant).await?;
-        let scope = Scope::Logins(BTreeSet::from([login.clone()]));
-        edit.commit(&format!("user {}: {words}", new.user), &scope).await
+        let grant = GrantData { holder: id, on, login, sudo, terms, reason };
+        let (words, logins) = add(&mut edit, &new.holder, &grant).await?;
+        edit.commit(&format!("{}: {words}", new.holder), &Scope::Logins(logins)).await
     }
 
     /// Removes a grant.
@@ -57,22 +62,65 @@ impl Fleet {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let grant = store::grants::find(edit.db(), id).await?;
         let grant = grant.ok_or(FleetError::NoSuchGrant(id))?;
+        let logins = logins_of_grant(edit.db(), &grant).await?;
         store::grants::remove(edit.db(), id).await?;
-        let detail = format!("grant {id}: {} as {}", grant.on, grant.login);
-        edit.note("grant.remove", Some(&grant.user), None, &detail).await?;
-        let summary = format!("user {}: grant {id} on {} removed", grant.user, grant.on);
-        edit.commit(&summary, &Scope::Logins(BTreeSet::from([grant.login]))).await
+        edit.note("grant.remove", grant.holder.user(), None, &described(&grant)).await?;
+        let summary = format!("{}: grant {id} on {} removed", grant.holder, grant.on);
+        edit.commit(&summary, &Scope::Logins(logins)).await
     }
 }
 
-/// Adds a grant within an edit; the grant in words. Servers named must exist: a name mistyped
-/// now would be a right for a server enrolled later.
+/// A grant in words, for the audit log.
+pub(super) fn described(grant: &Grant) -> String {
+    let group = grant.holder.group().map(|group| format!(" of group {group}"));
+    let login = as_whom(grant.login.as_ref());
+    format!("grant {}{}: {} as {login}", grant.id, group.unwrap_or_default(), grant.on)
+}
+
+fn as_whom(login: Option<&Username>) -> &str {
+    login.map_or("each member", Username::as_str)
+}
+
+/// The accounts that a grant is about.
+pub(super) async fn logins_of_grant(
+    db: &mut Connection,
+    grant: &Grant,
+) -> Result<BTreeSet<Username>, StoreError> {
+    if let Some(login) = &grant.login {
+        return Ok(BTreeSet::from([login.clone()]));
+    }
+    people_of(db, &grant.holder).await
+}
+
+/// Those who have what that holder has.
+async fn people_of(db: &mut Connection, holder: &Holder) -> Result<BTreeSet<Username>, StoreError> {
+    match holder {
+        Holder::User(user) => Ok(BTreeSet::from([user.clone()])),
+        Holder::Group(group) => Ok(store::groups::all(db).await?.people(group)),
+    }
+}
+
+/// Accounts that somebody has again: nothing said earlier about their end counts.
+pub(super) async fn forget_removals(
+    edit: &mut Edit<'_>,
+    logins: &BTreeSet<Username>,
+) -> Result<(), FleetError> {
+    for login in logins {
+        store::policies::set_removal(edit.db(), login, None).await?;
+    }
+    Ok(())
+}
+
+/// Adds a grant within an edit; the grant in words, and the accounts that it is about. Servers named
+/// must exist: a name mistyped now would be a right for a server enrolled later.
 pub(super) async fn add(
     edit: &mut Edit<'_>,
-    user: &Username,
+    holder: &Holder,
     grant: &GrantData<'_>,
-) -> Result<String, FleetError> {
-    check_login(grant.login)?;
+) -> Result<(String, BTreeSet<Username>), FleetError> {
+    if let Some(login) = grant.login {
+        check_login(login)?;
+    }
     check_terms(edit, grant).await?;
     if let Target::Names(names) = grant.on {
         for name in names {
@@ -83,19 +131,28 @@ pub(super) async fn add(
     }
     let now = edit.now();
     store::grants::upsert(edit.db(), grant, now).await?;
-    check_options(edit, grant.user).await?;
-    store::policies::set_removal(edit.db(), grant.login, None).await?;
-    let words = format!("granted {} as {}{}", grant.on, grant.login, in_words(grant));
-    let (user, reason) = (Some(user), grant.reason);
-    edit.record(Event { action: "grant.add", user, detail: &words, reason, ..Event::default() })
+    let people = people_of(edit.db(), holder).await?;
+    for user in &people {
+        let id = edit.user(user).await?.id;
+        check_options(edit, id).await?;
+    }
+    let logins = match grant.login {
+        Some(login) => BTreeSet::from([login.clone()]),
+        None => people,
+    };
+    forget_removals(edit, &logins).await?;
+    let words = format!("granted {} as {}{}", grant.on, as_whom(grant.login), in_words(grant));
+    let group = holder.group().map(|group| format!("group {group}: ")).unwrap_or_default();
+    let (user, detail, reason) = (holder.user(), format!("{group}{words}"), grant.reason);
+    edit.record(Event { action: "grant.add", user, detail: &detail, reason, ..Event::default() })
         .await?;
-    Ok(words)
+    Ok((words, logins))
 }
 
 /// Options that mean nothing for a key, or cannot stand beside its own, are refused here and not by
 /// each server.
 pub(super) async fn check_options(edit: &mut Edit<'_>, user: UserId) -> Result<(), FleetError> {
-    let grants = store::grants::list(edit.db(), Some(user)).await?;
+    let grants = store::grants::of_user(edit.db(), user).await?;
     for key in store::users::keys(edit.db(), user).await? {
         let unfit =
             |fault| FleetError::UnfitOptions { fingerprint: key.fingerprint.clone(), fault };
@@ -116,6 +173,11 @@ pub(super) async fn check_options(edit: &mut Edit<'_>, user: UserId) -> Result<(
 async fn check_terms(edit: &mut Edit<'_>, grant: &GrantData<'_>) -> Result<(), FleetError> {
     if grant.terms.until.is_some_and(|until| until <= edit.now()) {
         return Err(FleetError::Past);
+    }
+    if let (Some(from), Some(until)) = (grant.terms.from, grant.terms.until)
+        && from >= until
+    {
+        return Err(FleetError::Backwards);
     }
     let Some(policy) = &grant.terms.sudo_policy else { return Ok(()) };
     if grant.sudo {
@@ -139,6 +201,9 @@ fn in_words(grant: &GrantData<'_>) -> String {
     }
     if !terms.key_options.is_empty() {
         words.push_str(&format!(" with the key options {}", terms.key_options));
+    }
+    if let Some(from) = terms.from {
+        words.push_str(&format!(" from {} UTC", utc(from)));
     }
     if let Some(until) = terms.until {
         words.push_str(&format!(" until {} UTC", utc(until)));

@@ -110,12 +110,13 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let row = edit.user(name).await?;
-        let grants = store::grants::list(edit.db(), Some(row.id)).await?;
+        let grants = store::grants::of_user(edit.db(), row.id).await?;
         let mut accounts = BTreeSet::new();
         for (server, (host, labels)) in store::servers::names_and_labels(edit.db()).await? {
             let meant = how.on.as_ref().is_none_or(|on| on.includes(&host, &labels));
             let here = grants.iter().filter(|grant| meant && grant.on.includes(&host, &labels));
-            accounts.extend(here.map(|grant| (server, grant.login.clone())));
+            accounts
+                .extend(here.map(|grant| (server, grant.login.as_ref().unwrap_or(name).clone())));
         }
         for (server, username) in accounts {
             let mid = MessageId::from_number(rand::random());

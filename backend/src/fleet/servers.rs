@@ -196,7 +196,7 @@ async fn rename(
         return Err(FleetError::NameTaken(new.clone()));
     }
     store::servers::rename(edit.db(), server.id, new).await?;
-    for grant in store::grants::list(edit.db(), None).await? {
+    for grant in store::grants::list(edit.db()).await? {
         if let Target::Names(mut names) = grant.on
             && names.remove(&server.name)
         {
@@ -236,15 +236,16 @@ async fn label(
 
 /// Takes a server's name out of every grant, so that a later server of that name inherits none.
 async fn forget_name(edit: &mut Edit<'_>, gone: &ServerName) -> Result<(), FleetError> {
-    for grant in store::grants::list(edit.db(), None).await? {
+    for grant in store::grants::list(edit.db()).await? {
         let Target::Names(mut names) = grant.on else { continue };
         if !names.remove(gone) {
             continue;
         }
         if names.is_empty() {
             store::grants::remove(edit.db(), grant.id).await?;
-            let detail = format!("grant {} on {gone} ended with the server", grant.id);
-            edit.note("grant.remove", Some(&grant.user), Some(gone), &detail).await?;
+            let (id, holder) = (grant.id, &grant.holder);
+            let detail = format!("grant {id} of {holder} on {gone} ended with the server");
+            edit.note("grant.remove", holder.user(), Some(gone), &detail).await?;
         } else {
             store::grants::set_target(edit.db(), grant.id, &Target::Names(names)).await?;
         }

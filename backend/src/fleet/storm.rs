@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::api::{NewGrant, NewKeys, RemoveUser, Terms, UpdateServer, UpdateUser};
+use bastio_protocol::api::{
+    Holder, NewGrant, NewKeys, RemoveUser, Terms, UpdateServer, UpdateUser,
+};
 use bastio_protocol::{Action, ActionMessage, KeyOptions, Status};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
@@ -115,9 +117,10 @@ impl Storm {
             Event::Share { user, target, sudo } => {
                 let on = TARGETS[*target].parse().expect("a target");
                 let login_name = Some(login("deploy"));
-                let (user, sudo, reason) = (login(USERS[*user]), *sudo, String::new());
+                let (sudo, reason) = (*sudo, String::new());
+                let holder = Holder::User(login(USERS[*user]));
                 let terms = Terms::default();
-                let new = NewGrant { user, on, login: login_name, sudo, terms, reason };
+                let new = NewGrant { holder, on, login: login_name, sudo, terms, reason };
                 let _ = fleet.add_grant(admin, &new).await;
             }
             Event::Remove { user } => {

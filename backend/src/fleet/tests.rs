@@ -1,7 +1,7 @@
 //! Edits as operators make them, and what they set in motion.
 
 use bastio_protocol::api::{
-    AuditRow, Change, NewApiKey, NewGrant, NewKeys, RemoveUser, Role, Terms, UpdateServer,
+    AuditRow, Change, Holder, NewApiKey, NewGrant, NewKeys, RemoveUser, Role, Terms, UpdateServer,
     UpdateUser,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter, Scope, Summary, Verdict, Verifier};
@@ -39,7 +39,8 @@ async fn label(
 fn grant(user: &str, on: &str, as_login: Option<&str>, sudo: bool) -> NewGrant {
     let on = on.parse().expect("a target");
     let (terms, reason) = (Terms::default(), "test".into());
-    NewGrant { user: login(user), on, login: as_login.map(login), sudo, terms, reason }
+    let holder = Holder::User(login(user));
+    NewGrant { holder, on, login: as_login.map(login), sudo, terms, reason }
 }
 
 fn new_keys(keys: Vec<String>) -> NewKeys {
@@ -226,8 +227,8 @@ async fn a_removed_server_leaves_its_name_without_rights() {
                 there (userdel): alice";
     assert!(change.summary.ends_with(stay), "{}", change.summary);
     let grants = fleet.grants(admin, None).await.expect("listed");
-    let left: Vec<String> = grants.iter().map(|g| format!("{} {}", g.user, g.on)).collect();
-    assert_eq!(left, ["bob web-2"]);
+    let left: Vec<String> = grants.iter().map(|g| format!("{} {}", g.holder, g.on)).collect();
+    assert_eq!(left, ["user bob web-2"]);
     let wait = std::time::Duration::ZERO;
     let waiting = fleet.change(admin, waiting.revision, None, wait).await.expect("there");
     let texts = waiting.servers[0].actions.iter().map(|a| a.feedback.clone());

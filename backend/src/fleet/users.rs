@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::{
-    Change, Grant, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User, UserState, utc,
+    Change, Grant, Holder, Key, Membership, NewKeys, NewUser, RemoveUser, UpdateUser, User,
+    UserState, utc,
 };
 use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
@@ -12,7 +13,8 @@ use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
 use crate::audit::Event;
 use crate::dispatch::queue::Scope;
-use crate::store::grants::GrantData;
+use crate::plan::Groups;
+use crate::store::grants::{GrantData, HolderId};
 use crate::store::users::UserRow;
 use crate::store::{self, Connection, StoreError, UserId};
 
@@ -24,15 +26,21 @@ impl Fleet {
     pub async fn users(&self, _proof: &Admin) -> Result<Vec<User>, FleetError> {
         let mut db = self.store.read().await?;
         let mut keys = store::users::all_keys(&mut db).await?;
-        let mut grants = BTreeMap::<Username, Vec<Grant>>::new();
-        for grant in store::grants::list(&mut db, None).await? {
-            grants.entry(grant.user.clone()).or_default().push(grant);
+        let mut grants = BTreeMap::<Holder, Vec<Grant>>::new();
+        for grant in store::grants::list(&mut db).await? {
+            grants.entry(grant.holder.clone()).or_default().push(grant);
         }
+        let groups = store::groups::all(&mut db).await?;
         let rows = store::users::list(&mut db).await?.into_iter();
         let users = rows.map(|row| {
             let keys = keys.remove(&row.id).unwrap_or_default();
-            let grants = grants.remove(&row.name).unwrap_or_default();
-            user_view(row, keys, grants)
+            let memberships = memberships(&groups, &row.name);
+            let around = memberships.iter().map(|it| Holder::Group(it.group.clone()));
+            let holders = around.chain([Holder::User(row.name.clone())]);
+            let mut own: Vec<Grant> =
+                holders.filter_map(|holder| grants.get(&holder)).flatten().cloned().collect();
+            own.sort_by_key(|grant| grant.id);
+            user_view(row, keys, own, memberships)
         });
         Ok(users.collect())
     }
@@ -46,8 +54,9 @@ impl Fleet {
         let row = store::users::find(&mut db, name).await?;
         let row = row.ok_or_else(|| FleetError::NoSuchUser(name.clone()))?;
         let keys = store::users::keys(&mut db, row.id).await?;
-        let grants = store::grants::list(&mut db, Some(row.id)).await?;
-        Ok(user_view(row, keys, grants))
+        let grants = store::grants::of_user(&mut db, row.id).await?;
+        let memberships = memberships(&store::groups::all(&mut db).await?, name);
+        Ok(user_view(row, keys, grants, memberships))
     }
 
     /// Adds a person with keys and, if asked for, a grant. To a person who is there already, keys
@@ -68,11 +77,13 @@ impl Fleet {
         let mut summary = format!("user {}: {}", new.name, keys_in_words(added));
         if let Some(on) = &new.on {
             let (sudo, terms, reason) = (new.sudo, &new.terms, new.reason.as_str());
-            let grant = GrantData { user, on, login: &new.name, sudo, terms, reason };
-            let words = grants::add(&mut edit, &new.name, &grant).await?;
+            let (holder, login) = (HolderId::User(user), Some(&new.name));
+            let grant = GrantData { holder, on, login, sudo, terms, reason };
+            let (words, _) =
+                grants::add(&mut edit, &Holder::User(new.name.clone()), &grant).await?;
             summary = format!("{summary}, {words}");
         }
-        let mut logins = logins_of(edit.db(), user).await?;
+        let mut logins = logins_of(edit.db(), user, &new.name).await?;
         logins.insert(new.name.clone());
         edit.commit(&summary, &Scope::Logins(logins)).await
     }
@@ -93,8 +104,11 @@ impl Fleet {
         let row = edit.user(name).await?;
         let mut done = rename(&mut edit, &row, update).await?;
         let rights = update_rights(&mut edit, &row, update).await?;
-        let logins =
-            if rights.is_empty() { BTreeSet::new() } else { logins_of(edit.db(), row.id).await? };
+        let logins = if rights.is_empty() {
+            BTreeSet::new()
+        } else {
+            logins_of(edit.db(), row.id, name).await?
+        };
         done.extend(rights);
         if done.is_empty() {
             done.push("nothing to change".to_owned());
@@ -116,7 +130,7 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof.actor()).await?;
         let row = edit.user(name).await?;
-        let logins = logins_of(edit.db(), row.id).await?;
+        let logins = logins_of(edit.db(), row.id, name).await?;
         store::users::remove(edit.db(), row.id).await?;
         if how.home.is_some() {
             // Only of accounts that nobody else has.
@@ -153,7 +167,7 @@ impl Fleet {
         }
         let row = edit.user(name).await?;
         let added = add_keys(&mut edit, row.id, name, &keys).await?;
-        let logins = logins_of(edit.db(), row.id).await?;
+        let logins = logins_of(edit.db(), row.id, name).await?;
         let summary = format!("user {name}: {}", keys_in_words(added));
         edit.commit(&summary, &Scope::Logins(logins)).await
     }
@@ -176,19 +190,25 @@ impl Fleet {
             return Err(FleetError::NoSuchKey { user: name.clone(), fingerprint });
         }
         edit.note("key.remove", Some(name), None, &fingerprint).await?;
-        let logins = logins_of(edit.db(), row.id).await?;
+        let logins = logins_of(edit.db(), row.id, name).await?;
         let summary = format!("user {name}: key {fingerprint} removed");
         edit.commit(&summary, &Scope::Logins(logins)).await
     }
 }
 
-/// The login names of a person's grants.
+/// The login names of a person's grants, also of those through groups.
 pub(super) async fn logins_of(
     db: &mut Connection,
     user: UserId,
+    name: &Username,
 ) -> Result<BTreeSet<Username>, StoreError> {
-    let grants = store::grants::list(db, Some(user)).await?;
-    Ok(grants.into_iter().map(|grant| grant.login).collect())
+    let grants = store::grants::of_user(db, user).await?;
+    Ok(grants.into_iter().map(|grant| grant.login.unwrap_or_else(|| name.clone())).collect())
+}
+
+fn memberships(groups: &Groups, user: &Username) -> Vec<Membership> {
+    let of_user = groups.of(user).into_iter();
+    of_user.map(|(group, through)| Membership { group, through }).collect()
 }
 
 async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
@@ -246,6 +266,9 @@ async fn update_rights(
 ) -> Result<Vec<String>, FleetError> {
     let mut done = Vec::new();
     if let Some(sudo) = update.sudo {
+        if !sudo {
+            check_own_sudo(edit, row).await?;
+        }
         store::grants::set_sudo(edit.db(), row.id, sudo).await?;
         done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
     }
@@ -260,6 +283,17 @@ async fn update_rights(
         done.extend(spec_in_words(&update.spec));
     }
     Ok(done)
+}
+
+/// Sudo rights through a group are not the person's own to lose: taking the others would leave them.
+async fn check_own_sudo(edit: &mut Edit<'_>, row: &UserRow) -> Result<(), FleetError> {
+    let grants = store::grants::of_user(edit.db(), row.id).await?;
+    let gives = |grant: &Grant| grant.sudo || grant.terms.sudo_policy.is_some();
+    let group = grants.iter().filter(|grant| gives(grant)).find_map(|grant| grant.holder.group());
+    match group.cloned() {
+        Some(group) => Err(FleetError::SudoByGroup { user: row.name.clone(), group }),
+        None => Ok(()),
+    }
 }
 
 fn spec_in_words(spec: &AccountSpec) -> Vec<String> {
@@ -332,7 +366,7 @@ fn keys_in_words(added: usize) -> String {
     }
 }
 
-fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>) -> User {
+fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>, groups: Vec<Membership>) -> User {
     User {
         name: row.name,
         full_name: row.full_name,
@@ -342,5 +376,6 @@ fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>) -> User {
         created: row.created,
         keys,
         grants,
+        groups,
     }
 }

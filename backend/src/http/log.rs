@@ -72,7 +72,7 @@ mod tests {
         let session = backend.connect(1).await;
         backend.answer_all(&session, Status::Done).await;
         let grant = NewGrant {
-            user: login("alice"),
+            holder: bastio_protocol::api::Holder::User(login("alice")),
             on: "*".parse().expect("all"),
             login: None,
             sudo: false,

@@ -96,6 +96,7 @@ impl From<FleetError> for Problem {
         let status = match error {
             FleetError::NoSuchServer(_)
             | FleetError::NoSuchUser(_)
+            | FleetError::NoSuchGroup(_)
             | FleetError::NoSuchGrant(_)
             | FleetError::NoSuchKey { .. }
             | FleetError::NoSuchPolicy(_)
@@ -107,10 +108,15 @@ impl From<FleetError> for Problem {
             | FleetError::Version1(_)
             | FleetError::NotConnected(_)
             | FleetError::PolicyTaken(_)
+            | FleetError::GroupTaken(_)
+            | FleetError::GroupInUse { .. }
+            | FleetError::Circle(_)
+            | FleetError::SudoByGroup { .. }
             | FleetError::PolicyInUse { .. } => StatusCode::CONFLICT,
             FleetError::SystemName(_)
             | FleetError::UnfitOptions { .. }
             | FleetError::Past
+            | FleetError::Backwards
             | FleetError::TwoSudos
             | FleetError::BadPolicy(_)
             | FleetError::BadKey { .. }

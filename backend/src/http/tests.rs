@@ -92,7 +92,7 @@ fn upload(api_key: &str, public: &PublicKey, old: &str) -> Value {
 }
 
 /// Every route of `/api/v1` with its method.
-const V1: [(&str, &str); 18] = [
+const V1: [(&str, &str); 22] = [
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/log"),
     ("GET", "/api/v1/changes/1"),
@@ -108,6 +108,10 @@ const V1: [(&str, &str); 18] = [
     ("DELETE", "/api/v1/users/alice"),
     ("POST", "/api/v1/users/alice/keys"),
     ("DELETE", "/api/v1/users/alice/keys/x"),
+    ("GET", "/api/v1/groups"),
+    ("GET", "/api/v1/groups/ops"),
+    ("PATCH", "/api/v1/groups/ops"),
+    ("DELETE", "/api/v1/groups/ops"),
     ("GET", "/api/v1/grants"),
     ("DELETE", "/api/v1/grants/1"),
     ("DELETE", "/api/v1/api-keys/admin"),
@@ -416,6 +420,10 @@ async fn what_cannot_be_done_is_said_with_the_right_status() {
         ("GET", "/api/v1/users/bob", Value::Null, 404, "no user named bob"),
         ("GET", "/api/v1/users/B%2F", Value::Null, 400, "user name"),
         ("GET", "/api/v1/grants?user=bob", Value::Null, 404, "no user named bob"),
+        ("GET", "/api/v1/groups/ops", Value::Null, 404, "no group named ops"),
+        ("DELETE", "/api/v1/groups/ops?with_grants=true", Value::Null, 404, "ops"),
+        ("DELETE", "/api/v1/groups/ops?with=true", Value::Null, 400, "with"),
+        ("POST", "/api/v1/grants", json!({ "on": "*" }), 422, ""),
         ("DELETE", "/api/v1/grants/77", Value::Null, 404, "no grant 77"),
         ("DELETE", "/api/v1/grants/x", Value::Null, 400, ""),
         ("DELETE", "/api/v1/users/alice/keys/abc", Value::Null, 404, "no key SHA256:abc"),

@@ -1,24 +1,34 @@
 //! Rows of grants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use bastio_protocol::api::{Grant, Holder, PolicyName, Terms, UserGroup};
+use bastio_protocol::{AccountSpec, KeyOptions, Target, Username};
 
-use bastio_protocol::api::{Grant, PolicyName, Terms};
-use bastio_protocol::{AccountSpec, KeyGrant, KeyOptions, Sudo, SudoPolicy, Target, Username};
-use sqlx::QueryBuilder;
-
-use super::accounts::{parse_key, parse_login};
+use super::accounts::parse_login;
+use super::groups::{GroupId, parse_group};
 use super::{Connection, StoreError, UserId, corrupt};
-use crate::plan::{Entitlement, Rights};
+
+mod entitled;
+
+pub use entitled::entitlements;
+
+/// Who has a grant to store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HolderId {
+    /// A person.
+    User(UserId),
+    /// A group.
+    Group(GroupId),
+}
 
 /// A grant to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantData<'a> {
-    /// The person.
-    pub user: UserId,
+    /// Who has it.
+    pub holder: HolderId,
     /// The servers.
     pub on: &'a Target,
-    /// The account there.
-    pub login: &'a Username,
+    /// The account there; a group's people have each their own when absent.
+    pub login: Option<&'a Username>,
     /// Whether with sudo rights.
     pub sudo: bool,
     /// More about it.
@@ -27,15 +37,33 @@ pub struct GrantData<'a> {
     pub reason: &'a str,
 }
 
+impl GrantData<'_> {
+    fn user(&self) -> Option<UserId> {
+        match self.holder {
+            HolderId::User(user) => Some(user),
+            HolderId::Group(_) => None,
+        }
+    }
+
+    fn group(&self) -> Option<GroupId> {
+        match self.holder {
+            HolderId::User(_) => None,
+            HolderId::Group(group) => Some(group),
+        }
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: i64,
-    name: String,
+    user_name: Option<String>,
+    group_name: Option<String>,
     target: String,
-    login: String,
+    login: Option<String>,
     sudo: bool,
     reason: String,
     created: i64,
+    starts: Option<i64>,
     until: Option<i64>,
     sudo_policy: Option<String>,
     key_options: String,
@@ -44,21 +72,43 @@ struct Row {
 
 macro_rules! select_grants {
     () => {
-        "SELECT g.id, u.name, g.target, g.login, g.sudo, g.reason, g.created, g.until, \
-         g.sudo_policy, g.key_options, g.take_over \
-         FROM grants g JOIN users u ON u.id = g.user_id "
+        "SELECT g.id, u.name AS user_name, o.name AS group_name, g.target, g.login, g.sudo, \
+         g.reason, g.created, g.starts, g.until, g.sudo_policy, g.key_options, g.take_over \
+         FROM grants g LEFT JOIN users u ON u.id = g.user_id \
+         LEFT JOIN user_groups o ON o.id = g.group_id "
     };
 }
 
-/// All grants, the oldest first; those of one person when `user` is given.
-pub async fn list(db: &mut Connection, user: Option<UserId>) -> Result<Vec<Grant>, StoreError> {
+/// All grants, the oldest first.
+pub async fn list(db: &mut Connection) -> Result<Vec<Grant>, StoreError> {
+    let rows: Vec<Row> =
+        sqlx::query_as(concat!(select_grants!(), "ORDER BY g.id")).fetch_all(db).await?;
+    rows.into_iter().map(grant).collect()
+}
+
+/// The grants that a person has, also through groups, the oldest first.
+pub async fn of_user(db: &mut Connection, user: UserId) -> Result<Vec<Grant>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(concat!(
+        "WITH RECURSIVE around(group_id) AS (\
+         SELECT group_id FROM user_group_users WHERE user_id = $1 \
+         UNION SELECT m.group_id FROM user_group_groups m \
+         JOIN around a ON a.group_id = m.member_id) ",
         select_grants!(),
-        "WHERE $1 IS NULL OR g.user_id = $1 ORDER BY g.id"
+        "WHERE g.user_id = $1 OR g.group_id IN (SELECT group_id FROM around) ORDER BY g.id"
     ))
     .bind(user)
     .fetch_all(db)
     .await?;
+    rows.into_iter().map(grant).collect()
+}
+
+/// The grants of a group itself, the oldest first.
+pub async fn of_group(db: &mut Connection, group: &UserGroup) -> Result<Vec<Grant>, StoreError> {
+    let rows: Vec<Row> =
+        sqlx::query_as(concat!(select_grants!(), "WHERE o.name = $1 ORDER BY g.id"))
+            .bind(group.as_str())
+            .fetch_all(db)
+            .await?;
     rows.into_iter().map(grant).collect()
 }
 
@@ -78,37 +128,56 @@ pub async fn upsert(
     grant: &GrantData<'_>,
     now: i64,
 ) -> Result<(), StoreError> {
-    let known = sqlx::query(
+    let Some(known) = find_same(db, grant).await? else { return insert(db, grant, now).await };
+    sqlx::query(
         "UPDATE grants SET sudo = sudo OR $1, \
-         reason = CASE WHEN $2 = '' THEN reason ELSE $2 END \
-         WHERE user_id = $3 AND target = $4 AND login = $5 AND until IS NOT DISTINCT FROM $6 \
-         AND sudo_policy IS NOT DISTINCT FROM $7 AND key_options = $8 AND take_over = $9",
+         reason = CASE WHEN $2 = '' THEN reason ELSE $2 END WHERE id = $3",
     )
     .bind(grant.sudo)
     .bind(grant.reason)
-    .bind(grant.user)
-    .bind(grant.on.to_string())
-    .bind(grant.login.as_str())
+    .bind(known)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The number of the grant with the same terms. Targets are compared by what they mean: texts that
+/// were stored by earlier versions are not sorted.
+async fn find_same(db: &mut Connection, grant: &GrantData<'_>) -> Result<Option<i64>, StoreError> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT id, target FROM grants WHERE user_id IS NOT DISTINCT FROM $1 \
+         AND group_id IS NOT DISTINCT FROM $2 AND login IS NOT DISTINCT FROM $3 \
+         AND until IS NOT DISTINCT FROM $4 AND sudo_policy IS NOT DISTINCT FROM $5 \
+         AND key_options = $6 AND take_over = $7 AND starts IS NOT DISTINCT FROM $8 ORDER BY id",
+    )
+    .bind(grant.user())
+    .bind(grant.group())
+    .bind(grant.login.map(Username::as_str))
     .bind(grant.terms.until)
     .bind(grant.terms.sudo_policy.as_ref().map(PolicyName::as_str))
     .bind(grant.terms.key_options.as_str())
     .bind(grant.terms.take_over)
-    .execute(&mut *db)
+    .bind(grant.terms.from)
+    .fetch_all(db)
     .await?;
-    if known.rows_affected() == 0 {
-        insert(db, grant, now).await?;
+    for (id, target) in rows {
+        if parse_target(&target)? == *grant.on {
+            return Ok(Some(id));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO grants (user_id, target, login, sudo, reason, created, until, sudo_policy, \
-         key_options, take_over) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO grants (user_id, group_id, target, login, sudo, reason, created, until, \
+         sudo_policy, key_options, take_over, starts, begun) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
-    .bind(grant.user)
+    .bind(grant.user())
+    .bind(grant.group())
     .bind(grant.on.to_string())
-    .bind(grant.login.as_str())
+    .bind(grant.login.map(Username::as_str))
     .bind(grant.sudo)
     .bind(grant.reason)
     .bind(now)
@@ -116,12 +185,14 @@ async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<
     .bind(grant.terms.sudo_policy.as_ref().map(PolicyName::as_str))
     .bind(grant.terms.key_options.as_str())
     .bind(grant.terms.take_over)
+    .bind(grant.terms.from)
+    .bind(grant.terms.from.is_none_or(|from| from <= now))
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Gives or takes the sudo rights of every grant of a person, policies included.
+/// Gives or takes the sudo rights of every grant of a person's own, policies included.
 pub async fn set_sudo(db: &mut Connection, user: UserId, sudo: bool) -> Result<(), StoreError> {
     sqlx::query("UPDATE grants SET sudo = $1, sudo_policy = NULL WHERE user_id = $2")
         .bind(sudo)
@@ -153,15 +224,32 @@ pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// The next time at which a grant or a key of somebody ends.
-pub async fn next_end(db: &mut Connection) -> Result<Option<i64>, StoreError> {
+/// The next time at which a grant begins, or a grant or a key of somebody ends.
+pub async fn next_turn(db: &mut Connection) -> Result<Option<i64>, StoreError> {
     let next = sqlx::query_scalar(
-        "SELECT MIN(until) FROM (SELECT MIN(until) AS until FROM grants WHERE until IS NOT NULL \
-         UNION ALL SELECT MIN(until) AS until FROM user_keys WHERE until IS NOT NULL) ends",
+        "SELECT MIN(turn) FROM (SELECT MIN(until) AS turn FROM grants WHERE until IS NOT NULL \
+         UNION ALL SELECT MIN(starts) AS turn FROM grants WHERE begun = FALSE \
+         UNION ALL SELECT MIN(until) AS turn FROM user_keys WHERE until IS NOT NULL) turns",
     )
     .fetch_one(db)
     .await?;
     Ok(next)
+}
+
+/// Takes note that the grants which begin by `now` have begun; these grants.
+pub async fn begin(db: &mut Connection, now: i64) -> Result<Vec<Grant>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(concat!(
+        select_grants!(),
+        "WHERE g.begun = FALSE AND g.starts <= $1 ORDER BY g.id"
+    ))
+    .bind(now)
+    .fetch_all(&mut *db)
+    .await?;
+    sqlx::query("UPDATE grants SET begun = TRUE WHERE begun = FALSE AND starts <= $1")
+        .bind(now)
+        .execute(db)
+        .await?;
+    rows.into_iter().map(grant).collect()
 }
 
 /// The grants that have ended by `now`.
@@ -176,116 +264,16 @@ pub async fn ended(db: &mut Connection, now: i64) -> Result<Vec<Grant>, StoreErr
     rows.into_iter().map(grant).collect()
 }
 
-#[derive(sqlx::FromRow)]
-struct RightsRow {
-    user_id: UserId,
-    name: String,
-    spec: String,
-    locked: bool,
-    target: String,
-    login: String,
-    sudo: bool,
-    until: Option<i64>,
-    policy: Option<String>,
-    key_options: String,
-    take_over: bool,
-}
-
-/// The grants of these login names that hold at `now`, with the keys of their people; of all when
-/// `None`.
-pub async fn entitlements(
-    db: &mut Connection,
-    logins: Option<&BTreeSet<Username>>,
-    now: i64,
-) -> Result<Vec<Entitlement>, StoreError> {
-    let mut select = QueryBuilder::<sqlx::Sqlite>::new(
-        "SELECT g.user_id, u.name, u.spec, u.locked, g.target, g.login, g.sudo, g.until, \
-         p.policy, g.key_options, g.take_over FROM grants g JOIN users u ON u.id = g.user_id \
-         LEFT JOIN sudo_policies p ON p.name = g.sudo_policy \
-         WHERE (g.until IS NULL OR g.until > ",
-    );
-    select.push_bind(now).push(")");
-    push_logins(&mut select, " AND g.login IN (", logins);
-    let rows: Vec<RightsRow> = select.build_query_as().fetch_all(&mut *db).await?;
-    let keys_of = keys_of(db, logins, now).await?;
-    let entitled = rows.into_iter().map(|row| {
-        let keys = keys_of.get(&row.user_id).cloned().unwrap_or_default();
-        entitlement(row, keys)
-    });
-    entitled.collect()
-}
-
-/// The keys of those who have grants of these login names.
-async fn keys_of(
-    db: &mut Connection,
-    logins: Option<&BTreeSet<Username>>,
-    now: i64,
-) -> Result<BTreeMap<UserId, Vec<KeyGrant>>, StoreError> {
-    let mut select = QueryBuilder::<sqlx::Sqlite>::new(
-        "SELECT k.user_id, k.public_key, k.options, k.until FROM user_keys k \
-         WHERE (k.until IS NULL OR k.until > ",
-    );
-    select.push_bind(now);
-    select.push(") AND k.user_id IN (SELECT g.user_id FROM grants g");
-    push_logins(&mut select, " WHERE g.login IN (", logins);
-    select.push(")");
-    let rows: Vec<(UserId, String, String, Option<i64>)> =
-        select.build_query_as().fetch_all(db).await?;
-    let mut keys = BTreeMap::<UserId, Vec<KeyGrant>>::new();
-    for (user, line, options, until) in rows {
-        let options = parse_options(&options)?;
-        let key = KeyGrant { public_key: parse_key(&line)?, options, until };
-        keys.entry(user).or_default().push(key);
-    }
-    Ok(keys)
-}
-
-fn entitlement(row: RightsRow, keys: Vec<KeyGrant>) -> Result<Entitlement, StoreError> {
-    let policy: Option<SudoPolicy> = row
-        .policy
-        .map(|text| serde_json::from_str(&text).map_err(corrupt("a sudo policy")))
-        .transpose()?;
-    let policy = policy.map_or(Sudo::None, |policy| Sudo::Policy(Box::new(policy)));
-    // What is said of a person holds for the account that has the person's name.
-    let spec = if row.login == row.name { parse_spec(&row.spec)? } else { AccountSpec::default() };
-    Ok(Entitlement {
-        on: parse_target(&row.target)?,
-        login: parse_login(&row.login)?,
-        rights: Rights {
-            sudo: if row.sudo { Sudo::Plain } else { policy },
-            until: row.until,
-            key_options: parse_options(&row.key_options)?,
-            keys,
-            spec,
-            locked: row.locked,
-            take_over: row.take_over,
-        },
-    })
-}
-
-fn push_logins(
-    select: &mut QueryBuilder<sqlx::Sqlite>,
-    condition: &str,
-    logins: Option<&BTreeSet<Username>>,
-) {
-    let Some(logins) = logins else { return };
-    select.push(condition);
-    let mut list = select.separated(", ");
-    for login in logins {
-        list.push_bind(login.to_string());
-    }
-    select.push(")");
-}
-
 fn grant(row: Row) -> Result<Grant, StoreError> {
     let policy = row.sudo_policy.map(|name| name.parse().map_err(corrupt("a policy's name")));
     Ok(Grant {
         id: row.id,
-        user: parse_login(&row.name)?,
+        holder: holder(row.user_name.as_deref(), row.group_name.as_deref())?,
         on: parse_target(&row.target)?,
-        login: parse_login(&row.login)?,
+        login: row.login.as_deref().map(parse_login).transpose()?,
         sudo: row.sudo,
         terms: Terms {
+            from: row.starts,
             until: row.until,
             sudo_policy: policy.transpose()?,
             key_options: parse_options(&row.key_options)?,
@@ -294,6 +282,14 @@ fn grant(row: Row) -> Result<Grant, StoreError> {
         reason: row.reason,
         created: row.created,
     })
+}
+
+fn holder(user: Option<&str>, group: Option<&str>) -> Result<Holder, StoreError> {
+    match (user, group) {
+        (Some(user), None) => Ok(Holder::User(parse_login(user)?)),
+        (None, Some(group)) => Ok(Holder::Group(parse_group(group)?)),
+        _ => Err(StoreError::Corrupt { what: "who has a grant" }),
+    }
 }
 
 pub(super) fn parse_options(text: &str) -> Result<KeyOptions, StoreError> {
@@ -307,6 +303,6 @@ pub(super) fn parse_spec(text: &str) -> Result<AccountSpec, StoreError> {
     serde_json::from_str(text).map_err(corrupt("the account of a person"))
 }
 
-fn parse_target(text: &str) -> Result<Target, StoreError> {
+pub(super) fn parse_target(text: &str) -> Result<Target, StoreError> {
     text.parse().map_err(corrupt("the servers of a grant"))
 }

@@ -201,3 +201,76 @@ async fn the_database_refuses_to_change_what_was_logged() {
         assert_eq!(backend.log(&LogFilter::default()).await, before, "{sql}");
     }
 }
+
+/// The migrations of release 0.2.0.
+const OF_0_2: [(&str, &str); 5] = [
+    ("0001_first.sql", include_str!("../../migrations/sqlite/0001_first.sql")),
+    ("0002_version_2.sql", include_str!("../../migrations/sqlite/0002_version_2.sql")),
+    ("0003_suspects.sql", include_str!("../../migrations/sqlite/0003_suspects.sql")),
+    ("0004_whole_accounts.sql", include_str!("../../migrations/sqlite/0004_whole_accounts.sql")),
+    ("0005_requests.sql", include_str!("../../migrations/sqlite/0005_requests.sql")),
+];
+
+/// What such a database holds: a grant of alice's, one that was removed, and one of bob's with terms.
+const ROWS_OF_0_2: [&str; 9] = [
+    "INSERT INTO servers (name, created) VALUES ('web-1', 1)",
+    "INSERT INTO users (name, full_name, mail, created) VALUES ('alice', '', '', 1)",
+    "INSERT INTO users (name, full_name, mail, created) VALUES ('bob', '', '', 1)",
+    "INSERT INTO sudo_policies (name, policy, created) VALUES ('all', '{}', 1)",
+    "INSERT INTO grants (user_id, target, login, sudo, reason, created) \
+     VALUES (1, 'role=web,env!=prod', 'alice', TRUE, 'why', 5)",
+    "INSERT INTO grants (user_id, target, login, sudo, reason, created, until, sudo_policy, \
+     key_options, take_over) VALUES (2, '*', 'deploy', FALSE, '', 6, 9, 'all', 'restrict', TRUE)",
+    "INSERT INTO grants (user_id, target, login, sudo, reason, created) \
+     VALUES (2, '*', 'gone', FALSE, '', 7)",
+    "INSERT INTO accounts (server_id, login, sudo, doubtful) VALUES (1, 'alice', TRUE, FALSE)",
+    "DELETE FROM grants WHERE id = 3",
+];
+
+#[tokio::test]
+async fn a_database_of_0_2_keeps_its_grants_and_what_refers_to_what() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("migrations");
+    std::fs::create_dir(&folder).expect("made");
+    for (name, text) in OF_0_2 {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+    let path = dir.path().join("bastio.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let old = pool(1).connect_with(options.foreign_keys(true)).await.expect("opened");
+    sqlx::migrate::Migrator::new(folder).await.expect("read").run(&old).await.expect("made");
+    for row in ROWS_OF_0_2 {
+        sqlx::query(row).execute(&old).await.expect(row);
+    }
+    old.close().await;
+
+    let store = Store::open(&path).await.expect("migrated");
+    let mut tx = store.write().await.expect("a writer");
+    let grants = grants::list(&mut tx).await.expect("read");
+    let [alices, bobs] = &grants[..] else { panic!("{grants:?}") };
+    assert_eq!((alices.id, alices.sudo, alices.reason.as_str()), (1, true, "why"));
+    assert_eq!(alices.on.to_string(), "env!=prod,role=web");
+    assert_eq!(bobs.holder.user(), Some(&login("bob")));
+    let policy = bobs.terms.sudo_policy.as_ref().map(|policy| policy.as_str());
+    assert_eq!((bobs.terms.until, policy, bobs.terms.take_over), (Some(9), Some("all"), true));
+    let broken: Vec<(String, i64, String, i64)> =
+        sqlx::query_as("PRAGMA foreign_key_check").fetch_all(&mut *tx).await.expect("checked");
+    assert_eq!(broken, []);
+    // The same once more is found although its text is not sorted.
+    let terms = bastio_protocol::api::Terms::default();
+    let (holder, alice) = (grants::HolderId::User(UserId(1)), login("alice"));
+    let (on, login, reason) = (&alices.on, Some(&alice), "");
+    let same = grants::GrantData { holder, on, login, sudo: false, terms: &terms, reason };
+    grants::upsert(&mut tx, &same, NOW).await.expect("there already");
+    assert_eq!(grants::count(&mut tx).await.expect("counted"), 2);
+    // No number is given twice, what is in use is kept, and people take their grants along.
+    let other = "db-1".parse().expect("a target");
+    let new = grants::GrantData { on: &other, ..same };
+    grants::upsert(&mut tx, &new, NOW).await.expect("added");
+    assert!(grants::find(&mut tx, 4).await.expect("read").is_some());
+    let in_use = sqlx::query("DELETE FROM sudo_policies").execute(&mut *tx).await;
+    assert!(in_use.is_err(), "a grant refers to it");
+    users::remove(&mut tx, UserId(1)).await.expect("removed");
+    users::remove(&mut tx, UserId(2)).await.expect("removed");
+    assert_eq!(grants::count(&mut tx).await.expect("counted"), 0);
+}

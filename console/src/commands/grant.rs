@@ -1,21 +1,21 @@
 //! `bastio grant`: who may log in where.
 
-use bastio_protocol::api::{Grant, NewGrant, PolicyName, Terms};
+use bastio_protocol::api::{Grant, Holder, NewGrant, PolicyName, Terms, UserGroup};
 use bastio_protocol::{KeyOptions, Target, Username};
 use clap::{Args, Subcommand};
 
 use crate::commands::{Context, yes_or_no};
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
-use crate::moment::{Until, utc};
+use crate::moment::{Moment, utc};
 use crate::table::{Cell, Table};
 use crate::text::ago;
 
 /// What to do with grants.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Let a person log in to servers
-    Add(Add),
+    /// Let a person, or everybody in a group, log in to servers
+    Add(Box<Add>),
     /// Take a grant back
     #[command(after_help = "Example:\n  bastio grant rm 12")]
     #[command(aliases = ["remove", "delete"])]
@@ -36,7 +36,8 @@ pub enum Command {
     after_help = "Servers that get a fitting label later are included. What ends, ends on the servers by themselves,
 also when nothing can reach them.
 
-Ends, policies, key options and take-over need agents of version 2; others refuse such a grant.
+Ends, policies, key options and take-over need agents of version 2; others refuse such a grant. Begins
+need nothing.
 
 Examples:
   bastio grant add alice --on db-1
@@ -44,11 +45,18 @@ Examples:
   bastio grant add alice --on 'role=web|db,env!=prod|stage'
   bastio grant add alice --on '*' --login deploy
   bastio grant add bob --on role=web --until 2h --sudo-policy restart-nginx
+  bastio grant add --group ops --on role=web --sudo
+  bastio grant add --group ops --on '*' --login deploy      one account that all of them share
+  bastio grant add bob --on db-1 --from 2026-12-01T08:00Z --until 2026-12-01T18:00Z
   bastio grant add ci --on web-1 --until 2026-12-01 --key-options 'from=\"10.0.0.0/8\",restrict'"
 )]
 pub struct Add {
     /// The person
-    user: Username,
+    #[arg(required_unless_present = "group", conflicts_with = "group")]
+    user: Option<Username>,
+    /// Everybody in this group, each with an own account unless --login names one for all
+    #[arg(long, value_name = "GROUP")]
+    group: Option<UserGroup>,
     /// Servers: names (web-1,web-2), labels (role=web) or *
     #[arg(long, value_name = "SERVERS")]
     on: Target,
@@ -71,9 +79,12 @@ pub struct TermsArgs {
     /// With the sudo rights of this policy (bastio sudo-policy ls)
     #[arg(long, value_name = "POLICY", requires = "on")]
     sudo_policy: Option<PolicyName>,
+    /// When it begins: as the end; at once when absent
+    #[arg(long, value_name = "BEGIN", requires = "on")]
+    from: Option<Moment>,
     /// When it ends: a duration (90s, 2h, 7d), a day (2026-12-01) or a time (RFC 3339)
     #[arg(long, value_name = "END", requires = "on")]
-    until: Option<Until>,
+    until: Option<Moment>,
     /// What the person's keys may do there, as in authorized_keys(5): from="10.0.0.0/8",restrict
     #[arg(long, value_name = "OPTIONS", value_parser = key_options, requires = "on")]
     key_options: Option<KeyOptions>,
@@ -86,6 +97,7 @@ impl TermsArgs {
     /// As the backend takes it.
     pub fn at(self, now: i64) -> Terms {
         Terms {
+            from: self.from.map(|from| from.at(now)),
             until: self.until.map(|until| until.at(now)),
             sudo_policy: self.sudo_policy,
             key_options: self.key_options.unwrap_or_default(),
@@ -102,14 +114,18 @@ pub fn key_options(text: &str) -> Result<KeyOptions, String> {
 /// Carries out what was asked.
 pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failure> {
     match command {
-        Command::Add(Add { user, on, sudo, terms, login, reason }) => {
+        Command::Add(add) => {
+            let Add { user, group, on, sudo, terms, login, reason } = *add;
             let terms = terms.at(context.now);
-            let grant = NewGrant { user, on, login, sudo, terms, reason };
+            let holder = holder(user, group)?;
+            let grant = NewGrant { holder, on, login, sudo, terms, reason };
             let change = context.client.add_grant(&grant)?;
             let reached = !change.servers.is_empty();
             let ending = settle(context, vec![change])?;
-            if !reached {
-                context.tell_nobody_matched(&grant.on);
+            match grant.terms.from.filter(|from| *from > context.now) {
+                Some(from) => context.hint(&format!("it begins at {} UTC", utc(from))),
+                None if !reached => context.tell_nobody_matched(&grant.on),
+                None => {}
             }
             Ok(ending)
         }
@@ -121,6 +137,15 @@ pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failur
     }
 }
 
+/// The command line lets exactly one of them through.
+fn holder(user: Option<Username>, group: Option<UserGroup>) -> Result<Holder, Failure> {
+    let holder = group.map(Holder::Group).or_else(|| user.map(Holder::User));
+    holder.ok_or_else(|| Failure::Usage {
+        message: "nobody is named".to_owned(),
+        hint: "name a user, or a group with --group",
+    })
+}
+
 fn list(context: &mut Context<'_>) -> Result<Ending, Failure> {
     let grants = context.client.grants()?;
     let empty = "no grants yet; make one with: bastio grant add USER --on SERVERS";
@@ -129,26 +154,34 @@ fn list(context: &mut Context<'_>) -> Result<Ending, Failure> {
 
 /// Grants with a row each; what hardly any grant says has a column only where one does.
 pub fn table(grants: &[Grant], now: i64) -> Table {
-    let mut header = vec!["GRANT", "USER", "ON", "LOGIN", "SUDO", "ADDED"];
+    let mut header = vec!["GRANT", "USER"];
+    let in_groups = grants.iter().any(|grant| grant.holder.group().is_some());
+    header.extend(in_groups.then_some("GROUP"));
+    header.extend(["ON", "LOGIN", "SUDO", "ADDED"]);
+    let begins = grants.iter().any(|grant| grant.terms.from.is_some());
     let ends = grants.iter().any(|grant| grant.terms.until.is_some());
     let restricts = grants.iter().any(|grant| !grant.terms.key_options.is_empty());
+    header.extend(begins.then_some("FROM (UTC)"));
     header.extend(ends.then_some("UNTIL (UTC)"));
     header.extend(restricts.then_some("KEY OPTIONS"));
     header.push("REASON");
     let mut table = Table::new(&header);
     for grant in grants {
-        let mut row: Vec<Cell> = vec![
-            grant.id.to_string().into(),
-            grant.user.as_str().into(),
+        let user = grant.holder.user().map(Username::as_str).unwrap_or_default();
+        let mut row: Vec<Cell> = vec![grant.id.to_string().into(), user.into()];
+        let group = grant.holder.group().map(UserGroup::as_str).unwrap_or_default();
+        row.extend(in_groups.then(|| group.into()));
+        row.extend([
             grant.on.to_string().into(),
-            grant.login.as_str().into(),
+            grant.login.as_ref().map_or("their own", Username::as_str).into(),
             grant
                 .terms
                 .sudo_policy
                 .as_ref()
                 .map_or_else(|| yes_or_no(grant.sudo), |policy| policy.as_str().into()),
             ago(grant.created, now).into(),
-        ];
+        ]);
+        row.extend(begins.then(|| grant.terms.from.map(utc).unwrap_or_default().into()));
         row.extend(ends.then(|| grant.terms.until.map(utc).unwrap_or_default().into()));
         row.extend(restricts.then(|| grant.terms.key_options.as_str().into()));
         row.push(grant.reason.as_str().into());

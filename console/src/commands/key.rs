@@ -11,7 +11,7 @@ use crate::commands::grant::key_options;
 use crate::failure::{Ending, Failure};
 use crate::follow::settle;
 use crate::key_input;
-use crate::moment::{Until, utc};
+use crate::moment::{Moment, utc};
 use crate::table::{Cell, Table};
 use crate::text::ago;
 
@@ -57,7 +57,7 @@ pub struct Add {
     options: Option<KeyOptions>,
     /// When they end: a duration (90s, 2h, 7d), a day (2026-12-01) or a time (RFC 3339)
     #[arg(long, value_name = "END")]
-    until: Option<Until>,
+    until: Option<Moment>,
 }
 
 /// Keys to remove.

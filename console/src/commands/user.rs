@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use bastio_protocol::api::{
-    EndSessions, Grant, NewUser, RemoveUser, Server, Terms, UpdateUser, User, UserState,
+    EndSessions, Grant, Membership, NewUser, RemoveUser, Server, Terms, UpdateUser, User,
+    UserGroup, UserState,
 };
 use bastio_protocol::{
     AbsolutePath, AccountSpec, Comment, GroupName, KeyPolicy, Removal, Target, Username,
@@ -22,9 +23,9 @@ use crate::text::{ago, count};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Add a person, with keys and a grant in one go
-    Add(Add),
+    Add(Box<Add>),
     /// Change a person
-    Update(Update),
+    Update(Box<Update>),
     /// Remove a person with all keys and grants, from every server
     #[command(after_help = "On a terminal it asks first; in a script it does not.
 
@@ -229,7 +230,7 @@ pub fn run<'a>(
 ) -> Result<Ending, Failure> {
     match command {
         Command::Add(add) => {
-            let mut add = add;
+            let mut add = *add;
             let terms = std::mem::take(&mut add.terms);
             let mut user = read(add)?;
             let mut context = connect()?;
@@ -249,7 +250,8 @@ pub fn run<'a>(
             }
             Ok(ending)
         }
-        Command::Update(Update { user, full_name, mail, sudo, no_sudo, spec }) => {
+        Command::Update(edit) => {
+            let Update { user, full_name, mail, sudo, no_sudo, spec } = *edit;
             let sudo = (sudo || no_sudo).then_some(sudo);
             let spec = spec.into();
             let edit = UpdateUser { full_name, mail, sudo, state: None, spec };
@@ -358,8 +360,10 @@ fn table(users: &[User], now: i64) -> Table {
 fn grants(user: &User) -> String {
     let grant = |grant: &Grant| {
         let mut words = Vec::new();
+        words.extend(grant.holder.group().map(|group| format!("group {group}")));
         words.extend(grant.sudo.then(|| "sudo".to_owned()));
         words.extend(grant.terms.sudo_policy.as_ref().map(|policy| format!("sudo: {policy}")));
+        words.extend(grant.terms.from.map(|from| format!("from {} UTC", utc(from))));
         words.extend(grant.terms.until.map(|until| format!("until {} UTC", utc(until))));
         if words.is_empty() {
             grant.on.to_string()
@@ -377,13 +381,15 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
         context.terminal.json(&user)?;
         return Ok(Ending::AllDone);
     }
-    context.terminal.table(&Table::facts([
+    let mut facts = vec![
         ("name", user.name.to_string()),
         ("full name", user.full_name.clone()),
         ("mail", user.mail.clone()),
         ("state", if user.state == UserState::Locked { "locked" } else { "active" }.to_owned()),
         ("added", ago(user.created, context.now)),
-    ]))?;
+    ];
+    facts.extend((!user.groups.is_empty()).then(|| ("groups", groups(&user.groups))));
+    context.terminal.table(&Table::facts(facts))?;
     if !user.spec.is_empty() {
         context.terminal.print("\n")?;
         context.terminal.table(&Table::facts(spec(&user.spec)))?;
@@ -397,6 +403,18 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
         context.terminal.table(&grant::table(&user.grants, context.now))?;
     }
     Ok(Ending::AllDone)
+}
+
+/// `dba, ops (through dba)`
+fn groups(memberships: &[Membership]) -> String {
+    let words = memberships.iter().map(|membership| {
+        let way: Vec<&str> = membership.through.iter().map(UserGroup::as_str).collect();
+        match way.as_slice() {
+            [] => membership.group.to_string(),
+            _ => format!("{} (through {})", membership.group, way.join(" > ")),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// What the person's accounts must be, a row a field.

@@ -4,6 +4,7 @@
 mod arguments;
 mod backend;
 mod edits;
+mod groups;
 mod keys;
 mod lists;
 mod log;

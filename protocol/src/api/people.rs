@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::groups::{Holder, Membership};
+
 use crate::{
     AccountSpec, KeyOptions, PublicKey, Removal, ServerName, SudoCommand, Target, Username,
 };
@@ -25,8 +27,11 @@ pub struct User {
     pub created: i64,
     /// The keys that log in.
     pub keys: Vec<Key>,
-    /// Where the person may log in.
+    /// Where the person may log in, also through groups.
     pub grants: Vec<Grant>,
+    /// The groups that the person is in, also through groups inside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Membership>,
 }
 
 /// A key of a person. `GET /users/{name}/keys`.
@@ -58,10 +63,13 @@ pub enum UserState {
 }
 
 /// What a grant says beyond who, where and plain sudo. Servers whose agent speaks version 1 refuse
-/// everything of it.
+/// everything of it but the begin, which is the backend's to keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
+    /// When it begins; at once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
     /// When it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
@@ -76,54 +84,63 @@ pub struct Terms {
     pub take_over: bool,
 }
 
-/// Name of a sudo policy: as that of a server.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PolicyName(String);
+/// A name that looks like that of a server, and what is said of a text that does not.
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $refusal:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = &'static str;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                ServerName::parse(text).map(|_| Self(text.to_owned())).map_err(|_| $refusal)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+pub(super) use name_type;
+
+name_type! {
+    /// Name of a sudo policy: as that of a server.
+    PolicyName, "a policy's name has letters, digits, and - . _ inside"
+}
 
 impl Terms {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-impl PolicyName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for PolicyName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        ServerName::parse(text)
-            .map(|_| Self(text.to_owned()))
-            .map_err(|_| "a policy's name has letters, digits, and - . _ inside")
-    }
-}
-
-impl TryFrom<String> for PolicyName {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<PolicyName> for String {
-    fn from(name: PolicyName) -> Self {
-        name.0
-    }
-}
-
-impl std::fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -226,12 +243,14 @@ pub struct NewKeys {
 pub struct Grant {
     /// Number for `DELETE /grants/{id}`.
     pub id: i64,
-    /// The person.
-    pub user: Username,
+    /// The person, as `user`, or the group, as `group`.
+    #[serde(flatten)]
+    pub holder: Holder,
     /// The servers.
     pub on: Target,
-    /// Login name there.
-    pub login: Username,
+    /// Login name there; for groups each person's own name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Username>,
     /// Whether with sudo rights.
     pub sudo: bool,
     /// More about it.
@@ -247,11 +266,12 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewGrant {
-    /// The person.
-    pub user: Username,
+    /// The person, as `user`, or the group, as `group`.
+    #[serde(flatten)]
+    pub holder: Holder,
     /// The servers.
     pub on: Target,
-    /// Login name; the person's name when absent.
+    /// Login name; each person's own name when absent.
     #[serde(default)]
     pub login: Option<Username>,
     /// Whether with sudo rights.
@@ -263,4 +283,35 @@ pub struct NewGrant {
     /// Why.
     #[serde(default)]
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::UserGroup;
+
+    fn new_grant(text: &str) -> Result<NewGrant, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn a_grant_is_one_persons_or_one_groups() {
+        let alices = new_grant(r#"{"user":"alice","on":"*"}"#).expect("a person's");
+        assert_eq!(alices.holder.user().map(Username::as_str), Some("alice"));
+        let text = serde_json::to_string(&alices).expect("JSON");
+        assert_eq!(text, r#"{"user":"alice","on":"*","login":null,"sudo":false,"reason":""}"#);
+        let ops = new_grant(r#"{"on":"*","group":"ops","sudo":true}"#).expect("a group's");
+        assert_eq!(ops.holder.group().map(UserGroup::as_str), Some("ops"));
+        for wrong in [
+            r#"{"on":"*"}"#,
+            r#"{"user":"alice","group":"ops","on":"*"}"#,
+            r#"{"group":"ops","user":"alice","on":"*"}"#,
+            r#"{"user":"alice","on":"*","color":"red"}"#,
+            r#"{"user":"alice","on":""}"#,
+            r#"{"user":"alice"}"#,
+            r#"{"group":"two words","on":"*"}"#,
+        ] {
+            assert!(new_grant(wrong).is_err(), "{wrong}");
+        }
+    }
 }

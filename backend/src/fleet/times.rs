@@ -1,7 +1,8 @@
-//! The ends of grants and keys: what is over leaves the model at its time.
+//! Begins and ends: grants that begin later come into force at their time, and what is over leaves
+//! the model at its.
 //!
-//! Servers whose agent speaks version 2 end it by themselves, to the second; this is for the model,
-//! and for what is left of the account there.
+//! Servers whose agent speaks version 2 end it by themselves, to the second; the end here is for the
+//! model, and for what is left of the account there. The begin is the backend's alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::edit::Edit;
+use super::grants::{described, logins_of_grant};
 use super::users::logins_of;
 use super::{Fleet, FleetError};
 use crate::audit::Actor;
@@ -21,13 +23,13 @@ const LONGEST_SLEEP: i64 = 3600;
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Fleet {
-    /// Ends what is over, and then everything else at its time, until `stop`.
-    pub async fn end_in_time(&self, stop: &CancellationToken) {
+    /// Begins and ends what is due, and then everything else at its time, until `stop`.
+    pub async fn keep_time(&self, stop: &CancellationToken) {
         loop {
-            let next = match self.end_overdue().await {
+            let next = match self.turn().await {
                 Ok(next) => next,
                 Err(error) => {
-                    tracing::error!(%error, "grants that are over could not be ended");
+                    tracing::error!(%error, "grants could not be begun and ended in time");
                     Some(self.store.now().saturating_add(1))
                 }
             };
@@ -43,20 +45,20 @@ impl Fleet {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.ends.notified() => {}
+                () = self.turns.notified() => {}
                 () = sleep => {}
             }
         }
     }
 
-    /// Ends what is over by now; when the next end is.
+    /// Begins and ends what is due by now; when the next is due.
     ///
     /// # Errors
     /// [`FleetError::Store`].
-    pub async fn end_overdue(&self) -> Result<Option<i64>, FleetError> {
+    pub async fn turn(&self) -> Result<Option<i64>, FleetError> {
         let now = self.store.now();
         let mut db = self.store.read().await?;
-        let next = store::grants::next_end(&mut db).await?;
+        let next = store::grants::next_turn(&mut db).await?;
         drop(db);
         if next.is_none_or(|next| next > now) {
             return Ok(next);
@@ -65,21 +67,30 @@ impl Fleet {
         let mut edit = Edit::begin(self, &actor).await?;
         edit.tolerate_conflicts();
         let mut logins = BTreeSet::new();
-        let mut over = Vec::new();
+        let mut done = Vec::new();
+        for grant in store::grants::begin(edit.db(), now).await? {
+            logins.extend(logins_of_grant(edit.db(), &grant).await?);
+            let detail = format!("{} begins", described(&grant));
+            edit.note("grant.begin", grant.holder.user(), None, &detail).await?;
+            done.push(format!("grant {} of {} begins", grant.id, grant.holder));
+        }
         for grant in store::grants::ended(edit.db(), now).await? {
+            logins.extend(logins_of_grant(edit.db(), &grant).await?);
             store::grants::remove(edit.db(), grant.id).await?;
-            let detail = format!("grant {}: {} as {} is over", grant.id, grant.on, grant.login);
-            edit.note("grant.end", Some(&grant.user), None, &detail).await?;
-            over.push(format!("grant {} of {}", grant.id, grant.user));
-            logins.insert(grant.login);
+            let detail = format!("{} is over", described(&grant));
+            edit.note("grant.end", grant.holder.user(), None, &detail).await?;
+            done.push(format!("grant {} of {} is over", grant.id, grant.holder));
         }
         for (user, name, key) in store::users::remove_ended_keys(edit.db(), now).await? {
             edit.note("key.end", Some(&name), None, &format!("{key} is over")).await?;
-            logins.extend(logins_of(edit.db(), user).await?);
-            over.push(format!("key {key} of {name}"));
+            logins.extend(logins_of(edit.db(), user, &name).await?);
+            done.push(format!("key {key} of {name} is over"));
         }
-        edit.commit(&format!("over: {}", over.join(", ")), &Scope::Logins(logins)).await?;
+        edit.commit(&done.join(", "), &Scope::Logins(logins)).await?;
         let mut db = self.store.read().await?;
-        Ok(store::grants::next_end(&mut db).await?)
+        Ok(store::grants::next_turn(&mut db).await?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Rows of groups of people and of who is in them.
+
+use bastio_protocol::api::UserGroup;
+
+use super::accounts::parse_login;
+use super::{Connection, StoreError, UserId, corrupt};
+use crate::plan::Groups;
+
+/// A group's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct GroupId(pub i64);
+
+/// Who can be in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberId {
+    /// A person.
+    User(UserId),
+    /// Another group.
+    Group(GroupId),
+}
+
+/// All groups with their members.
+pub async fn all(db: &mut Connection) -> Result<Groups, StoreError> {
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM user_groups").fetch_all(&mut *db).await?;
+    let users: Vec<(String, String)> = sqlx::query_as(
+        "SELECT g.name, u.name FROM user_group_users m JOIN user_groups g ON g.id = m.group_id \
+         JOIN users u ON u.id = m.user_id",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let inner: Vec<(String, String)> = sqlx::query_as(
+        "SELECT g.name, i.name FROM user_group_groups m JOIN user_groups g ON g.id = m.group_id \
+         JOIN user_groups i ON i.id = m.member_id",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut groups = Groups::default();
+    for name in names {
+        groups.0.entry(parse_group(&name)?).or_default();
+    }
+    for (group, user) in users {
+        groups.0.entry(parse_group(&group)?).or_default().users.insert(parse_login(&user)?);
+    }
+    for (group, inner) in inner {
+        groups.0.entry(parse_group(&group)?).or_default().groups.insert(parse_group(&inner)?);
+    }
+    Ok(groups)
+}
+
+/// Names of all groups, with when they were added, by name.
+pub async fn list(db: &mut Connection) -> Result<Vec<(UserGroup, i64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT name, created FROM user_groups ORDER BY name").fetch_all(db).await?;
+    rows.into_iter().map(|(name, created)| Ok((parse_group(&name)?, created))).collect()
+}
+
+/// The group of that name.
+pub async fn find(db: &mut Connection, name: &UserGroup) -> Result<Option<GroupId>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT id FROM user_groups WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(db)
+        .await?)
+}
+
+/// Adds a group.
+pub async fn insert(
+    db: &mut Connection,
+    name: &UserGroup,
+    now: i64,
+) -> Result<GroupId, StoreError> {
+    Ok(sqlx::query_scalar("INSERT INTO user_groups (name, created) VALUES ($1, $2) RETURNING id")
+        .bind(name.as_str())
+        .bind(now)
+        .fetch_one(db)
+        .await?)
+}
+
+/// Removes a group with its grants, and out of every other group.
+pub async fn remove(db: &mut Connection, group: GroupId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM user_groups WHERE id = $1").bind(group).execute(db).await?;
+    Ok(())
+}
+
+/// Puts somebody into a group; whether that changed anything.
+pub async fn add_member(
+    db: &mut Connection,
+    group: GroupId,
+    member: MemberId,
+) -> Result<bool, StoreError> {
+    let (sql, member) = match member {
+        MemberId::User(UserId(id)) => (
+            "INSERT INTO user_group_users (group_id, user_id) VALUES ($1, $2) \
+             ON CONFLICT (group_id, user_id) DO NOTHING",
+            id,
+        ),
+        MemberId::Group(GroupId(id)) => (
+            "INSERT INTO user_group_groups (group_id, member_id) VALUES ($1, $2) \
+             ON CONFLICT (group_id, member_id) DO NOTHING",
+            id,
+        ),
+    };
+    let done = sqlx::query(sql).bind(group).bind(member).execute(db).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Takes somebody out of a group; whether that changed anything.
+pub async fn remove_member(
+    db: &mut Connection,
+    group: GroupId,
+    member: MemberId,
+) -> Result<bool, StoreError> {
+    let (sql, member) = match member {
+        MemberId::User(UserId(id)) => {
+            ("DELETE FROM user_group_users WHERE group_id = $1 AND user_id = $2", id)
+        }
+        MemberId::Group(GroupId(id)) => {
+            ("DELETE FROM user_group_groups WHERE group_id = $1 AND member_id = $2", id)
+        }
+    };
+    let done = sqlx::query(sql).bind(group).bind(member).execute(db).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+pub(super) fn parse_group(text: &str) -> Result<UserGroup, StoreError> {
+    text.parse().map_err(corrupt("the name of a group"))
+}
