@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _, Write as _};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 use unicode_width::UnicodeWidthChar as _;
@@ -63,6 +64,15 @@ impl Terminal {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             result => result.map(|()| true),
         }
+    }
+
+    /// Whether stdout is a pipe that nobody reads any more (poll(2), POLLERR).
+    pub fn is_unread(&self) -> bool {
+        let stdout = io::stdout();
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut polled, Some(&at_once)).is_ok()
+            && polled.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
     }
 
     /// Prints a part of a long table whose columns were as wide as `widths` so far; whether somebody

@@ -307,13 +307,11 @@ fn following_goes_on_until_it_is_ended() {
 #[test]
 fn following_ends_when_nobody_reads() {
     let rows = chain(4);
+    let nothing_new = json!([]);
     let backend = Backend::start(vec![
         answer(&rows[1..2]),
         answer(&rows[..2]),
-        Answer::Late(
-            std::time::Duration::from_millis(300),
-            serde_json::to_value(&rows[2..]).expect("JSON"),
-        ),
+        Answer::Late(std::time::Duration::from_millis(300), nothing_new),
     ]);
     let machine = Machine::new();
     let mut child = machine

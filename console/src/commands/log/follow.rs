@@ -36,7 +36,8 @@ pub fn run(context: &mut Context<'_>, filter: &LogFilter, limit: u32) -> Result<
     let mut lost = false;
     loop {
         after = rows.last().map_or(after, |last| after.max(last.row.id));
-        if !rows.is_empty() && !printer.print(context.terminal, &rows)? {
+        let read = rows.is_empty() || printer.print(context.terminal, &rows)?;
+        if !read || context.terminal.is_unread() {
             return Ok(Ending::AllDone);
         }
         let asked = Instant::now();
