@@ -98,7 +98,7 @@ pub enum Command {
     #[command(subcommand)]
     ApiKey(api_key::Command),
     /// Show who did what, and what the servers answered
-    Log(log::Log),
+    Log(Box<log::Log>),
     /// Show the fleet in numbers
     #[command(after_help = "Example:\n  bastio status --output json")]
     Status,

@@ -8,6 +8,7 @@
 mod accounts_complete;
 mod audit;
 mod faults;
+mod groups;
 mod lab;
 mod limits;
 mod main_job;
