@@ -33,6 +33,16 @@ pub struct ApiKeys {
 #[derive(Debug, Clone)]
 pub struct Admin {
     actor: Actor,
+    intent: Intent,
+}
+
+/// How serious a request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// Only to see what would happen.
+    pub dry_run: bool,
+    /// Whoever sends it knows that it concerns much of the fleet, or locks somebody out.
+    pub confirmed: bool,
 }
 
 /// Proof that a request may enrol servers. Only [`ApiKeys::enroller`] makes it.
@@ -60,6 +70,9 @@ pub enum AccessError {
     /// No API key of that name.
     #[error("there is no API key named {0}")]
     NoSuchKey(String),
+    /// A request that was only to be tried, and does not know how.
+    #[error("this cannot be tried without being done")]
+    NotTriable,
     /// The last key that may do everything.
     #[error("{0} is the last API key of role admin")]
     LastAdmin(String),
@@ -73,6 +86,22 @@ impl Admin {
     #[must_use]
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The same proof for a request that is as serious as this.
+    #[must_use]
+    pub fn with_intent(self, intent: Intent) -> Self {
+        Self { intent, ..self }
+    }
+
+    /// How serious the request is.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        self.intent
+    }
+
+    fn must_be_meant(&self) -> Result<(), AccessError> {
+        if self.intent.dry_run { Err(AccessError::NotTriable) } else { Ok(()) }
     }
 }
 
@@ -104,7 +133,10 @@ impl ApiKeys {
     pub async fn admin(&self, secret: &str, from: Option<IpAddr>) -> Result<Admin, AccessError> {
         let key = self.verify(secret).await?;
         match key.role {
-            Role::Admin => Ok(Admin { actor: Actor::api_key(&key.name, from) }),
+            Role::Admin => {
+                let actor = Actor::api_key(&key.name, from);
+                Ok(Admin { actor, intent: Intent::default() })
+            }
             Role::Enroll => Err(AccessError::EnrolsOnly),
         }
     }
@@ -138,12 +170,14 @@ impl ApiKeys {
     /// Makes an API key; its secret is known here and now only.
     ///
     /// # Errors
-    /// [`AccessError::BadName`], [`AccessError::NameTaken`], [`AccessError::Store`].
+    /// [`AccessError::BadName`], [`AccessError::NameTaken`], [`AccessError::NotTriable`],
+    /// [`AccessError::Store`].
     pub async fn create(
         &self,
         proof: &Admin,
         new: &NewApiKey,
     ) -> Result<(ApiKey, Secret), AccessError> {
+        proof.must_be_meant()?;
         let mut tx = self.store.write().await?;
         let made = insert(&mut tx, proof.actor(), new, self.store.now()).await?;
         tx.commit().await.map_err(StoreError::from)?;
@@ -153,8 +187,10 @@ impl ApiKeys {
     /// Revokes an API key: from now on it opens nothing. The last one of role admin stays.
     ///
     /// # Errors
-    /// [`AccessError::NoSuchKey`], [`AccessError::LastAdmin`], [`AccessError::Store`].
+    /// [`AccessError::NoSuchKey`], [`AccessError::LastAdmin`], [`AccessError::NotTriable`],
+    /// [`AccessError::Store`].
     pub async fn revoke(&self, proof: &Admin, name: &str) -> Result<ApiKey, AccessError> {
+        proof.must_be_meant()?;
         let mut tx = self.store.write().await?;
         let keys = store::api_keys::list(&mut tx).await?;
         let Some(key) = keys.iter().find(|key| key.name == name) else {

@@ -14,7 +14,8 @@ use config::{File, FileFormat};
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use values::{Limit, PublicUrl, Seconds};
+use crate::plan;
+pub use values::{Limit, Percent, PublicUrl, Seconds};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
 pub const DEFAULT_FILE: &str = "/etc/bastio/backend.toml";
@@ -26,7 +27,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -38,6 +39,8 @@ const KEYS: [&str; 11] = [
     "limits.login_grace",
     "limits.answer_within",
     "orders.valid_for",
+    "rails.percent",
+    "rails.at_least",
 ];
 
 /// Everything that can be configured.
@@ -56,6 +59,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[orders]`.
     pub orders: Orders,
+    /// `[rails]`: how large an edit may be before it needs a confirmation.
+    pub rails: Rails,
 }
 
 /// `[ssh]`.
@@ -112,6 +117,31 @@ pub struct Orders {
     pub valid_for: Seconds,
 }
 
+/// `[rails]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rails {
+    /// `rails.percent`: share of the servers that one edit may concern. Default 50; 100 is no limit.
+    pub percent: Percent,
+    /// `rails.at_least`: fewer servers than this are never many. Default 20.
+    pub at_least: Limit,
+}
+
+impl Rails {
+    /// As the plan takes them.
+    #[must_use]
+    pub fn get(self) -> plan::Rails {
+        let at_least = u32::try_from(self.at_least.get()).unwrap_or(u32::MAX);
+        plan::Rails { percent: self.percent.get(), at_least }
+    }
+}
+
+impl Default for Rails {
+    fn default() -> Self {
+        Self { percent: Percent::DEFAULT_RAIL, at_least: Limit::DEFAULT_RAIL }
+    }
+}
+
 impl Default for Orders {
     fn default() -> Self {
         Self { valid_for: Seconds::DEFAULT_VALID_FOR }
@@ -127,6 +157,7 @@ impl Default for Config {
             legacy: Legacy::default(),
             limits: Limits::default(),
             orders: Orders::default(),
+            rails: Rails::default(),
         }
     }
 }

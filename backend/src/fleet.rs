@@ -5,6 +5,7 @@
 //! This room must not know HTTP or SSH.
 
 mod changes;
+mod convergence;
 mod edit;
 mod enroll;
 mod error;
@@ -12,6 +13,7 @@ mod grants;
 mod groups;
 mod log;
 mod policies;
+mod rails;
 mod requests;
 mod servers;
 mod times;
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 
 use crate::access::Admin;
 use crate::dispatch::Dispatch;
+use crate::plan::Rails;
 use crate::store::{self, ServerId, Store};
 pub use enroll::{EnrollError, Enrolled, Enrolment};
 pub use error::FleetError;
@@ -35,6 +38,7 @@ pub struct Fleet {
     store: Store,
     dispatch: Dispatch,
     original_agents: bool,
+    rails: Rails,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -43,13 +47,21 @@ impl Fleet {
     /// The model in `store`; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
-        Self { store, dispatch, original_agents: false, turns: Arc::default() }
+        let (rails, turns) = (Rails::default(), Arc::default());
+        Self { store, dispatch, original_agents: false, rails, turns }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.
     #[must_use]
     pub fn with_original_agents(mut self, original_agents: bool) -> Self {
         self.original_agents = original_agents;
+        self
+    }
+
+    /// How large an edit may be before it needs a confirmation.
+    #[must_use]
+    pub fn with_rails(mut self, rails: Rails) -> Self {
+        self.rails = rails;
         self
     }
 

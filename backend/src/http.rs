@@ -10,6 +10,7 @@ mod extract;
 mod grants;
 mod groups;
 mod log;
+mod plan;
 mod policies;
 mod problem;
 mod requests;
@@ -33,6 +34,7 @@ use bastio_protocol::{PublicKey, VerifyingKey};
 use crate::access::ApiKeys;
 use crate::dispatch::Dispatch;
 use crate::fleet::Fleet;
+use crate::plan::Rails;
 use crate::store::Store;
 use extract::Peer;
 use problem::Problem;
@@ -85,6 +87,13 @@ impl HttpState {
 }
 
 impl HttpState {
+    /// How large an edit may be before it needs a confirmation.
+    #[must_use]
+    pub fn with_rails(mut self, rails: Rails) -> Self {
+        self.fleet = self.fleet.with_rails(rails);
+        self
+    }
+
     /// The model that the handlers edit.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
@@ -118,6 +127,7 @@ fn v1_routes() -> Router<HttpState> {
     Router::new()
         .route("/status", get(status::status))
         .route("/log", get(log::list))
+        .route("/plan", get(plan::show))
         .route("/changes/{revision}", get(changes::show))
         .route("/servers", get(servers::list))
         .route("/servers/{name}", get(servers::show).patch(servers::update).delete(servers::remove))

@@ -16,15 +16,17 @@
 //! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
 //! every agent understands them. Where more is to be said, one set-user says all of it.
 
+mod blast;
 mod groups;
 mod host_labels;
 mod merge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::api::Labels;
+use bastio_protocol::api::{Labels, utc};
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
+pub use blast::{Effect, Rails, Stop, effect, radius};
 pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
@@ -113,6 +115,25 @@ impl From<WantedAccount> for Account {
             more: if wanted.is_plain() { More::Nothing } else { More::Whole(Box::new(wanted)) },
         }
     }
+}
+
+/// A whole account for people: `with sudo, 2 keys, until 2026-12-01 18:00:00 UTC, locked`.
+#[must_use]
+pub fn in_words(wanted: &WantedAccount) -> String {
+    let mut words = match &wanted.sudo {
+        Sudo::None => Vec::new(),
+        Sudo::Plain => vec!["with sudo".to_owned()],
+        Sudo::Policy(_) => vec!["with a sudo policy".to_owned()],
+    };
+    words.push(match wanted.keys.len() {
+        1 => "1 key".to_owned(),
+        count => format!("{count} keys"),
+    });
+    words.extend(wanted.until.map(|until| format!("until {} UTC", utc(until))));
+    words.extend(wanted.spec.uid.map(|uid| format!("uid {uid}")));
+    words.extend(wanted.locked.then(|| "locked".to_owned()));
+    words.extend(wanted.take_over.then(|| "taken over".to_owned()));
+    words.join(", ")
 }
 
 fn plain_sudo(sudo: bool) -> Sudo {

@@ -113,7 +113,7 @@ impl Backend {
         let http = bind_http(config.http.listen).await?;
         let listening = listening(config, &ports, &http)?;
         let site = site(config, &keys, &orders, &listening);
-        let state = HttpState::new(store.clone(), dispatch, site);
+        let state = HttpState::new(store.clone(), dispatch, site).with_rails(config.rails.get());
         let fleet = state.fleet();
         let router = http::router(state);
         // After everything that can fail: a token that was made and not shown is lost.

@@ -12,7 +12,7 @@ use bastio_protocol::{
 };
 use tempfile::TempDir;
 
-use crate::access::{Admin, ApiKeys, Enroller, first_admin_token};
+use crate::access::{Admin, ApiKeys, Enroller, Intent, first_admin_token};
 use crate::dispatch::{Dispatch, Session, SessionInfo};
 use crate::fleet::{Enrolled, Enrolment, Fleet, MAX_LOG};
 use crate::store::Store;
@@ -97,6 +97,8 @@ impl TestBackend {
         let keys = ApiKeys::new(store.clone());
         let fleet = Fleet::new(store.clone(), dispatch.clone());
         let admin = keys.admin(&token, Some(ADDRESS)).await.expect("an admin");
+        // What stops an edit has tests of its own.
+        let admin = admin.with_intent(Intent { confirmed: true, ..Intent::default() });
         let enroller = keys.enroller(&token, Some(ADDRESS)).await.expect("an enroller");
         Self { dir, store, dispatch, fleet, keys, admin, enroller, token }
     }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::client::Intent;
 use crate::commands::{
-    Format, api_key, generate, grant, group, key, log, login, server, sudo_policy, user,
+    Format, api_key, generate, grant, group, key, log, login, plan, server, sudo_policy, user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -25,6 +26,7 @@ First steps:
   bastio login http://backend.example.org:2358
   bastio api-key add rack-7 --role enroll       then enrol a server as it prints
   bastio server label web-1 role=web
+  bastio user add alice --key alice.pub --on role=web --sudo --dry-run
   bastio user add alice --key alice.pub --on role=web --sudo
   bastio user rm alice
 
@@ -63,6 +65,12 @@ pub struct Global {
     /// After an edit, print its revision and end
     #[arg(long, global = true, overrides_with = "wait")]
     no_wait: bool,
+    /// Show what an edit would do on which server, and do nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// Make an edit although it concerns much of the fleet or takes the last admin of a server
+    #[arg(long, global = true)]
+    yes_really: bool,
     /// How long to wait for servers that are connected
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -99,6 +107,8 @@ pub enum Command {
     ApiKey(api_key::Command),
     /// Show who did what, and what the servers answered
     Log(Box<log::Log>),
+    /// Show how far each server is, and what it has still to do
+    Plan(plan::Plan),
     /// Show the fleet in numbers
     #[command(after_help = "Example:\n  bastio status --output json")]
     Status,
@@ -114,6 +124,11 @@ impl Global {
     /// What it says about the backend.
     pub fn flags(&self) -> Flags {
         Flags { url: self.url.clone(), token_file: self.token_file.clone() }
+    }
+
+    /// How serious the edits are.
+    pub fn intent(&self) -> Intent {
+        Intent { dry_run: self.dry_run, confirmed: self.yes_really }
     }
 
     /// How to answer.

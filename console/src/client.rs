@@ -8,10 +8,10 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, Change, CreatedApiKey, EndSessions, Grant, Group, Key, NamedPolicy, NewApiKey,
-    NewGrant, NewGroup, NewKeys, NewRequest, NewUser, PolicyName, RemoveGroup, RemoveUser,
-    RequestReport, Server, ServerDetail, StatusReport, UpdateGroup, UpdateServer, UpdateUser, User,
-    UserGroup,
+    ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group, Key,
+    NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, PolicyName,
+    RemoveGroup, RemoveUser, RequestReport, Server, ServerDetail, ServerPlan, StatusReport,
+    UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{ServerName, Username};
@@ -62,6 +62,16 @@ pub struct Client {
     agent: Agent,
     url: BackendUrl,
     authorization: HeaderValue,
+    intent: Intent,
+}
+
+/// How serious the edits of a command are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// Only to see what they would do.
+    pub dry_run: bool,
+    /// Done also where they concern much of the fleet, or lock somebody out.
+    pub confirmed: bool,
 }
 
 impl Client {
@@ -69,7 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Unsendable`], should the token not fit into a header.
-    pub fn new(access: &Access) -> Result<Self, ClientError> {
+    pub fn new(access: &Access, intent: Intent) -> Result<Self, ClientError> {
         // The platform's roots: a company's own authority counts once the system trusts it.
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let agent = Agent::config_builder()
@@ -88,7 +98,7 @@ impl Client {
         let mut authorization =
             HeaderValue::try_from(bearer).map_err(|_| ClientError::Unsendable)?;
         authorization.set_sensitive(true);
-        Ok(Self { agent, url: access.url.clone(), authorization })
+        Ok(Self { agent, url: access.url.clone(), authorization, intent })
     }
 
     /// The backend's address.
@@ -267,6 +277,14 @@ impl Client {
         self.delete(&path(["api-keys", name]))
     }
 
+    /// How far the servers are; only that one when named.
+    pub fn plan(&self, only: Option<&ServerName>) -> Result<Vec<ServerPlan>, ClientError> {
+        match only {
+            None => self.get("plan"),
+            Some(name) => self.get(&format!("plan?server={}", encode(name.as_str()))),
+        }
+    }
+
     /// Rows of the audit log, the oldest first.
     pub fn log(&self, filter: &LogFilter, page: LogPage) -> Result<Vec<ChainedRow>, ClientError> {
         let (limit, after, wait) = match page {
@@ -326,11 +344,17 @@ impl Client {
         body: Option<Vec<u8>>,
         limit: Duration,
     ) -> Result<Vec<u8>, ClientError> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}/api/v1/{path}", self.url))
             .header(AUTHORIZATION, &self.authorization)
             .header(ACCEPT, "application/json");
+        if self.intent.dry_run {
+            request = request.header(DRY_RUN_HEADER, "yes");
+        }
+        if self.intent.confirmed {
+            request = request.header(CONFIRM_HEADER, "yes-really");
+        }
         let answer = match body {
             None => request.body(()).map(|request| self.run(request, limit)),
             Some(body) => request

@@ -9,6 +9,7 @@ pub mod group;
 pub mod key;
 pub mod log;
 pub mod login;
+pub mod plan;
 mod request;
 pub mod server;
 mod status;
@@ -63,8 +64,9 @@ pub fn run(
 ) -> Result<Ending, Failure> {
     let flags = cli.global.flags();
     let (format, patience) = (cli.global.format(), cli.global.patience());
+    let intent = cli.global.intent();
     let with = |terminal| -> Result<Context<'_>, Failure> {
-        let client = Client::new(&settings::resolve(&flags, environment)?)?;
+        let client = Client::new(&settings::resolve(&flags, environment)?, intent)?;
         Ok(Context { client, terminal, format, patience, now: now() })
     };
     match cli.command {
@@ -78,6 +80,7 @@ pub fn run(
         Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
         Command::Log(command) => command.run(format, terminal, with),
+        Command::Plan(command) => command.run(&mut with(terminal)?),
         Command::Status => status::run(&mut with(terminal)?),
         Command::Completions(command) => command.run(terminal),
         Command::Man(command) => command.run(),

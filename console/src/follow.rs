@@ -11,6 +11,7 @@ use crate::client::{Client, ClientError};
 use crate::commands::{Context, Format};
 use crate::failure::{Ending, Failure};
 use crate::outcome::{self, is_settled};
+use crate::preview;
 use crate::terminal::Terminal;
 
 /// Longest wait that one request asks for, in seconds.
@@ -33,6 +34,9 @@ pub enum Patience {
 /// [`Failure::Lost`] when the backend went away meanwhile, [`Failure::Client`] when it refuses to
 /// tell, [`Failure::Output`].
 pub fn settle(context: &mut Context<'_>, changes: Vec<Change>) -> Result<Ending, Failure> {
+    if changes.iter().any(|change| change.preview.is_some()) {
+        return tried(context, &changes);
+    }
     let (changes, waited) = match context.patience {
         Patience::None => (changes, None),
         Patience::Seconds(seconds) => {
@@ -50,6 +54,29 @@ pub fn settle(context: &mut Context<'_>, changes: Vec<Change>) -> Result<Ending,
     print(context, &change, waited)?;
     // Without waiting, that the backend took the edit is all there is to know.
     Ok(waited.map_or(Ending::AllDone, |_| outcome::ending(&change)))
+}
+
+/// Prints what edits would do.
+fn tried(context: &mut Context<'_>, changes: &[Change]) -> Result<Ending, Failure> {
+    let terminal = &mut *context.terminal;
+    for change in changes {
+        let Some(preview) = &change.preview else { continue };
+        if context.format == Format::Json {
+            terminal.json(change)?;
+            continue;
+        }
+        terminal.note(&format!("would be done: {}", change.summary));
+        if preview.servers.is_empty() {
+            terminal.note("no server is concerned");
+        } else {
+            terminal.table(&preview::table(preview))?;
+            terminal.note(&preview::summary(&preview.blast));
+        }
+        for stop in &preview.stops {
+            terminal.note(&format!("needs --yes-really: {stop}"));
+        }
+    }
+    Ok(Ending::AllDone)
 }
 
 /// Follows one edit until every server that is there has answered, or until the deadline.

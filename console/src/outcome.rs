@@ -242,7 +242,7 @@ mod tests {
     fn change(revision: i64, servers: Vec<ServerOutcome>) -> Change {
         let complete = !servers.iter().any(has_open_actions);
         let summary = format!("edit {revision}");
-        Change { revision, summary, progress: 1, complete, servers, request: None }
+        Change { revision, summary, progress: 1, complete, servers, request: None, preview: None }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAc
 
 mod groups;
 mod people;
+mod preview;
 
 pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
@@ -18,6 +19,9 @@ pub use groups::{
 pub use people::{
     Grant, Key, NamedPolicy, NewGrant, NewKeys, NewUser, PolicyName, RemoveUser, Terms, UpdateUser,
     User, UserState,
+};
+pub use preview::{
+    BlastRadius, CONFIRM_HEADER, DRY_RUN_HEADER, Preview, ServerPlan, ServerPreview, StepPreview,
 };
 
 /// Labels of a server: name to value.
@@ -221,6 +225,9 @@ pub struct Change {
     /// What is asked of a server as a whole in place of single actions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Box<RequestReport>>,
+    /// What the edit would do, where it was only tried: then nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Box<Preview>>,
 }
 
 /// How far one server is with an edit.

@@ -10,6 +10,11 @@ use serde::Deserialize;
 #[serde(try_from = "u32")]
 pub struct Limit(usize);
 
+/// A share, 1 to 100 percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Percent(u8);
+
 /// A time of 1 to 3600 whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u32")]
@@ -21,6 +26,7 @@ pub struct Seconds(u16);
 pub struct PublicUrl(String);
 
 impl Limit {
+    pub(super) const DEFAULT_RAIL: Self = Self(20);
     pub(super) const DEFAULT_STARTUPS: Self = Self(100);
     pub(super) const DEFAULT_STARTUPS_PER_SOURCE: Self = Self(20);
 
@@ -38,6 +44,27 @@ impl TryFrom<u32> for Limit {
         match usize::try_from(number) {
             Ok(number @ 1..=100_000) => Ok(Self(number)),
             _ => Err("a limit of connections is a number from 1 to 100000"),
+        }
+    }
+}
+
+impl Percent {
+    pub(super) const DEFAULT_RAIL: Self = Self(50);
+
+    /// The share.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Percent {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match u8::try_from(number) {
+            Ok(percent @ 1..=100) => Ok(Self(percent)),
+            _ => Err("a share is a number of percent from 1 to 100"),
         }
     }
 }

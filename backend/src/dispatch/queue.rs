@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::{Action, ActionMessage, MessageId, Removal, Username, WantedAccount};
+use bastio_protocol::{
+    Action, ActionMessage, MessageId, Removal, ServerName, Username, WantedAccount,
+};
 
-use crate::plan::{self, Accounts, Conflict, Entitlement, Host, Step};
+use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -26,7 +28,8 @@ impl Scope {
         }
     }
 
-    fn logins(&self) -> Option<&BTreeSet<Username>> {
+    /// The accounts, unless all of a server.
+    pub(crate) fn logins(&self) -> Option<&BTreeSet<Username>> {
         match self {
             Self::Logins(logins) => Some(logins),
             Self::Server(_, logins) => logins.as_ref(),
@@ -46,10 +49,23 @@ impl Scope {
 /// What came of planning anew.
 #[derive(Debug, Default)]
 pub(crate) struct Replanned {
-    /// The servers that got something to do.
-    pub(crate) servers: Vec<ServerId>,
+    /// The servers that got something to do, or have less to do, by name.
+    pub(crate) servers: Vec<Touched>,
     /// Grants that contradict each other; what they concern was left out.
     pub(crate) conflicts: Vec<Conflict>,
+}
+
+/// A server for which planning anew changed something.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    /// Its number.
+    pub(crate) id: ServerId,
+    /// Its name.
+    pub(crate) name: ServerName,
+    /// What it will be told that it was not to be told before.
+    pub(crate) steps: Vec<Step>,
+    /// What becomes of its accounts, as far as the scope goes.
+    pub(crate) effect: Effect,
 }
 
 /// Queues what leads from what the servers have, and have been told, to what the model wants,
@@ -70,7 +86,7 @@ pub(crate) async fn replan(
     let old = store::servers::of_version_1(db).await?;
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
-    let mut conflicts = Vec::new();
+    let (mut conflicts, mut servers) = (Vec::new(), Vec::new());
     for (server, host) in hosts(db, scope).await? {
         let (wanted, clashes) = desired(&model, &host, old.contains(&server));
         conflicts.extend(clashes);
@@ -90,14 +106,23 @@ pub(crate) async fn replan(
             let dropped = revised.drop.contains(&place);
             if dropped { unneeded.push(queued.id) } else { under_way.push(queued.id) }
         }
+        if !revised.add.is_empty() || !revised.drop.is_empty() {
+            let had_admins = after_sent.values().any(Account::is_admin);
+            let before = plan::projected(after_sent, &steps(&unsent));
+            let mut effect = plan::effect(&before, &wanted);
+            // What was never sent is nobody's admin yet.
+            effect.loses_admins &= had_admins;
+            let steps = revised.add.clone();
+            servers.push(Touched { id: server, name: host.name, steps, effect });
+        }
         queue.extend(revised.add.into_iter().map(|step| (server, message(step, &removals))));
     }
     let reason = format!("not sent: revision {revision} took its place");
     store::actions::cancel(db, &unneeded, &reason, now).await?;
     under_way.extend(store::actions::enqueue(db, &queue, now).await?);
     store::actions::link(db, revision, &under_way).await?;
-    let servers: BTreeSet<ServerId> = queue.into_iter().map(|(server, _)| server).collect();
-    Ok(Replanned { servers: servers.into_iter().collect(), conflicts })
+    servers.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Replanned { servers, conflicts })
 }
 
 /// What a server must have, as its agent can be told.

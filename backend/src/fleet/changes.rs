@@ -72,7 +72,8 @@ impl Fleet {
         let ended = |state| matches!(state, ActionState::Done | ActionState::Failed);
         let complete = servers.iter().flat_map(|server| &server.actions).all(|a| ended(a.state));
         let request = None;
-        Ok((Change { revision, summary, progress, complete, servers, request }, ids))
+        let preview = None;
+        Ok((Change { revision, summary, progress, complete, servers, request, preview }, ids))
     }
 
     /// How many of these servers are connected.

@@ -3,9 +3,10 @@
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
-use super::{Fleet, FleetError};
+use super::{Fleet, FleetError, rails};
+use crate::access::{Admin, Intent};
 use crate::audit::{self, Actor, Event};
-use crate::dispatch::queue::{self, Scope};
+use crate::dispatch::queue::{self, Replanned, Scope};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::store::groups::GroupId;
 use crate::store::servers::ServerRow;
@@ -19,6 +20,7 @@ const MAX_TEXT: usize = 1000;
 pub(super) struct Edit<'a> {
     fleet: &'a Fleet,
     actor: &'a Actor,
+    intent: Intent,
     tx: Tx,
     now: i64,
     notify: Notify,
@@ -36,6 +38,13 @@ struct Notify {
     end: Vec<(ServerId, EndReason)>,
 }
 
+impl Notify {
+    fn forget(&mut self) {
+        self.wake.clear();
+        self.end.clear();
+    }
+}
+
 impl Drop for Notify {
     fn drop(&mut self) {
         for (server, reason) in &self.end {
@@ -50,16 +59,23 @@ impl Drop for Notify {
 
 impl<'a> Edit<'a> {
     /// Waits for the edits before it and begins.
-    pub(super) async fn begin(fleet: &'a Fleet, actor: &'a Actor) -> Result<Self, FleetError> {
+    pub(super) async fn begin(fleet: &'a Fleet, proof: &'a Admin) -> Result<Self, FleetError> {
+        let edit = Self::begin_as(fleet, proof.actor()).await?;
+        Ok(Self { intent: proof.intent(), ..edit })
+    }
+
+    /// As [`Edit::begin`], for who is no operator.
+    pub(super) async fn begin_as(fleet: &'a Fleet, actor: &'a Actor) -> Result<Self, FleetError> {
         let dispatch = fleet.dispatch.clone();
         let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new() };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
-        Ok(Self { fleet, actor, tx, now, notify, extra: Vec::new(), strict: true })
+        let (intent, extra) = (Intent::default(), Vec::new());
+        Ok(Self { fleet, actor, intent, tx, now, notify, extra, strict: true })
     }
 
-    /// Lets this edit happen although grants contradict each other: nobody is there to hear why
-    /// not. What they concern is left out.
-    pub(super) fn tolerate_conflicts(&mut self) {
+    /// Lets this edit happen although grants contradict each other, or it needs a confirmation:
+    /// nobody is there to hear why not. What contradicts is left out.
+    pub(super) fn nobody_is_asked(&mut self) {
         self.strict = false;
     }
 
@@ -113,15 +129,24 @@ impl<'a> Edit<'a> {
     ) -> Result<Change, FleetError> {
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
         let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
-        for conflict in planned.conflicts {
+        for conflict in &planned.conflicts {
             if self.strict {
-                return Err(FleetError::Conflict(conflict));
+                return Err(FleetError::Conflict(conflict.clone()));
             }
             tracing::warn!(%conflict, "left out: the grants of this account contradict each other");
         }
+        if self.intent.dry_run {
+            return self.tried(revision, summary, &planned, scope).await;
+        }
+        if self.strict && !self.intent.confirmed {
+            let stops = rails::stops(self.fleet, &mut self.tx, &planned, scope).await?;
+            if !stops.is_empty() {
+                return Err(FleetError::NeedsConfirmation(stops));
+            }
+        }
         let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
         store::actions::link(&mut self.tx, revision, &extra).await?;
-        self.notify.wake.extend(planned.servers);
+        self.notify.wake.extend(planned.servers.iter().map(|server| server.id));
         let Self { fleet, actor, tx, notify, .. } = self;
         let servers = notify.wake.len();
         tx.commit().await.map_err(StoreError::from)?;
@@ -131,8 +156,36 @@ impl<'a> Edit<'a> {
         fleet.read_change(revision).await
     }
 
+    /// What the edit would do; it never was.
+    async fn tried(
+        mut self,
+        revision: i64,
+        summary: &str,
+        planned: &Replanned,
+        scope: &Scope,
+    ) -> Result<Change, FleetError> {
+        self.notify.forget();
+        if !self.extra.is_empty() {
+            return Err(FleetError::NotTriable);
+        }
+        let preview = rails::preview(self.fleet, &mut self.tx, planned, scope).await?;
+        Ok(Change {
+            revision,
+            summary: summary.to_owned(),
+            progress: 0,
+            complete: true,
+            servers: Vec::new(),
+            request: None,
+            preview: Some(Box::new(preview)),
+        })
+    }
+
     /// Makes an edit durable from which nothing follows for any server.
-    pub(super) async fn keep(self) -> Result<(), FleetError> {
+    pub(super) async fn keep(mut self) -> Result<(), FleetError> {
+        if self.intent.dry_run {
+            self.notify.forget();
+            return Err(FleetError::NotTriable);
+        }
         let Self { tx, notify, .. } = self;
         tx.commit().await.map_err(StoreError::from)?;
         drop(notify);

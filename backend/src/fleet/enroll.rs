@@ -82,7 +82,7 @@ impl Fleet {
         request: &Enrolment,
     ) -> Result<Enrolled, EnrollError> {
         check_type(&request.public_key)?;
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin_as(self, proof.actor()).await?;
         let holder = holder(edit.db(), Some(&request.public_key)).await?;
         let old_holder = holder_of_old(edit.db(), request).await?;
         match (holder, old_holder) {

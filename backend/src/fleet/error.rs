@@ -4,7 +4,7 @@ use bastio_protocol::api::{PolicyName, UserGroup};
 use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
-use crate::plan::Conflict;
+use crate::plan::{Conflict, Stop};
 use crate::store::StoreError;
 
 /// Why the model was not read or edited.
@@ -142,6 +142,12 @@ pub enum FleetError {
     /// Sudo rights in two ways at once.
     #[error("a grant gives plain sudo or a policy, not both")]
     TwoSudos,
+    /// An edit that concerns much of the fleet, or locks somebody out.
+    #[error("this edit was stopped: {}", texts(.0))]
+    NeedsConfirmation(Vec<Stop>),
+    /// A request that was only to be tried, and does not know how.
+    #[error("this cannot be tried without being done")]
+    NotTriable,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -194,6 +200,13 @@ impl FleetError {
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
             Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
             Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),
+            Self::NeedsConfirmation(_) => Some(
+                "nothing was changed; see all of it with --dry-run, and if you mean it, say so: \
+                 --yes-really",
+            ),
+            Self::NotTriable => {
+                Some("nothing was done; `bastio server check NAME` tells what a sync would change")
+            }
             Self::BadPolicy(_) | Self::BadLabel(_) | Self::BadText { .. } | Self::Store(_) => None,
         }
     }
@@ -201,6 +214,10 @@ impl FleetError {
 
 fn circle(groups: &[UserGroup]) -> String {
     groups.iter().map(UserGroup::as_str).collect::<Vec<_>>().join(" > ")
+}
+
+fn texts(stops: &[Stop]) -> String {
+    stops.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn numbers(ids: &[i64]) -> String {

@@ -39,7 +39,7 @@ impl Fleet {
     /// [`FleetError::BadText`], [`FleetError::Store`].
     pub async fn add_grant(&self, proof: &Admin, new: &NewGrant) -> Result<Change, FleetError> {
         check_text("the reason", &new.reason)?;
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let (id, login) = match &new.holder {
             Holder::User(user) => {
                 let id = HolderId::User(edit.user(user).await?.id);
@@ -59,7 +59,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NoSuchGrant`], [`FleetError::Store`].
     pub async fn remove_grant(&self, proof: &Admin, id: i64) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let grant = store::grants::find(edit.db(), id).await?;
         let grant = grant.ok_or(FleetError::NoSuchGrant(id))?;
         let logins = logins_of_grant(edit.db(), &grant).await?;

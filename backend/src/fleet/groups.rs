@@ -48,7 +48,7 @@ impl Fleet {
     /// [`FleetError::GroupTaken`], [`FleetError::NoSuchUser`], [`FleetError::NoSuchGroup`],
     /// [`FleetError::Circle`], [`FleetError::Store`].
     pub async fn add_group(&self, proof: &Admin, new: &NewGroup) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         if store::groups::find(edit.db(), &new.name).await?.is_some() {
             return Err(FleetError::GroupTaken(new.name.clone()));
         }
@@ -76,7 +76,7 @@ impl Fleet {
         name: &UserGroup,
         update: &UpdateGroup,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let id = edit.group(name).await?;
         let mut members = MemberEdit::begin(&mut edit, id, name).await?;
         members.remove(&update.remove).await?;
@@ -105,7 +105,7 @@ impl Fleet {
         name: &UserGroup,
         how: RemoveGroup,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let id = edit.group(name).await?;
         let own = store::grants::of_group(edit.db(), name).await?;
         if !own.is_empty() && !how.with_grants {

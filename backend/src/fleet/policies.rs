@@ -38,7 +38,7 @@ impl Fleet {
         policy
             .to_sudoers(&anybody, None)
             .map_err(|error| FleetError::BadPolicy(error.to_string()))?;
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         if store::policies::exists(edit.db(), &new.name).await? {
             return Err(FleetError::PolicyTaken(new.name.clone()));
         }
@@ -58,7 +58,7 @@ impl Fleet {
         proof: &Admin,
         name: &PolicyName,
     ) -> Result<NamedPolicy, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let all = store::policies::list(edit.db()).await?;
         let policy = all.into_iter().find(|policy| policy.name == *name);
         let policy = policy.ok_or_else(|| FleetError::NoSuchPolicy(name.clone()))?;

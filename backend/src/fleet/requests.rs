@@ -29,7 +29,7 @@ impl Fleet {
         name: &ServerName,
         new: NewRequest,
     ) -> Result<RequestReport, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?.id;
         if store::servers::of_version_1(edit.db()).await?.contains(&server) {
             return Err(FleetError::Version1(name.clone()));
@@ -62,6 +62,7 @@ impl Fleet {
             complete: true,
             servers: Vec::new(),
             request: Some(Box::new(request)),
+            preview: None,
         })
     }
 
@@ -108,7 +109,7 @@ impl Fleet {
         name: &Username,
         how: &EndSessions,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
         let grants = store::grants::of_user(edit.db(), row.id).await?;
         let mut accounts = BTreeSet::new();

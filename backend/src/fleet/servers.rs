@@ -77,7 +77,7 @@ impl Fleet {
         update: &UpdateServer,
     ) -> Result<Change, FleetError> {
         check_labels(update)?;
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?;
         let mut done = Vec::new();
         if let Some(new) = update.name.as_ref().filter(|new| *new != name) {
@@ -106,7 +106,7 @@ impl Fleet {
         proof: &Admin,
         name: &ServerName,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?;
         if store::servers::speaks_version_2(edit.db(), server.id).await? {
             drop(edit);
@@ -126,7 +126,7 @@ impl Fleet {
         proof: &Admin,
         name: &ServerName,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?;
         let now = edit.now();
         let mut accounts = store::accounts::of_server(edit.db(), server.id).await?;

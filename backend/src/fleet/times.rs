@@ -64,8 +64,8 @@ impl Fleet {
             return Ok(next);
         }
         let actor = Actor::backend();
-        let mut edit = Edit::begin(self, &actor).await?;
-        edit.tolerate_conflicts();
+        let mut edit = Edit::begin_as(self, &actor).await?;
+        edit.nobody_is_asked();
         let mut logins = BTreeSet::new();
         let mut done = Vec::new();
         for grant in store::grants::begin(edit.db(), now).await? {

@@ -71,7 +71,7 @@ impl Fleet {
         check_text("the reason", &new.reason)?;
         check_login(&new.name)?;
         let keys: Vec<KeyGrant> = parse_keys(&new.keys)?.into_iter().map(KeyGrant::plain).collect();
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let user = add_or_update(&mut edit, new).await?;
         let added = add_keys(&mut edit, user, &new.name, &keys).await?;
         let mut summary = format!("user {}: {}", new.name, keys_in_words(added));
@@ -100,7 +100,7 @@ impl Fleet {
         name: &Username,
         update: &UpdateUser,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
         let mut done = rename(&mut edit, &row, update).await?;
         let rights = update_rights(&mut edit, &row, update).await?;
@@ -128,7 +128,7 @@ impl Fleet {
         name: &Username,
         how: RemoveUser,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
         let logins = logins_of(edit.db(), row.id, name).await?;
         store::users::remove(edit.db(), row.id).await?;
@@ -161,7 +161,7 @@ impl Fleet {
         if keys.is_empty() {
             return Err(FleetError::NoKeys);
         }
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         if new.until.is_some_and(|until| until <= edit.now()) {
             return Err(FleetError::Past);
         }
@@ -184,7 +184,7 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let bare = fingerprint.strip_prefix("SHA256:").unwrap_or(fingerprint);
         let fingerprint: String = "SHA256:".chars().chain(bare.chars().take(80)).collect();
-        let mut edit = Edit::begin(self, proof.actor()).await?;
+        let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
         if !store::users::remove_key(edit.db(), row.id, &fingerprint).await? {
             return Err(FleetError::NoSuchKey { user: name.clone(), fingerprint });

@@ -7,9 +7,11 @@ use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
+use bastio_protocol::api::{CONFIRM_HEADER, DRY_RUN_HEADER};
+
 use super::HttpState;
 use super::problem::Problem;
-use crate::access::Admin;
+use crate::access::{Admin, Intent};
 
 /// Parts of the path.
 #[derive(FromRequestParts)]
@@ -48,7 +50,21 @@ impl FromRequestParts<HttpState> for Admin {
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
         let token = bearer(parts).ok_or_else(|| Problem::unauthorized("no API key was sent"))?;
         let from = parts.extensions.get::<Peer>().map(|peer| peer.0);
-        Ok(state.keys.admin(token, from).await?)
+        let intent = Intent {
+            dry_run: says(parts, DRY_RUN_HEADER, "yes")?,
+            confirmed: says(parts, CONFIRM_HEADER, "yes-really")?,
+        };
+        Ok(state.keys.admin(token, from).await?.with_intent(intent))
+    }
+}
+
+/// Whether a header that knows one value is there. Any other value is refused: a request that was
+/// only to be tried must not be done for a typing error.
+fn says(parts: &Parts, name: &str, yes: &str) -> Result<bool, Problem> {
+    match parts.headers.get(name) {
+        None => Ok(false),
+        Some(value) if value == yes => Ok(true),
+        Some(_) => Err(Problem::bad_request(format!("{name}: the only value there is, is {yes}"))),
     }
 }
 

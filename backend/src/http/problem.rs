@@ -82,6 +82,10 @@ impl From<AccessError> for Problem {
                 let hint = "`bastio api-key ls` shows every API key";
                 Self::new(StatusCode::NOT_FOUND, text, Some(hint))
             }
+            AccessError::NotTriable => {
+                let hint = "nothing was done; leave --dry-run out";
+                Self::new(StatusCode::BAD_REQUEST, text, Some(hint))
+            }
             AccessError::LastAdmin(_) => {
                 let hint = "without it nobody could change anything; make another one first";
                 Self::new(StatusCode::CONFLICT, text, Some(hint))
@@ -112,10 +116,12 @@ impl From<FleetError> for Problem {
             | FleetError::GroupInUse { .. }
             | FleetError::Circle(_)
             | FleetError::SudoByGroup { .. }
-            | FleetError::PolicyInUse { .. } => StatusCode::CONFLICT,
+            | FleetError::PolicyInUse { .. }
+            | FleetError::NeedsConfirmation(_) => StatusCode::CONFLICT,
             FleetError::SystemName(_)
             | FleetError::UnfitOptions { .. }
             | FleetError::Past
+            | FleetError::NotTriable
             | FleetError::Backwards
             | FleetError::TwoSudos
             | FleetError::BadPolicy(_)

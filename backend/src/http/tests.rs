@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request};
 use bastio_protocol::Status;
-use bastio_protocol::api::{NewApiKey, Role};
+use bastio_protocol::api::{CONFIRM_HEADER, NewApiKey, Role};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,6 +70,8 @@ impl TestSite {
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
+        // What stops an edit has tests of its own.
+        request = request.header(CONFIRM_HEADER, "yes-really");
         let mut request = request.body(body).expect("a request");
         request.extensions_mut().insert(Peer(ADDRESS));
         let response = self.router.clone().oneshot(request).await.expect("an answer");
@@ -92,9 +94,10 @@ fn upload(api_key: &str, public: &PublicKey, old: &str) -> Value {
 }
 
 /// Every route of `/api/v1` with its method.
-const V1: [(&str, &str); 22] = [
+const V1: [(&str, &str); 23] = [
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/log"),
+    ("GET", "/api/v1/plan"),
     ("GET", "/api/v1/changes/1"),
     ("GET", "/api/v1/servers"),
     ("GET", "/api/v1/servers/web-1"),

@@ -1,6 +1,6 @@
 //! Rows of what each server's agent has confirmed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{Action, KeyPolicy, PublicKey, Username, WantedAccount};
 
@@ -54,6 +54,38 @@ pub async fn of_login(
     for (server, key) in keys {
         let account = servers.entry(server).or_default().entry(login.clone()).or_default();
         account.keys.insert(parse_key(&key)?);
+    }
+    Ok(servers)
+}
+
+/// The servers on which somebody has confirmed sudo rights and a key, not counting these logins,
+/// and nothing is under way that would change it.
+pub async fn servers_with_admins(
+    db: &mut Connection,
+    but: &BTreeSet<Username>,
+) -> Result<BTreeSet<ServerId>, StoreError> {
+    let rows: Vec<(ServerId, String, Option<String>)> = sqlx::query_as(
+        "SELECT a.server_id, a.login, a.wanted FROM accounts a WHERE a.sudo = TRUE \
+         AND EXISTS (SELECT 1 FROM account_keys k \
+                     WHERE k.server_id = a.server_id AND k.login = a.login) \
+         AND NOT EXISTS (SELECT 1 FROM actions p WHERE p.server_id = a.server_id \
+                         AND p.login = a.login AND p.state IN ('queued', 'sent') \
+                         AND p.action IN ('remove-user', 'set-user', 'lock-user', 'remove-key', \
+                                          'update-user'))",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut servers = BTreeSet::new();
+    for (server, login, whole) in rows {
+        let login = parse_login(&login)?;
+        // Keys are there, as the query says.
+        let is_admin = match whole {
+            Some(whole) => Account::from(parse_whole(&whole)?).is_admin(),
+            None => true,
+        };
+        if is_admin && !but.contains(&login) {
+            servers.insert(server);
+        }
     }
     Ok(servers)
 }

@@ -1,5 +1,7 @@
 //! What became of actions, for people: by revision, by server, and in numbers.
 
+use std::collections::BTreeMap;
+
 use bastio_protocol::api::ActionReport;
 use bastio_protocol::{ServerName, Status};
 
@@ -21,6 +23,42 @@ pub async fn standing_reports(
     .fetch_all(db)
     .await?;
     rows.into_iter().map(report).collect()
+}
+
+/// What servers have still to be told or to answer, and what they failed to take; of one server
+/// or all, each server's in order.
+pub async fn open_reports(
+    db: &mut Connection,
+    server: Option<ServerId>,
+) -> Result<BTreeMap<ServerId, Vec<ActionReport>>, StoreError> {
+    let rows: Vec<OpenColumns> = sqlx::query_as(
+        "SELECT server_id, action, login, state, tries, status, feedback, detail, mid \
+         FROM actions WHERE (state IN ('queued', 'sent') OR standing = TRUE) \
+         AND ($1 IS NULL OR server_id = $1) ORDER BY id",
+    )
+    .bind(server)
+    .fetch_all(db)
+    .await?;
+    let mut open = BTreeMap::<ServerId, Vec<ActionReport>>::new();
+    for (server, action, login, state, tries, status, feedback, detail, mid) in rows {
+        let report = report((action, login, state, tries, status, feedback, detail, mid))?;
+        open.entry(server).or_default().push(report);
+    }
+    Ok(open)
+}
+
+/// The first revision of which a server has not everything; servers that have all are missing.
+pub async fn first_open_revisions(
+    db: &mut Connection,
+) -> Result<BTreeMap<ServerId, i64>, StoreError> {
+    let rows: Vec<(ServerId, i64)> = sqlx::query_as(
+        "SELECT a.server_id, MIN(r.revision) FROM actions a \
+         JOIN revision_actions r ON r.action_id = a.id \
+         WHERE a.state IN ('queued', 'sent') OR a.standing = TRUE GROUP BY a.server_id",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// How many steps the actions of a revision have made.
@@ -77,6 +115,8 @@ pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> 
 
 type ReportColumns =
     (String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
+type OpenColumns =
+    (ServerId, String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
 type OutcomeColumns = (
     ServerId,
     String,

@@ -68,6 +68,16 @@ pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
+/// When the servers that were ever there were last seen.
+pub async fn last_seen(db: &mut Connection) -> Result<BTreeMap<ServerId, i64>, StoreError> {
+    let rows: Vec<(ServerId, i64)> = sqlx::query_as(
+        "SELECT id, last_seen FROM servers WHERE removed IS NULL AND last_seen IS NOT NULL",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// Whether a server, not removed, has that name.
 pub async fn name_is_taken(db: &mut Connection, name: &ServerName) -> Result<bool, StoreError> {
     let found: Option<i64> =

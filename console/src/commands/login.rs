@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 
 use clap::Args;
 
-use crate::client::Client;
+use crate::client::{Client, Intent};
 use crate::failure::{Ending, Failure};
 use crate::login_file;
 use crate::settings::{Access, BackendUrl, Environment, Flags, read_token_file};
@@ -50,7 +50,7 @@ impl Login {
             None => ask_for_token(terminal, &self.backend)?,
         };
         let access = Access { url: self.backend, token };
-        let status = Client::new(&access)?.status()?;
+        let status = Client::new(&access, Intent::default())?.status()?;
         file.save(&login_file::Login { url: access.url.clone(), token: access.token })?;
         terminal.note(&format!(
             "logged in to {}, version {}, with {}",

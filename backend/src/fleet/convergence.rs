@@ -1,0 +1,44 @@
+//! How far each server is with what the model wants of it.
+
+use bastio_protocol::ServerName;
+use bastio_protocol::api::ServerPlan;
+
+use super::{Fleet, FleetError};
+use crate::access::Admin;
+use crate::store::{self, ServerId};
+
+impl Fleet {
+    /// What each server has still to be told, to answer or to take; of one server when named.
+    ///
+    /// # Errors
+    /// [`FleetError::NoSuchServer`], [`FleetError::Store`].
+    pub async fn convergence(
+        &self,
+        _proof: &Admin,
+        only: Option<&ServerName>,
+    ) -> Result<Vec<ServerPlan>, FleetError> {
+        let mut db = self.store.read().await?;
+        let (rows, id): (Vec<_>, Option<ServerId>) = match only {
+            None => (store::servers::list(&mut db).await?, None),
+            Some(name) => {
+                let row = store::servers::find(&mut db, name).await?;
+                let row = row.ok_or_else(|| FleetError::NoSuchServer(name.clone()))?;
+                let id = row.id;
+                (vec![row], Some(id))
+            }
+        };
+        let current = store::revisions::current(&mut db).await?;
+        let mut open = store::outcomes::open_reports(&mut db, id).await?;
+        let behind = store::outcomes::first_open_revisions(&mut db).await?;
+        let drifted = store::requests::drifted(&mut db).await?;
+        let plan = rows.into_iter().map(|row| ServerPlan {
+            presence: self.presence(row.id, row.last_seen),
+            server: row.name,
+            last_seen: row.last_seen,
+            in_sync_at: behind.get(&row.id).map_or(current, |revision| revision - 1),
+            open: open.remove(&row.id).unwrap_or_default(),
+            drifted: drifted.contains(&row.id),
+        });
+        Ok(plan.collect())
+    }
+}
