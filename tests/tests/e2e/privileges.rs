@@ -172,7 +172,7 @@ fn secrets_are_in_no_argument_no_environment_and_no_log() {
     let file = key.public_file().display().to_string();
     let added = site.done(&["user", "add", "alice", "--key", &file, "--on", "web-1", "--sudo"]);
     let shown = site.done(&["log"]).stdout + &site.done(&["server", "show", "web-1"]).stdout;
-    site.done(&["user", "rm", "alice", "--yes"]);
+    site.done(&["user", "rm", "alice", "--yes", "--yes-really"]);
 
     let secrets = secrets(&site, &host);
     for text in [&enrolled.stdout, &enrolled.stderr, &added.stdout, &added.stderr, &shown] {

@@ -41,7 +41,7 @@ fn does_its_job(release: &str) {
     assert!(are_active(&host));
     let ssh = add_person(&world, &backend, "alice");
     assert!(can_sudo(&ssh, "alice", &host));
-    backend.console(&["user", "rm", "alice"]).unwrap().check().unwrap();
+    backend.console(&["user", "rm", "alice", "--yes-really"]).unwrap().check().unwrap();
     assert!(!ssh.can_log_in("alice", host.ip()).unwrap());
     assert!(host.exists("/home/alice").unwrap(), "homes are kept unless said otherwise");
     assert!(!host.try_exec(&["getent", "passwd", "alice"]).unwrap().success());

@@ -171,8 +171,14 @@ fn manage(
     db.iter().try_for_each(|host| log_in(paper, &alice, host, false))?;
     paper.done();
 
-    paper.step("One command takes every way in away again");
-    show_answer(paper, backend.console(&["user", "rm", "alice"])?)?;
+    paper.step("What would it do to remove her? Nothing is done yet");
+    show_answer(paper, backend.console(&["user", "rm", "alice", "--dry-run"])?)?;
+    paper.done();
+
+    paper.step(
+        "She is the last admin there; that must be meant. One command takes every way in away",
+    );
+    show_answer(paper, backend.console(&["user", "rm", "alice", "--yes-really"])?)?;
     paper.done();
 
     paper.step("Her login is refused everywhere, and her account is gone");

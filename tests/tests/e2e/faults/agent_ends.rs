@@ -43,7 +43,7 @@ fn an_agent_killed_between_doing_and_answering_answers_after_its_restart_once_an
     server.kill_agent();
     server.restart_agent();
     site.wait_presence("web-1", "connected", LIMIT);
-    site.done(&["user", "update", "alice", "--no-sudo"]);
+    site.done(&["user", "update", "alice", "--no-sudo", "--yes-really"]);
     none_came_twice();
     assert_eq!(server.carried_out(), 4, "{}", server.log());
 }

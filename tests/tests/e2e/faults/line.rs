@@ -46,7 +46,7 @@ fn actions_cut_in_the_middle_arrive_all_the_same_and_nothing_is_doubled() {
         assert_eq!(answers.len(), 2, "{answers:?}");
         assert_eq!(site.show(server.host.name())["failed"], 0);
     }
-    site.done(&["user", "rm", "alice", "--yes"]);
+    site.done(&["user", "rm", "alice", "--yes", "--yes-really"]);
     assert!(servers.iter().all(|(_, server)| !server.has_account("alice")));
 }
 
@@ -79,7 +79,7 @@ fn messages_in_pieces_of_one_byte_are_messages() {
     let (_, file) = person(&world, "alice");
     site.done(&["user", "add", "alice", "--key", &file, "--on", "web-1", "--sudo"]);
     assert!(server.keys("alice").is_some());
-    site.done(&["user", "rm", "alice", "--yes"]);
+    site.done(&["user", "rm", "alice", "--yes", "--yes-really"]);
     assert!(!server.has_account("alice"));
     let answers = site.answers("web-1");
     let statuses: Vec<&str> =

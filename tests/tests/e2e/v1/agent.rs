@@ -127,7 +127,8 @@ fn five_actions(old: &Old<'_>, agent: &mut Peer) {
     assert_eq!(messages[0]["sudo"], true);
     assert_eq!(messages[1]["public_key"], bare(&first), "it compares texts: no comment");
     let no_sudo = ("update-user", "alice was removed from the sudo group successfully");
-    let messages = edit(old, agent, &["user", "update", "alice", "--no-sudo"], &[no_sudo]);
+    let messages =
+        edit(old, agent, &["user", "update", "alice", "--no-sudo", "--yes-really"], &[no_sudo]);
     assert_eq!(messages[0]["sudo"], false);
     let sudo = ("update-user", "alice was added to the sudo group successfully");
     edit(old, agent, &["user", "update", "alice", "--sudo"], &[sudo]);
@@ -137,7 +138,7 @@ fn five_actions(old: &Old<'_>, agent: &mut Peer) {
     let messages = edit(old, agent, &["key", "rm", "alice", &first_file], &[gone]);
     assert_eq!(messages[0]["public_key"], bare(&first));
     let removed = ("remove-user", "alice was removed successfully");
-    edit(old, agent, &["user", "rm", "alice"], &[removed]);
+    edit(old, agent, &["user", "rm", "alice", "--yes-really"], &[removed]);
 
     let log = old.backend.console(&["log"]).unwrap().check().unwrap().stdout;
     for (action, text) in [created, added, no_sudo, sudo, gone, removed] {
