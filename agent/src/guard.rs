@@ -4,6 +4,7 @@
 //! A state machine without I/O: events go in, effects come out. What is kept for the way back is in the ledger before
 //! anything is changed, so it survives a crash. This file must not know how a change is made or a file written.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bastio_protocol::{Username, WantedAccount};
@@ -26,6 +27,9 @@ pub struct Pending {
     /// The account as it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<SavedAccount>,
+    /// The addition to sshd's configuration as it was, where keys are to lie elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sshd: Option<SavedFile>,
 }
 
 /// What an account had besides files.
@@ -36,9 +40,24 @@ pub struct SavedAccount {
     pub name: Username,
     /// Whether it was a member of the sudo group.
     pub in_sudo_group: bool,
+    /// What else decides over a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<SavedLogin>,
     /// What it was meant to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<WantedAccount>,
+}
+
+/// Shell and groups of an account: a shell that ends at once lets nobody in, and sshd may ask for a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedLogin {
+    /// Its login shell.
+    pub shell: String,
+    /// Its primary group.
+    pub group: String,
+    /// Its supplementary groups, without bastio's own and the sudo group.
+    pub groups: BTreeSet<String>,
 }
 
 /// What happened.
@@ -174,7 +193,12 @@ impl Pending {
         if self.what != newer.what {
             self.what = format!("{}; {}", self.what, newer.what);
         }
-        Self { until: newer.until, account: self.account.or(newer.account), ..self }
+        Self {
+            until: newer.until,
+            account: self.account.or(newer.account),
+            sshd: self.sshd.or(newer.sshd),
+            ..self
+        }
     }
 }
 

@@ -19,9 +19,10 @@ mod pattern;
 mod probe;
 mod source;
 mod version;
+mod ways;
 
 pub use clock::Clock;
-pub use managed::{KeyMode, ModeError, settle};
+pub use managed::{KeyMode, ModeError, Switch};
 pub use pattern::{Location, Pattern, PatternError};
 pub use version::Version;
 

@@ -10,7 +10,7 @@ fn pending(what: &str, files: &[(&str, &str)], until: i64) -> Pending {
         was: Some(file::Content { bytes: bytes.as_bytes().to_vec(), mode: 0o600, uid: 0, gid: 0 }),
     };
     let files = files.iter().map(file).collect();
-    Pending { what: what.to_owned(), until, files, account: None }
+    Pending { what: what.to_owned(), until, files, account: None, sshd: None }
 }
 
 fn one() -> Pending {
@@ -105,4 +105,23 @@ fn of_two_changes_what_was_first_there_comes_back() {
     let effects = guard.on(Event::Tick, begun + LIMIT);
     let expected = pending("keys of admin; sshd", &[("/k", "old"), ("/s", "old")], 2000);
     assert_eq!(effects, [Effect::RollBack(expected)]);
+}
+
+#[test]
+fn where_keys_lay_comes_back_with_what_was_changed_meanwhile() {
+    let begun = Instant::now();
+    let mut guard = Guard::new(LIMIT);
+    let addition = file::SavedFile { path: "/a".into(), was: None };
+    let sshd = Pending { sshd: Some(addition.clone()), ..pending("where keys lie", &[], 1060) };
+    guard.on(Event::Before(sshd), begun);
+    guard.on(Event::Made { is_changed: true }, begun);
+    guard.on(Event::Before(one()), begun);
+    guard.on(Event::Made { is_changed: true }, begun);
+    let effects = guard.on(Event::Tick, begun + LIMIT);
+    let [Effect::RollBack(both)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((&both.sshd, both.files.len()), (&Some(addition), 1));
+    let text = serde_json::to_string(both).unwrap();
+    assert_eq!(serde_json::from_str::<Pending>(&text).unwrap(), *both);
+    let earlier = r#"{"what":"w","until":1,"files":[]}"#;
+    assert_eq!(serde_json::from_str::<Pending>(earlier).unwrap().sshd, None, "of older agents");
 }

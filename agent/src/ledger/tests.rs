@@ -18,7 +18,7 @@ fn account(until: i64) -> WantedAccount {
 fn guard() -> Pending {
     let was = Some(Content { bytes: b"old \xff".to_vec(), mode: 0o600, uid: 1, gid: 1 });
     let files = vec![SavedFile { path: "/k".into(), was }];
-    Pending { what: "keys of alice".to_owned(), until: 5, files, account: None }
+    Pending { what: "keys of alice".to_owned(), until: 5, files, account: None, sshd: None }
 }
 
 /// A ledger with one of everything, saved.

@@ -28,7 +28,7 @@ use crate::drift::Policy;
 use crate::journal::{Journal, JournalError};
 use crate::ledger::Ledger;
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
-use crate::sshd::{self, KeyMode};
+use crate::sshd::KeyMode;
 use crate::status::StatusFile;
 use crate::sudoers::PlainSudo;
 
@@ -136,12 +136,9 @@ pub enum ProcessorError {
 pub fn main(source: SocketSource, settings: ProcessorSettings) -> Result<Ended, ProcessorError> {
     let (handle, stop) = Stop::new()?;
     let _signals = Signals::catch(handle)?;
-    if let Err(error) = sshd::settle(settings.keys, &settings.state) {
-        tracing::error!(%error, "keys lie where they lay before");
-    }
     let _sweeper = Sweeper::start(settings.quarantine_days)?;
     let accounts = SystemAccounts::default().with_plain_sudo(settings.plain_sudo);
-    let tender = Tender::new(settings.drift, settings.confirm_within)?;
+    let tender = Tender::new(settings.drift, settings.confirm_within, settings.state.clone())?;
     run(source, settings, accounts, stop, Some(tender))
 }
 
@@ -176,7 +173,7 @@ pub(super) fn run<A: System>(
         words: Vec::new(),
     };
     service.status.write();
-    let is_rolled_back = service.begin_tending();
+    let is_rolled_back = service.begin_tending(settings.keys);
     service.finish_begun(is_rolled_back);
     service.once.save_ledger();
     let mut say_ready = || ready.iter_mut().for_each(|ready| ready());

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bastio_protocol::{Detail, DriftMessage, Username, WantedAccount};
@@ -20,6 +21,7 @@ use crate::reconcile::host::Host;
 use crate::reconcile::{Aims, Rules, apply, observe, plan};
 
 mod confirm;
+mod key_mode;
 mod places;
 
 /// The server that is tended.
@@ -38,17 +40,24 @@ pub(super) struct Tender {
     aim: Aim,
     /// Whether nothing was looked at yet.
     is_new: bool,
+    /// The agent's folder of its own.
+    state: PathBuf,
 }
 
 impl Tender {
     /// Watches nothing yet; [`Self::begin`] comes next.
-    pub(super) fn new(policy: Policy, confirm_within: Duration) -> std::io::Result<Self> {
+    pub(super) fn new(
+        policy: Policy,
+        confirm_within: Duration,
+        state: PathBuf,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             watcher: Watcher::start()?,
             drift: Drift::new(policy),
             guard: Guard::new(confirm_within),
             aim: spot::of_server(),
             is_new: true,
+            state,
         })
     }
 
@@ -103,10 +112,11 @@ impl Tender {
     /// A new connection to the backend, which may know nothing of what was said before.
     pub(super) fn connected<H: Host>(&mut self, site: &mut Site<'_, H>) -> Vec<ToConnector> {
         self.confirm(site);
-        if site.ledger.wanted().is_empty() {
+        let all = self.drift.tell_all();
+        if site.ledger.wanted().is_empty() && all == Detail::default() {
             return Vec::new();
         }
-        vec![word(site.rules.now, false, self.drift.tell_all())]
+        vec![word(site.rules.now, false, all)]
     }
 
     /// Watches the places of these accounts as they are now; of all others, as before.

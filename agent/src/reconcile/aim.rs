@@ -1,5 +1,4 @@
-//! What is wanted, worked out for this moment: ends that have come, and the account that is never
-//! locked. This file must not know what is there.
+//! What is wanted, worked out for this moment: ends that have come. This file must not know what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,11 +117,6 @@ impl Aim {
     #[must_use]
     pub fn of(name: &Username, wanted: &WantedAccount, rules: &Rules) -> Self {
         let mut warnings = Vec::new();
-        let mut wanted = wanted.clone();
-        if rules.break_glass.as_ref() == Some(name) && (wanted.locked || wanted.until.is_some()) {
-            warnings.push(format!("{name} is the break-glass account: it is not locked or ended"));
-            (wanted.locked, wanted.until) = (false, None);
-        }
         let over = |until: Option<i64>| until.is_some_and(|until| until <= rules.now);
         let ended = over(wanted.until);
         let sudo_until = wanted.sudo_until();
@@ -131,7 +125,7 @@ impl Aim {
             let told = policy.warnings().into_iter();
             warnings.extend(told.map(|warning| format!("{name}: sudo: {warning}")));
         }
-        let (keys, weak) = keys_of(name, &wanted, rules);
+        let (keys, weak) = keys_of(name, wanted, rules);
         Self {
             keys,
             gone: BTreeSet::new(),
@@ -141,8 +135,8 @@ impl Aim {
             ended,
             take_over: wanted.take_over,
             sudo_until: sudo_until.filter(|_| !no_sudo),
-            sudo: if no_sudo { Sudo::None } else { wanted.sudo },
-            spec: wanted.spec,
+            sudo: if no_sudo { Sudo::None } else { wanted.sudo.clone() },
+            spec: wanted.spec.clone(),
             warnings,
         }
     }

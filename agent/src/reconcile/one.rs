@@ -7,6 +7,7 @@
 //! | somebody else's | refused, or taken over where that is asked for |
 //! | the system's | refused |
 //! | ours, with another uid than wanted, or with fields that this host cannot have | only taken from |
+//! | never locked out, and to be locked or to end | refused |
 //! | ours | locked first where it must be; given, then taken; unlocked last |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ impl Planner<'_> {
     pub(super) fn plan(&self, seen: &Seen) -> Outcome {
         let mut outcome = Outcome { warnings: self.aim.warnings.clone(), ..Outcome::default() };
         let steps = match &seen.state {
+            _ if self.would_lock_out() => Err(Refusal::BreakGlass(self.name.clone())),
             None if self.aim.ended => {
                 let text = format!("{} was not created: its time is over", self.name);
                 outcome.warnings.push(text);
@@ -61,6 +63,12 @@ impl Planner<'_> {
             }
         }
         outcome
+    }
+
+    /// Whether the account that is never locked out is to be locked, or to end, now or later.
+    fn would_lock_out(&self) -> bool {
+        self.rules.break_glass.as_ref() == Some(self.name)
+            && (self.aim.locked || self.aim.expires.is_some())
     }
 
     fn note(&self, text: String) -> FailureNote {

@@ -428,17 +428,34 @@ fn break_glass_is_never_locked_ended_or_removed() {
     let host = FakeHost::default();
     host.insert(ours("glass", 1001, &[0], SudoState::Group));
     let rules = Rules { break_glass: Some(name("glass")), ..rules() };
-    let allowing = WantedState { allow_no_admin: true, ..WantedState::default() };
-    let plan = plan_with(&host, &allowing, &rules);
-    assert!(plan.is_empty() && plan.warnings[0].contains("never locks, ends or removes"));
-    for wanted in [
+    let before = host.get("glass");
+    let bad = [
         WantedAccount { locked: true, ..admin() },
         WantedAccount { until: Some(1), ..admin() },
         WantedAccount { until: Some(NOW + 1), ..admin() },
-    ] {
-        let plan = plan_with(&host, &state(&[("glass", wanted)]), &rules);
-        assert!(plan.is_empty() && plan.warnings[0].contains("not locked or ended"), "{plan:?}");
+    ];
+    let bad = bad.map(|wanted| state(&[("glass", wanted), ("bob", admin())]));
+    for mut wanted in bad.into_iter().chain([state(&[("bob", admin())])]) {
+        wanted.allow_no_admin = true;
+        wanted.removal = Some(Removal::Delete);
+        let plan = plan_with(&host, &wanted, &rules);
+        assert_eq!(plan.refusals.len(), 1, "{plan:?}");
+        assert_eq!(plan.refusals[0].username, Some(name("glass")));
+        assert!(plan.refusals[0].text.contains("never locks, ends or removes"), "{plan:?}");
+        assert_eq!(plan.refused, [name("glass")].into());
+        let applied = apply(&plan, &host, &mut || {});
+        assert!(applied.failed.is_empty() && host.get("bob").is_some(), "the rest goes on");
+        assert_eq!(host.get("glass"), before, "nothing of it is touched");
+        let one = Aims::one(&name("glass"), &WantedAccount { locked: true, ..admin() }, &rules);
+        let plan = super::plan(&one, &observe(&host, &one, &rules).unwrap(), &rules);
+        assert!(plan.is_empty() && plan.refused.contains(&name("glass")));
+        host.accounts.borrow_mut().remove(&name("bob"));
     }
+    // Of keys and rights, what is wanted is done: the guard has the way back.
+    let bare =
+        WantedState { allow_no_admin: true, ..state(&[("glass", WantedAccount::default())]) };
+    let kinds = kinds(&plan_with(&host, &bare, &rules));
+    assert_eq!(kinds, ["glass: remove-key", "glass: set-sudo"]);
 }
 
 #[test]

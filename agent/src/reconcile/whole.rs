@@ -108,8 +108,7 @@ fn unwanted(
         return Outcome::default();
     }
     if rules.break_glass.as_ref() == Some(name) {
-        let warnings = vec![Refusal::BreakGlass(name.clone()).to_string()];
-        return Outcome { warnings, is_refused: true, ..Outcome::default() };
+        return refused(name, Refusal::BreakGlass(name.clone()).to_string());
     }
     if account.is_system {
         return refused(name, Refusal::System(name.clone()).to_string());

@@ -3,22 +3,26 @@
 //! ours lets nobody in: first it is where sshd will look, then sshd looks there, then it goes from
 //! where it was.
 //!
-//! An addition that sshd does not take, or with which a probe login fails, is taken back. What was
-//! begun and not finished (a crash, a power cut) is taken back at the next start. This file must
-//! not know what a key line says.
+//! An addition that sshd does not take, with which a probe login fails, or which takes a way in from
+//! somebody, is taken back at once. What was begun and not proved (a crash, a power cut) is taken
+//! back at the next start. What is proved must be confirmed by others, who keep the way back.
+//! This file must not know what a key line says, nor what confirms.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use bastio_protocol::Username;
 use thiserror::Error;
 
 use super::daemon::{self, Daemon};
 use super::probe::{self, Proof};
 use super::source::{ADDITIONS, CONFIG};
+use super::ways::Ways;
 use super::{Pattern, Shape, Version};
 use crate::accounts::{Account, AccountsError, SystemAccounts};
 use crate::files;
+use crate::guard::file::SavedFile;
 use crate::keys_on_disk::{self, KeysOnDiskError};
 use crate::reconcile::host::AccountHost as _;
 
@@ -28,7 +32,7 @@ const FILES: &str = "/etc/ssh/authorized_keys.d/%u";
 const ADDITION: &str = "10-bastio.conf";
 /// The first line of the addition: without it, it is not ours.
 const MARK: &str = "# bastio: managed, do not edit";
-/// In the state folder: what the addition was before a change that is not confirmed yet.
+/// In the state folder: what the addition was before a change that is not proved yet.
 const PENDING: &str = "sshd.pending";
 
 /// Where keys lie.
@@ -74,29 +78,90 @@ impl From<KeysOnDiskError> for ModeError {
     }
 }
 
-/// Brings keys and sshd's configuration to the mode; does nothing when they are there already. Takes
-/// back what an earlier run left unfinished. `state` is the agent's folder of its own.
-///
-/// # Errors
-/// [`ModeError`].
-pub fn settle(mode: KeyMode, state: &Path) -> Result<(), ModeError> {
-    let switch = Switch { state, addition: Path::new(ADDITIONS).join(ADDITION) };
-    switch.take_back_unfinished()?;
-    let is_managed = switch.read()?.is_some();
-    match (mode, is_managed) {
-        (KeyMode::Home, false) | (KeyMode::Managed, true) => Ok(()),
-        (KeyMode::Managed, false) => switch.turn_on(),
-        (KeyMode::Home, true) => switch.turn_off(),
-    }
-}
-
-struct Switch<'a> {
-    state: &'a Path,
+/// The way from one mode to the other, and back.
+#[derive(Debug)]
+pub struct Switch {
+    /// The agent's folder of its own.
+    state: PathBuf,
     addition: PathBuf,
+    /// The account that must not lose a way in.
+    break_glass: Option<Username>,
 }
 
-impl Switch<'_> {
-    fn turn_on(&self) -> Result<(), ModeError> {
+impl Switch {
+    /// On this host; `state` is the agent's folder of its own. Nothing is done yet.
+    #[must_use]
+    pub fn new(state: PathBuf, break_glass: Option<Username>) -> Self {
+        Self { state, addition: Path::new(ADDITIONS).join(ADDITION), break_glass }
+    }
+
+    /// Where keys lie now.
+    ///
+    /// # Errors
+    /// [`ModeError`] when nobody can tell.
+    pub fn mode(&self) -> Result<KeyMode, ModeError> {
+        Ok(if self.read()?.is_some() { KeyMode::Managed } else { KeyMode::Home })
+    }
+
+    /// Has sshd read keys as the other mode has it, and proves it. `keep` gets what brings it back, once it is proved:
+    /// from then on it must be confirmed. Until [`Self::finish`] keys stay where they are besides.
+    ///
+    /// # Errors
+    /// [`ModeError`]; nothing must be confirmed.
+    pub fn to(
+        &self,
+        mode: KeyMode,
+        keep: impl FnOnce(SavedFile) -> Result<(), String>,
+    ) -> Result<(), ModeError> {
+        let proof = match mode {
+            KeyMode::Managed => self.turn_on(keep),
+            KeyMode::Home => self.turn_off(keep),
+        }?;
+        tracing::info!(?mode, "sshd reads keys where they are to lie, proved by {proof}");
+        Ok(())
+    }
+
+    /// It is confirmed: keys move to where they are to lie.
+    ///
+    /// # Errors
+    /// [`ModeError`] when nobody knows whose; sshd reads them where they are, too.
+    pub fn finish(&self) -> Result<(), ModeError> {
+        accounts()?.iter().for_each(gather);
+        Ok(())
+    }
+
+    /// It is not confirmed: keys and sshd's configuration are as they were, with the changes of keys since. What of it
+    /// could not be done, account by account.
+    ///
+    /// # Errors
+    /// [`ModeError`] when sshd's configuration could not be brought back.
+    pub fn back(&self, saved: &SavedFile) -> Result<Vec<String>, ModeError> {
+        let daemon = Daemon::find().map_err(ModeError::Cannot)?;
+        let mut accounts = accounts()?;
+        let mut failures = Vec::new();
+        if saved.was.is_none() {
+            accounts.retain(|account| match copy_home(account) {
+                Ok(()) => true,
+                Err(error) => {
+                    failures.push(format!("keys of {}: {error}", account.name));
+                    false
+                }
+            });
+        }
+        saved.put_back().map_err(|error| cannot(&saved.path, &error))?;
+        daemon.check().and_then(|()| daemon.reload()).map_err(ModeError::Cannot)?;
+        match saved.was {
+            Some(_) => accounts.iter().for_each(gather),
+            // A key that could not go home must at least not be lost.
+            None => clear(&accounts, Shape::of_host().version)?,
+        }
+        Ok(failures)
+    }
+
+    fn turn_on(
+        &self,
+        keep: impl FnOnce(SavedFile) -> Result<(), String>,
+    ) -> Result<Proof, ModeError> {
         let daemon = Daemon::find().map_err(ModeError::Cannot)?;
         let before = Shape::of_host();
         let mut files = vec![FILES.to_owned()];
@@ -106,59 +171,71 @@ impl Switch<'_> {
         let accounts = accounts()?;
         // What lay there before sshd read it may have been revoked since.
         clear(&accounts, before.version)?;
-        let proof = self.change(Some(&text), &daemon, || {
+        let ways = Ways::look(&accounts, self.break_glass.as_ref())?;
+        let tried = || {
             let shape = Shape::of_host();
-            match shape.files.first() {
-                Some(first) if first.to_string() == FILES => {
-                    probe::log_in(&daemon, &accounts, &only(&shape, |it| it == FILES), self.state)
-                }
-                _ => Err(not_included()),
+            if shape.files.first().is_none_or(|first| first.to_string() != FILES) {
+                return Err(not_included());
             }
-        });
+            ways.lead_in("")?;
+            self.probe(&daemon, &accounts, &only(&shape, |it| it == FILES))
+        };
+        let proof = self.change(Some(&text), &daemon, tried, keep);
         if proof.is_err() {
             clear(&accounts, before.version)?;
         }
-        let proof = proof?;
-        tell(KeyMode::Managed, &proof);
-        for account in &accounts {
-            gather(account);
-        }
-        Ok(())
+        proof
     }
 
-    fn turn_off(&self) -> Result<(), ModeError> {
+    fn turn_off(
+        &self,
+        keep: impl FnOnce(SavedFile) -> Result<(), String>,
+    ) -> Result<Proof, ModeError> {
         let daemon = Daemon::find().map_err(ModeError::Cannot)?;
         let accounts = accounts()?;
+        let ways = Ways::look(&accounts, self.break_glass.as_ref())?;
         for account in &accounts {
-            let shape = Shape::of_account(&account.name);
-            let ours = keys_on_disk::ours(account, &shape)?;
-            keys_on_disk::set_keys(account, &only(&shape, |it| it != FILES), &ours)?;
+            copy_home(account)?;
         }
         let rest = only(&Shape::of_host(), |it| it != FILES);
-        let probed = || probe::log_in(&daemon, &accounts, &rest, self.state);
-        let proof = self.change(None, &daemon, probed).inspect_err(|_| {
+        let tried = || {
+            ways.lead_in(FILES)?;
+            self.probe(&daemon, &accounts, &rest)
+        };
+        let proof = self.change(None, &daemon, tried, keep).inspect_err(|_| {
             accounts.iter().for_each(gather);
         })?;
-        tell(KeyMode::Home, &proof);
-        clear(&accounts, rest.version)
+        // Nobody would take a revoked key out of what sshd does not read.
+        clear(&accounts, rest.version)?;
+        Ok(proof)
     }
 
-    /// Puts another addition in place, lets sshd check and read it, and has it tried; the one before
-    /// comes back when any of that fails.
+    fn probe(&self, daemon: &Daemon, accounts: &[Account], shape: &Shape) -> Result<Proof, String> {
+        probe::log_in(daemon, accounts, self.break_glass.as_ref(), shape, &self.state)
+    }
+
+    /// Puts another addition in place, lets sshd check and read it, has it tried, and what was before kept; that comes
+    /// back when any of it fails.
     fn change(
         &self,
         text: Option<&str>,
         daemon: &Daemon,
         tried: impl FnOnce() -> Result<Proof, String>,
+        keep: impl FnOnce(SavedFile) -> Result<(), String>,
     ) -> Result<Proof, ModeError> {
         let before = self.read()?;
         let kept = before.as_deref().unwrap_or_default();
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.state);
-        made.map_err(|error| cannot(self.state, &error))?;
+        let saved = SavedFile::take(&self.addition).map_err(|e| cannot(&self.addition, &e))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.state);
+        made.map_err(|error| cannot(&self.state, &error))?;
         files::replace_secret(&self.pending(), kept.as_bytes())
             .map_err(|e| cannot(&self.pending(), &e))?;
-        self.write(text).map_err(ModeError::Cannot)?;
-        let done = daemon.check().and_then(|()| daemon.reload()).and_then(|()| tried());
+        let done = self
+            .write(text)
+            .and_then(|()| daemon.check())
+            .and_then(|()| daemon.reload())
+            .and_then(|()| tried())
+            .and_then(|proof| keep(saved).map(|()| proof));
         match done {
             Ok(proof) => self.confirm().map(|()| proof),
             Err(why) => Err(match self.restore(before.as_deref(), daemon) {
@@ -177,11 +254,14 @@ impl Switch<'_> {
         self.confirm().map_err(|error| error.to_string())
     }
 
-    /// What was begun and never confirmed is as if it had failed.
-    fn take_back_unfinished(&self) -> Result<(), ModeError> {
+    /// What was begun and never proved (a crash) is as if it had failed; whether there was such a thing.
+    ///
+    /// # Errors
+    /// [`ModeError`]; it is tried again by the next call.
+    pub fn take_back_unfinished(&self) -> Result<bool, ModeError> {
         let before = match std::fs::read_to_string(self.pending()) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(cannot(&self.pending(), &error)),
         };
         tracing::warn!("a change of sshd's configuration was not finished; it is taken back");
@@ -193,7 +273,7 @@ impl Switch<'_> {
             Some(_) => accounts.iter().for_each(gather),
             None => clear(&accounts, None)?,
         }
-        Ok(())
+        Ok(true)
     }
 
     fn confirm(&self) -> Result<(), ModeError> {
@@ -284,8 +364,11 @@ fn gather(account: &Account) {
     }
 }
 
-fn tell(mode: KeyMode, proof: &Proof) {
-    tracing::info!(?mode, "keys lie where they should, proved by {proof}");
+/// Brings the keys of ours to where they would be without managed mode.
+fn copy_home(account: &Account) -> Result<(), KeysOnDiskError> {
+    let shape = Shape::of_account(&account.name);
+    let ours = keys_on_disk::ours(account, &shape)?;
+    keys_on_disk::set_keys(account, &only(&shape, |it| it != FILES), &ours).map(drop)
 }
 
 #[cfg(test)]
@@ -295,11 +378,13 @@ mod tests {
     #[test]
     fn an_addition_of_others_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let switch =
-            Switch { state: folder.path(), addition: folder.path().join("10-bastio.conf") };
+        let addition = folder.path().join("10-bastio.conf");
+        let switch = Switch { state: folder.path().to_owned(), addition, break_glass: None };
         assert_eq!(switch.read().unwrap(), None);
+        assert_eq!(switch.mode().unwrap(), KeyMode::Home);
         switch.write(Some("# bastio: managed, do not edit\nX\n")).unwrap();
         assert!(switch.read().unwrap().unwrap().ends_with("X\n"));
+        assert_eq!(switch.mode().unwrap(), KeyMode::Managed);
         switch.write(None).unwrap();
         switch.write(None).unwrap();
         std::fs::write(&switch.addition, "Port 22\n").unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bastio_protocol::{KeyGrant, KeyOptions, KeyPolicy, PublicKey};
+use bastio_protocol::{KeyGrant, KeyOptions, KeyPolicy, PublicKey, Username};
 
 use super::daemon::Daemon;
 use super::{Shape, settings};
@@ -51,17 +51,20 @@ impl fmt::Display for Proof {
     }
 }
 
-/// Logs in by a key in the first file of the shape.
+/// Logs in by a key in the first file of the shape. `must` gets in, if it is one of the accounts and may; of the
+/// others one that does is enough.
 ///
 /// # Errors
 /// Why nobody got in, for people.
 pub(super) fn log_in(
     daemon: &Daemon,
     accounts: &[Account],
+    must: Option<&Username>,
     shape: &Shape,
     state: &Path,
 ) -> Result<Proof, String> {
-    let usable: Vec<&Account> = accounts.iter().filter(|it| may_log_in(it, shape)).collect();
+    let mut usable: Vec<&Account> = accounts.iter().filter(|it| may_log_in(it, shape)).collect();
+    usable.sort_by_key(|account| Some(&account.name) != must);
     if usable.is_empty() {
         return by_settings(daemon, shape, "there is no account of ours to log in with");
     }
@@ -81,7 +84,10 @@ pub(super) fn log_in(
             Outcome::In => return Ok(Proof::Login(account.name.to_string())),
             Outcome::NotRun => return by_settings(daemon, shape, "ssh cannot be run from here"),
             Outcome::Refused(said) => {
-                why = format!("a probe login of {} failed: {said}", account.name)
+                why = format!("a probe login of {} failed: {said}", account.name);
+                if Some(&account.name) == must {
+                    break;
+                }
             }
         }
     }

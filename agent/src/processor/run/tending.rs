@@ -12,12 +12,13 @@ use super::super::tend::{Site, Tender};
 use super::super::work::{Effect, Work};
 use super::Service;
 use crate::pipe::ToConnector;
+use crate::sshd::KeyMode;
 
 impl<A: System> Service<A> {
-    /// Carries on what an earlier run has left; whether that was too late to be confirmed, and rolled back. Before
-    /// anything else.
-    pub(super) fn begin_tending(&mut self) -> bool {
-        self.tend(Tender::begin).unwrap_or_default()
+    /// Carries on what an earlier run has left; whether that was too late to be confirmed, and rolled back. Then keys
+    /// are brought to where they are to lie. Before anything else.
+    pub(super) fn begin_tending(&mut self, keys: KeyMode) -> bool {
+        self.tend(|tender, site| tender.begin(keys, site)).unwrap_or_default()
     }
 
     /// Does again what a crash cut short, and as it must be confirmed at first, it must be again. What was rolled back

@@ -1,17 +1,17 @@
-//! Changes of the account that is never locked out: kept before they are made, and brought back when they are not
-//! confirmed. This file must not know when a change is confirmed, only what follows.
+//! Changes of the account that is never locked out, and of where keys lie: kept before they are made, and brought back
+//! when they are not confirmed. This file must not know when a change is confirmed, only what follows.
 
 use std::time::Instant;
 
-use bastio_protocol::{FailureNote, Sudo, Username};
+use bastio_protocol::{AbsolutePath, FailureNote, GroupName, Sudo, Username};
 
 use super::{Site, Tender, places};
-use crate::accounts::{Account, AccountsError};
+use crate::accounts::AccountsError;
 use crate::guard::file::SavedFile;
-use crate::guard::{Effect, Event, Pending, SavedAccount};
-use crate::ledger::LedgerError;
+use crate::guard::{Effect, Event, Pending, SavedAccount, SavedLogin};
+use crate::ledger::{Ledger, LedgerError};
 use crate::pipe::ToConnector;
-use crate::reconcile::host::Host;
+use crate::reconcile::host::{AccountChange, AccountFacts, Host};
 
 /// Why a change that must be confirmed is not even begun.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +31,6 @@ pub(in crate::processor) enum ConfirmError {
 }
 
 impl Tender {
-    /// What an earlier run has left: it is brought back (true), or waits for the rest of its time.
-    pub(in crate::processor) fn begin<H: Host>(&mut self, site: &mut Site<'_, H>) -> bool {
-        let Some(pending) = site.ledger.guard().cloned() else { return false };
-        tracing::warn!(what = pending.what, "a change was not confirmed yet");
-        self.carry_on(Event::Found(pending, site.rules.now), site);
-        site.ledger.guard().is_none()
-    }
-
     /// Keys or rights of this account may be changed now.
     ///
     /// # Errors
@@ -49,8 +41,16 @@ impl Tender {
         site: &mut Site<'_, H>,
     ) -> Result<(), ConfirmError> {
         let Some(facts) = site.host.facts(name)? else { return Ok(()) };
-        let pending = self.keep(&facts.account, site)?;
-        let ledger = &mut *site.ledger;
+        let pending = self.keep(&facts, site)?;
+        Ok(self.write_down(pending, site.ledger)?)
+    }
+
+    /// Keeps it for the way back; after an error nothing must be changed.
+    pub(super) fn write_down(
+        &mut self,
+        pending: Pending,
+        ledger: &mut Ledger,
+    ) -> Result<(), LedgerError> {
         for effect in self.guard.on(Event::Before(pending), Instant::now()) {
             if let Effect::Keep(pending) = effect {
                 let before = ledger.guard().cloned();
@@ -58,7 +58,7 @@ impl Tender {
                 if let Err(error) = ledger.save() {
                     ledger.set_guard(before);
                     self.guard.on(Event::Made { is_changed: false }, Instant::now());
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -92,7 +92,11 @@ impl Tender {
         self.carry_on(Event::Tick, site);
     }
 
-    fn carry_on<H: Host>(&mut self, event: Event, site: &mut Site<'_, H>) -> Vec<ToConnector> {
+    pub(super) fn carry_on<H: Host>(
+        &mut self,
+        event: Event,
+        site: &mut Site<'_, H>,
+    ) -> Vec<ToConnector> {
         let mut words = Vec::new();
         for effect in self.guard.on(event, Instant::now()) {
             match effect {
@@ -101,9 +105,14 @@ impl Tender {
                 Effect::Forget => site.ledger.set_guard(None),
                 Effect::Confirm(pending) => {
                     tracing::info!(what = pending.what, "confirmed by a new connection");
+                    self.finish_mode(&pending, site);
                     site.ledger.set_guard(None);
                 }
-                Effect::RollBack(pending) => self.roll_back(&pending, site),
+                Effect::RollBack(pending) => {
+                    let seconds = self.guard.limit().as_secs();
+                    let why = format!("no new connection came within {seconds} s");
+                    self.roll_back(&pending, &why, site);
+                }
             }
         }
         if let Err(error) = site.ledger.save() {
@@ -112,11 +121,18 @@ impl Tender {
         words
     }
 
+    /// Until when a change that is made now must be confirmed.
+    pub(super) fn until<H: Host>(&self, site: &Site<'_, H>) -> i64 {
+        let limit = i64::try_from(self.guard.limit().as_secs()).unwrap_or(i64::MAX);
+        site.rules.now.saturating_add(limit)
+    }
+
     fn keep<H: Host>(
         &self,
-        account: &Account,
+        facts: &AccountFacts,
         site: &Site<'_, H>,
     ) -> Result<Pending, ConfirmError> {
+        let account = &facts.account;
         let name = &account.name;
         let take = |path: std::path::PathBuf| {
             SavedFile::take(&path).map_err(|error| ConfirmError::Unreadable {
@@ -125,27 +141,31 @@ impl Tender {
             })
         };
         let files = places::guarded(account).into_iter().map(take).collect::<Result<_, _>>()?;
-        let limit = i64::try_from(self.guard.limit().as_secs()).unwrap_or(i64::MAX);
         Ok(Pending {
             what: format!("keys and sudo rights of {name}"),
-            until: site.rules.now.saturating_add(limit),
+            until: self.until(site),
             files,
+            sshd: None,
             account: Some(SavedAccount {
                 name: name.clone(),
                 in_sudo_group: in_sudo_group(site.host, name)?.unwrap_or_default(),
+                login: Some(login(facts)),
                 wanted: site.ledger.wanted().get(name).cloned(),
             }),
         })
     }
 
     /// Brings everything back. What cannot be is logged and said; the rest comes back all the same.
-    fn roll_back<H: Host>(&mut self, pending: &Pending, site: &mut Site<'_, H>) {
+    pub(super) fn roll_back<H: Host>(
+        &mut self,
+        pending: &Pending,
+        why: &str,
+        site: &mut Site<'_, H>,
+    ) {
         let ledger = &mut *site.ledger;
         let mut failures = Vec::new();
         if let Some(saved) = &pending.account {
-            if let Err(error) = put_back_group(site.host, saved) {
-                failures.push(error.to_string());
-            }
+            failures.extend(put_back_account(site.host, saved));
             match saved.wanted.clone() {
                 Some(wanted) => ledger.set(saved.name.clone(), wanted),
                 None => ledger.forget(&saved.name),
@@ -157,9 +177,9 @@ impl Tender {
             }
         }
         ledger.set_guard(None);
-        let (what, seconds) = (&pending.what, self.guard.limit().as_secs());
-        let mut text =
-            format!("{what}: rolled back, since no new connection came within {seconds} s");
+        // Behind the files: it moves the keys that are in them now.
+        failures.extend(self.roll_back_mode(pending, site));
+        let mut text = format!("{}: rolled back, since {why}", pending.what);
         if !failures.is_empty() {
             text = format!("{text}; not brought back: {}", failures.join(", "));
         }
@@ -171,10 +191,50 @@ impl Tender {
 
 fn differs(host: &impl Host, pending: &Pending) -> bool {
     let is_other = |file: &SavedFile| SavedFile::take(&file.path).ok().as_ref() != Some(file);
-    let group = |saved: &SavedAccount| {
+    let is_changed = |saved: &SavedAccount| {
+        let facts = host.facts(&saved.name).ok().flatten();
         in_sudo_group(host, &saved.name).ok().flatten() != Some(saved.in_sudo_group)
+            || saved.login.is_some() && facts.as_ref().map(login) != saved.login
     };
-    pending.files.iter().any(is_other) || pending.account.as_ref().is_some_and(group)
+    pending.files.iter().any(is_other) || pending.account.as_ref().is_some_and(is_changed)
+}
+
+fn login(facts: &AccountFacts) -> SavedLogin {
+    let AccountFacts { shell, group, groups, .. } = facts.clone();
+    SavedLogin { shell, group, groups }
+}
+
+/// Everything of an account that is in no file of its own; what could not be brought back.
+fn put_back_account(host: &impl Host, saved: &SavedAccount) -> Vec<String> {
+    let mut failures = Vec::new();
+    if let Err(error) = put_back_group(host, saved) {
+        failures.push(error.to_string());
+    }
+    if let Some(login) = &saved.login
+        && let Err(error) = put_back_login(host, &saved.name, login)
+    {
+        failures.push(error);
+    }
+    failures
+}
+
+fn put_back_login(host: &impl Host, name: &Username, was: &SavedLogin) -> Result<(), String> {
+    let told = |error: &dyn std::error::Error| error.to_string();
+    let Some(facts) = host.facts(name).map_err(|error| told(&error))? else { return Ok(()) };
+    let mut change = AccountChange::default();
+    if facts.shell != was.shell {
+        change.shell = Some(AbsolutePath::parse(&was.shell).map_err(|error| told(&error))?);
+    }
+    if facts.group != was.group {
+        change.group = Some(GroupName::parse(&was.group).map_err(|error| told(&error))?);
+    }
+    let gone = was.groups.difference(&facts.groups).map(|group| GroupName::parse(group));
+    change.add_groups = gone.collect::<Result<_, _>>().map_err(|error| told(&error))?;
+    change.drop_groups = facts.groups.difference(&was.groups).cloned().collect();
+    if change.is_empty() {
+        return Ok(());
+    }
+    host.modify(name, &change).map_err(|error| told(&error))
 }
 
 /// Its rule, if any, goes with it and is brought back as a file.
