@@ -12,6 +12,7 @@ use std::time::Duration;
 use bastio_tests::{Host, Running, SshClient, SshKey, World, binary, require_root};
 use nix::sys::signal::Signal;
 
+mod break_glass;
 mod confirm;
 mod crash;
 mod drift;

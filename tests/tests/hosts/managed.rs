@@ -52,8 +52,10 @@ fn moves_keys(release: &str) {
         let (proof, mode) = ("a probe login of alice", if is_managed { "managed" } else { "home" });
         assert_eq!(log.matches(proof).count(), if is_managed { 1 } else { 2 }, "{mode}: {log}");
         let text = |path| String::from_utf8(host.read_file(path).unwrap()).unwrap();
-        assert_eq!(text(FILE).is_empty(), !is_managed, "{mode}: {log}");
-        assert_eq!(text(home).is_empty(), is_managed, "{mode}: {log}");
+        // Keys move once the agent's own way back is confirmed.
+        wait_for("the keys move", || {
+            text(FILE).is_empty() != is_managed && text(home).is_empty() == is_managed
+        });
         wait_for("a login", || logs_in(&ssh, "alice", &host));
         // Others get theirs where keys lie now.
         wait_for("the agent is back", || are_active(&host));

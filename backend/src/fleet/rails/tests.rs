@@ -6,6 +6,10 @@ use crate::access::{AccessError, Admin, Intent};
 use crate::plan::Rails;
 use crate::testing::{TestBackend, host, key, login, new_user};
 
+async fn log(backend: &TestBackend) -> Result<Vec<ChainedRow>, FleetError> {
+    backend.fleet.log(&backend.admin, &LogFilter::default(), Page::Last, 100).await
+}
+
 fn tries(backend: &TestBackend) -> Admin {
     backend.admin.clone().with_intent(Intent { dry_run: true, confirmed: false })
 }
@@ -50,7 +54,7 @@ async fn what_is_only_tried_is_shown_and_never_was() {
     backend.enroll("web-2", 2).await;
     let (fleet, admin) = (&backend.fleet, &backend.admin);
     let before = fleet.status(admin, String::new()).await.expect("read");
-    let log = fleet.log(admin, 100, None, None).await.expect("read");
+    let log = log(&backend).await.expect("read");
     let new = user("alice", 10, "*", true);
     let tried = preview(fleet.add_user(&tries(&backend), &new).await.expect("tried"));
     let print = key(10).fingerprint();
@@ -74,7 +78,7 @@ async fn what_is_only_tried_is_shown_and_never_was() {
     };
     assert_eq!((tried.blast, tried.stops.len()), (blast, 0));
     assert_eq!(fleet.status(admin, String::new()).await.expect("read"), before);
-    assert_eq!(fleet.log(admin, 100, None, None).await.expect("read"), log);
+    assert_eq!(log(&backend).await.expect("read"), log);
     let done = fleet.add_user(admin, &new).await.expect("done");
     assert_eq!(done.servers.len(), tried.servers.len(), "what was shown is what is done");
 }

@@ -11,7 +11,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// A server on which admin is never locked out, behind a proxy; admin has a key and a line of his own, all confirmed.
 fn guarded(site: &Site<'_>, proxy: &Proxy) -> Server {
-    let host = site.host("web-1").without_sshd().start().unwrap();
+    let host = site.host("web-1").start().unwrap();
     fleet::prepare_agent(&host).unwrap();
     fleet::enroll_through(&host, &site.key, proxy.address()).check().unwrap();
     let file = "/etc/bastio/agent.toml";
@@ -48,6 +48,11 @@ fn access(server: &Server) -> [String; 2] {
     [KEYS, "/etc/group"].map(read)
 }
 
+fn logs_in(site: &Site<'_>, server: &Server, key: &SshKey) -> bool {
+    let ssh = SshClient::new(site.world, key);
+    ssh.run("admin", server.host.ip(), "true").unwrap().success()
+}
+
 #[test]
 fn a_change_stands_when_the_agent_reaches_its_backend_after_it() {
     require_root!();
@@ -56,7 +61,7 @@ fn a_change_stands_when_the_agent_reaches_its_backend_after_it() {
     let proxy = site.proxy();
     let server = guarded(&site, &proxy);
     let before = access(&server);
-    let (_, third) = person(&world, "third");
+    let (third_key, third) = person(&world, "third");
     let accepted = proxy.accepted();
     site.done(&["key", "add", "admin", &third]);
     settle(&site, &server);
@@ -65,6 +70,7 @@ fn a_change_stands_when_the_agent_reaches_its_backend_after_it() {
     assert!(proxy.accepted() > accepted);
     std::thread::sleep(WITHIN + Duration::from_secs(2));
     assert_eq!(access(&server), after);
+    assert!(logs_in(&site, &server, &third_key));
     assert!(!server.log().contains("rolled back"), "{}", server.log());
 }
 
@@ -76,7 +82,7 @@ fn a_change_is_undone_byte_for_byte_when_the_line_is_dead_after_it() {
     let proxy = site.proxy();
     let server = guarded(&site, &proxy);
     let before = access(&server);
-    let (_, third) = person(&world, "third");
+    let (third_key, third) = person(&world, "third");
     // The order still arrives; nothing comes back, and no new connection gets anywhere.
     proxy.hold(Direction::ToServer);
     site.bastio(&["key", "add", "admin", &third, "--no-wait"]);
@@ -86,6 +92,7 @@ fn a_change_is_undone_byte_for_byte_when_the_line_is_dead_after_it() {
     let waited = changed.elapsed();
     eprintln!("rolled back after {waited:?}");
     assert!(waited + Duration::from_secs(1) > WITHIN, "{waited:?}");
+    assert!(!logs_in(&site, &server, &third_key));
     server.wait_log("rolled back, since no new connection came within 5 s", LIMIT);
 
     // Back on the line, the backend learns what is not as it wanted it.

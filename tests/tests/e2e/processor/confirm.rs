@@ -20,7 +20,7 @@ fn start(host: &Host) -> Connector {
 
 /// The next word of this kind.
 #[track_caller]
-fn word(connector: &mut Connector, kind: &str) -> Value {
+pub(super) fn word(connector: &mut Connector, kind: &str) -> Value {
     loop {
         let word = connector.next_word().expect(kind);
         if word["type"] == kind {
@@ -29,7 +29,7 @@ fn word(connector: &mut Connector, kind: &str) -> Value {
     }
 }
 
-fn link_up(connector: &mut Connector) {
+pub(super) fn link_up(connector: &mut Connector) {
     let body = r#"{"type":"link","link":{"state":"connected","backend":"b:1","since":1}}"#;
     connector.socket.write_all(format!("{}:{body},", body.len()).as_bytes()).unwrap();
 }

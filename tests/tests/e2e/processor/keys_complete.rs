@@ -6,7 +6,10 @@ use bastio_agent::sshd::{self, Shape};
 use bastio_protocol::{KeyGrant, KeyOptions, KeyPolicy, PublicKey, Username};
 use nix::unistd::{Gid, Uid};
 
+use super::confirm::{link_up, word};
 use super::*;
+
+mod unconfirmed;
 
 const ADDITION: &str = "/etc/ssh/sshd_config.d/10-bastio.conf";
 const MANAGED: &str = "/etc/ssh/authorized_keys.d/alice";
@@ -249,6 +252,8 @@ fn managed_mode_goes_on_and_off_without_losing_a_key() {
 
     let mut connector = rig.processor("keys = 'managed'\n");
     assert!(rig.log().contains("a probe login of alice"), "{}", rig.log());
+    link_up(&mut connector);
+    connector.remove_user("nobody-there");
     assert_eq!((rig.text(MANAGED), rig.text(in_home).as_str()), (before.clone(), "# mine\n"));
     assert_eq!(owner_and_mode(&rig.host, MANAGED), (0, 0, 0o644));
     rig.gets_in(true);

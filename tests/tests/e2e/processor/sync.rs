@@ -16,7 +16,7 @@ const EVERYTHING: &str = "cd /; for f in etc/passwd etc/shadow etc/group etc/gsh
                           find etc/sudoers.d home etc/ssh -printf '%p %u %g %m %s\\n' | sort; \
                           find etc/sudoers.d home -type f -exec sha256sum {} + | sort";
 
-fn name(text: &str) -> Username {
+pub(super) fn name(text: &str) -> Username {
     Username::parse(text).unwrap()
 }
 
@@ -45,7 +45,11 @@ fn ask(connector: &mut Connector, request: HostRequest) -> (u64, String, Detail)
     (answer["status"].as_u64().unwrap(), text, detail)
 }
 
-fn sync(connector: &mut Connector, wanted: &WantedState, dry_run: bool) -> (u64, String, Detail) {
+pub(super) fn sync(
+    connector: &mut Connector,
+    wanted: &WantedState,
+    dry_run: bool,
+) -> (u64, String, Detail) {
     ask(connector, HostRequest::Sync { wanted: Box::new(wanted.clone()), dry_run })
 }
 
