@@ -455,7 +455,7 @@ fn break_glass_is_never_locked_ended_or_removed() {
     let bare =
         WantedState { allow_no_admin: true, ..state(&[("glass", WantedAccount::default())]) };
     let kinds = kinds(&plan_with(&host, &bare, &rules));
-    assert_eq!(kinds, ["glass: remove-key", "glass: set-sudo"]);
+    assert_eq!(kinds, ["glass: remove-key", "glass: revoke-sudo"]);
 }
 
 #[test]
