@@ -117,19 +117,29 @@ impl StatusFile {
 }
 
 fn replace(path: &Path, report: &StatusReport) -> std::io::Result<()> {
-    let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
-    std::fs::create_dir_all(folder)?;
     let aside = path.with_extension("new");
-    match std::fs::remove_file(&aside) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // create_new follows no link, so the folder may even belong to the connector.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&aside)?;
+    let mut file = match make(&aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            std::fs::create_dir_all(path.parent().ok_or(ErrorKind::InvalidInput)?)?;
+            make(&aside)?
+        }
+        // Left over.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            std::fs::remove_file(&aside)?;
+            make(&aside)?
+        }
+        made => made?,
+    };
     file.set_permissions(Permissions::from_mode(0o644))?;
-    serde_json::to_writer(&file, report)?;
-    file.write_all(b"\n")?;
+    let mut text = serde_json::to_vec(report)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
     std::fs::rename(&aside, path)
+}
+
+/// Follows no link, so the folder may even belong to the connector.
+fn make(aside: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(aside)
 }
 
 fn now() -> u64 {

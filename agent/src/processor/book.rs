@@ -137,7 +137,7 @@ impl<A: System> Processor<A> {
 
     /// The line of ours that lets this key in.
     fn grant_of(&self, name: &Username, key: &PublicKey) -> Option<KeyGrant> {
-        let account = self.accounts.find(name).ok()??;
+        let account = self.accounts.facts(name).ok()??.account;
         let found = self.accounts.keys(&account).ok()?;
         found.ours.into_iter().find(|grant| grant.public_key == *key)
     }

@@ -346,7 +346,12 @@ impl<A: System> Service<A> {
             self.status.count(status);
         }
         let words = std::mem::take(&mut self.words);
-        self.say(outcome.answer, end_point) && self.say_all(words, end_point)
+        let is_heard = self.say(outcome.answer, end_point) && self.say_all(words, end_point);
+        // Nobody has to wait for that.
+        if outcome.carried_out.is_some() {
+            self.schedule();
+        }
+        is_heard
     }
 
     fn say(&self, word: ToConnector, end_point: &EndPoint) -> bool {

@@ -68,7 +68,7 @@ impl<A: System> Service<A> {
 
     /// Does the work, which must be confirmed if it may change the account that is never locked out.
     pub(super) fn answer(&mut self, work: &Work) -> Outcome {
-        let outcome = match self.must_be_confirmed(work) {
+        match self.must_be_confirmed(work) {
             None => self.carry_out(work),
             Some(name) => match self.tend(|tender, site| tender.before(&name, site)) {
                 Some(Err(error)) => self.once.reply(work.reply(Status::Failed, error.to_string())),
@@ -79,9 +79,12 @@ impl<A: System> Service<A> {
                     outcome
                 }
             },
-        };
+        }
+    }
+
+    /// Sets the timer for what ends next, after work that was done.
+    pub(super) fn schedule(&mut self) {
         self.tend(|tender, site| tender.schedule(site.ledger, site.rules.now));
-        outcome
     }
 
     pub(super) fn say_all(&self, words: Vec<ToConnector>, end_point: &EndPoint) -> bool {
