@@ -1,9 +1,12 @@
 use bastio_protocol::api::{Change, NewUser, Preview, RemoveUser, Role, UpdateUser, UserState};
 use bastio_protocol::{Removal, Status};
 
+use bastio_protocol::audit::{ChainedRow, LogFilter};
+
 use super::*;
 use crate::access::{AccessError, Admin, Intent};
 use crate::plan::Rails;
+use crate::store::audit::Page;
 use crate::testing::{TestBackend, host, key, login, new_user};
 
 async fn log(backend: &TestBackend) -> Result<Vec<ChainedRow>, FleetError> {
@@ -54,7 +57,7 @@ async fn what_is_only_tried_is_shown_and_never_was() {
     backend.enroll("web-2", 2).await;
     let (fleet, admin) = (&backend.fleet, &backend.admin);
     let before = fleet.status(admin, String::new()).await.expect("read");
-    let log = log(&backend).await.expect("read");
+    let rows = log(&backend).await.expect("read");
     let new = user("alice", 10, "*", true);
     let tried = preview(fleet.add_user(&tries(&backend), &new).await.expect("tried"));
     let print = key(10).fingerprint();
@@ -78,7 +81,7 @@ async fn what_is_only_tried_is_shown_and_never_was() {
     };
     assert_eq!((tried.blast, tried.stops.len()), (blast, 0));
     assert_eq!(fleet.status(admin, String::new()).await.expect("read"), before);
-    assert_eq!(log(&backend).await.expect("read"), log);
+    assert_eq!(log(&backend).await.expect("read"), rows);
     let done = fleet.add_user(admin, &new).await.expect("done");
     assert_eq!(done.servers.len(), tried.servers.len(), "what was shown is what is done");
 }
