@@ -45,7 +45,7 @@ impl<A: System> Processor<A> {
             self.with_ledger(|ledger| ledger.forget(name));
             return;
         }
-        let Some(mut wanted) = self.wanted(name).cloned().or_else(|| self.learn(name)) else {
+        let Some(mut wanted) = self.wanted(name).cloned().or_else(|| self.learn(message)) else {
             return;
         };
         match &message.action {
@@ -122,13 +122,15 @@ impl<A: System> Processor<A> {
         }
     }
 
-    /// The account as it stands; none where nobody can tell what is meant.
-    fn learn(&self, name: &Username) -> Option<WantedAccount> {
-        let state = self.accounts.state(name).ok()??;
-        let sudo = match state.sudo {
-            SudoState::None => Sudo::None,
-            SudoState::Group => Sudo::Plain,
-            SudoState::Rule(_) | SudoState::Both(_) => return None,
+    /// The account of an action as it stands; none where nobody can tell what is meant.
+    fn learn(&self, message: &ActionMessage) -> Option<WantedAccount> {
+        let state = self.accounts.state(&message.username).ok()??;
+        let sudo = match (&message.action, state.sudo) {
+            // What rule there is was made of this.
+            (Action::AddUser { sudo } | Action::UpdateUser { sudo }, _) => plain(*sudo),
+            (_, SudoState::None) => Sudo::None,
+            (_, SudoState::Group) => Sudo::Plain,
+            (_, SudoState::Rule(_) | SudoState::Both(_)) => return None,
         };
         let keys = state.keys.ok()?.ours.into_iter().collect();
         let locked = state.facts.locked;

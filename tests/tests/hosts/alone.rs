@@ -1,5 +1,5 @@
-//! What holds with nobody there: grants that end while no agent runs and no backend is, and a change that cuts off the way
-//! back.
+//! What holds with nobody there: grants that end while no agent runs and no backend is, a change that cuts off the way back,
+//! a change that somebody makes by hand.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,8 +7,8 @@ use bastio_tests::fleet::{Backend, EnrollKey};
 use bastio_tests::{BootedHost, Direction, Proxy, SshClient, SshKey, World, require_root};
 
 use crate::rig::{
-    LIMIT, NEW, UNITS, add_person, can_sudo, done, dpkg_install, enroll, enroll_with, logs_in,
-    wait_for,
+    LIMIT, NEW, UNITS, add_person, agent_host, can_sudo, done, dpkg_install, enroll, enroll_with,
+    errors, logs_in, show, wait_for,
 };
 
 const RELEASES: [&str; 3] = ["bookworm", "bullseye", "trixie"];
@@ -16,6 +16,7 @@ const RELEASES: [&str; 3] = ["bookworm", "bullseye", "trixie"];
 const LASTING: u64 = 60;
 /// How long a confirmation may take: the least that can be set.
 const WITHIN: Duration = Duration::from_secs(5);
+const RULE: &str = "/etc/sudoers.d/bastio-alice";
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -135,4 +136,37 @@ fn what_cuts_off_the_way_back_is_undone_under_systemd() {
         let shown = backend.ask(&["server", "show", "web-1"]).unwrap().to_string();
         shown.contains("rolled back, since no new connection came")
     });
+}
+
+#[test]
+fn what_is_changed_by_hand_is_put_right_under_systemd() {
+    require_root!();
+    let world = World::new().unwrap();
+    let backend = Backend::start(&world).unwrap();
+    let host = agent_host(&world, &backend, NEW);
+    configure(&host, "drift = \"heal\"\nsudo.plain = \"nopasswd\"\n");
+    wait_for("the agent is back", || show(&host, UNITS[0], "ActiveState") == "active");
+    backend.wait_connected(1, LIMIT).unwrap();
+    let alice = add_person(&world, &backend, "alice");
+    let keys = "/home/alice/.ssh/authorized_keys";
+    for (what, change, file) in [
+        ("a key taken away", format!(": > {keys}"), keys),
+        ("the key file gone", format!("rm {keys}"), keys),
+        ("the folder gone", "rm -r /home/alice/.ssh".to_owned(), keys),
+        ("another rule", format!("echo '# more' >> {RULE}"), RULE),
+        ("another shell", "usermod -s /bin/sh alice".to_owned(), "/etc/passwd"),
+    ] {
+        let before = host.read_file(file).unwrap();
+        let begun = Instant::now();
+        host.exec(&["sh", "-c", &change]).unwrap();
+        while host.read_file(file).ok().as_ref() != Some(&before) {
+            assert!(begun.elapsed() < LIMIT, "{what}: {}", log(&host));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{what}: put right after {} ms", begun.elapsed().as_millis());
+    }
+    assert!(can_sudo(&alice, "alice", &host));
+    let rows = || backend.ask(&["log", "--server", "web-1"]).unwrap().to_string();
+    wait_for("the log tells of it", || rows().contains("drift.healed"));
+    assert_eq!(errors(&host), "");
 }

@@ -172,6 +172,21 @@ fn plain_actions_edit_what_is_meant_and_learn_what_was_there() {
 }
 
 #[test]
+fn an_account_whose_sudo_is_a_rule_is_learned_from_the_action_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut processor = processor(&folder);
+    insert_alice(&processor.accounts);
+    let mut there = processor.accounts.host.get("alice").unwrap();
+    there.sudo = SudoState::Rule("alice ALL=(ALL:ALL) NOPASSWD: ALL\n".to_owned());
+    processor.accounts.host.insert(there);
+    act(&mut processor, add_key());
+    assert!(ledger(&folder).is_empty(), "nobody can tell what the rule is meant to be");
+    act(&mut processor, update_user(true));
+    let expected = WantedAccount { sudo: Sudo::Plain, ..WantedAccount::default() };
+    assert_eq!(ledger(&folder)[&name("alice")], expected);
+}
+
+#[test]
 fn a_sync_makes_the_server_so_and_a_dry_run_only_says_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut processor = processor(&folder);
