@@ -49,7 +49,7 @@ fn members_log_in_through_their_group_and_not_without_it() {
     assert!(logs_in(&alice, "alice", &server), "nobody else loses anything");
     let kept = site.bastio(&["group", "rm", "ops", "--yes"]);
     assert_eq!(kept.code(), Some(1), "it has a grant");
-    site.done(&["group", "rm", "ops", "--with-grants", "--yes"]);
+    site.done(&["group", "rm", "ops", "--with-grants", "--yes", "--yes-really"]);
     until(LIMIT, "alice is out", || !logs_in(&alice, "alice", &server));
     site.done(&["server", "check", "web-1"]);
 }
