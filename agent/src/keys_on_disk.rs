@@ -22,12 +22,14 @@ pub(crate) mod handles;
 mod host;
 mod places;
 mod set;
+mod stale;
 mod temporary;
 
 pub use error::KeysOnDiskError;
 use folder::KeyFolder;
 pub use places::make_folder;
 pub use set::{FoundLine, ours, read_keys, set_keys};
+pub use stale::clear_stale;
 
 /// Largest key file, in bytes (1 MiB: some ten thousand keys).
 const MAX_SIZE: u64 = 1024 * 1024;
@@ -76,12 +78,12 @@ pub fn remove_key(
     Ok(change)
 }
 
-/// Empties every file that sshd reads.
+/// Empties every file that sshd reads for this account alone.
 ///
 /// # Errors
 /// [`KeysOnDiskError`]; the file in question was not changed, all others were.
 pub fn remove_all_keys(account: &Account, shape: &Shape) -> Result<(), KeysOnDiskError> {
-    in_all(account, shape, KeyFolder::empty)
+    in_all(account, &shape.of_its_own(&account.name), KeyFolder::empty)
 }
 
 /// In a home: makes `.ssh` (0700) and an empty `authorized_keys` (0600) when missing, and sets these

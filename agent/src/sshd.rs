@@ -79,14 +79,37 @@ impl Shape {
         with_cache(|cache| cache.of_account(name))
     }
 
-    /// The same for an account that is not made yet: nothing is kept, because `Match Group` counts once it is there.
+    /// The same for an account that is not made yet: every file that some `Match` block names besides, since nobody
+    /// knows which of them will count once it is there. Nothing of it is kept.
     #[must_use]
-    pub fn of_coming(name: &Username) -> Arc<Self> {
+    pub fn of_coming(name: &Username) -> Self {
         with_cache(|cache| {
-            let shape = cache.of_account(name);
-            cache.accounts.remove(name);
+            let mut shape = if cache.source.is_open_ended {
+                let shape = cache.of_account(name);
+                cache.accounts.remove(name);
+                (*shape).clone()
+            } else {
+                (*cache.host).clone()
+            };
+            shape.add_files(&cache.source.key_files);
             shape
         })
+    }
+
+    /// The same without the files that other accounts share.
+    #[must_use]
+    pub fn of_its_own(&self, name: &Username) -> Self {
+        let mut shape = self.clone();
+        shape.files.retain(|pattern| pattern.is_of(name.as_str()));
+        shape
+    }
+
+    fn add_files(&mut self, files: &[Pattern]) {
+        for file in files {
+            if !self.files.contains(file) {
+                self.files.push(file.clone());
+            }
+        }
     }
 
     fn from_effective(effective: &Effective, version: Option<Version>) -> Self {

@@ -90,6 +90,13 @@ impl Recipe {
         })
     }
 
+    /// The account as it will be, for looking at files outside its home. Its group is not made yet: root's stands for it.
+    pub(super) fn coming(&self, name: &Username) -> Account {
+        let owner = Owner { uid: Uid::from_raw(self.uid), gid: Gid::from_raw(0) };
+        let (name, home) = (name.clone(), self.home.clone());
+        Account { name, owner, home, is_system: false, is_managed: false }
+    }
+
     /// The home that is taken again, as its coming owner's. The owner's group is not made yet: the home's own counts.
     pub(super) fn kept_home(&self, name: &Username) -> Result<Option<Account>, AccountsError> {
         if !self.keep_home {
@@ -97,9 +104,9 @@ impl Recipe {
         }
         let found = self.home.symlink_metadata();
         let found = found.map_err(|error| databases::look_up("the kept home", &error))?;
-        let owner = Owner { uid: Uid::from_raw(self.uid), gid: Gid::from_raw(found.gid()) };
-        let (name, home) = (name.clone(), self.home.clone());
-        Ok(Some(Account { name, owner, home, is_system: false, is_managed: false }))
+        let mut home = self.coming(name);
+        home.owner.gid = Gid::from_raw(found.gid());
+        Ok(Some(home))
     }
 
     /// Makes the account. The tool may fail half-way: the caller takes back what is there then.

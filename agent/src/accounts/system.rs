@@ -160,8 +160,10 @@ impl SystemAccounts {
         Sudoers::system().remove(name)?;
         let recipe = Recipe::look(&*self.databases()?, name, new)?;
         // A key that could not be taken out when the account went must not come back with it.
+        let shape = Shape::of_coming(name);
+        keys_on_disk::clear_stale(&recipe.coming(name), &shape)?;
         if let Some(home) = recipe.kept_home(name)? {
-            keys_on_disk::remove_all_keys(&home, &Shape::of_coming(name))?;
+            keys_on_disk::remove_all_keys(&home, &shape)?;
         }
         // From here on, what is there of that name is what useradd made.
         match recipe.run(name) {
@@ -169,8 +171,7 @@ impl SystemAccounts {
             Err(error) if error.fault == ToolFault::NameTaken => Err(error.into()),
             Err(error) => Err(self.unmake(name, new, error.into())),
             Ok(()) => match self.find(name)? {
-                Some(account) if new.keep_home => self.clear(account, new),
-                Some(account) => Ok(account),
+                Some(account) => self.clear(account, new),
                 None => Err(AccountsError::Absent(name.clone())),
             },
         }
@@ -178,7 +179,11 @@ impl SystemAccounts {
 
     /// Once more what was done before there was an account: now sshd may read other files, for its groups.
     fn clear(&self, account: Account, new: &NewAccount) -> Result<Account, AccountsError> {
-        match keys_on_disk::remove_all_keys(&account, &Shape::of_account(&account.name)) {
+        let shape = Shape::of_account(&account.name);
+        let cleared = keys_on_disk::clear_stale(&account, &shape).and_then(|()| {
+            if new.keep_home { keys_on_disk::remove_all_keys(&account, &shape) } else { Ok(()) }
+        });
+        match cleared {
             Ok(()) => Ok(account),
             Err(error) => Err(self.unmake(&account.name, new, error.into())),
         }

@@ -120,6 +120,15 @@ pub enum KeysOnDiskError {
         /// The file.
         path: PathBuf,
     },
+    /// Keys of others wait for an account that is not made yet.
+    #[error(
+        "{path} has keys of others, which would log in as the new account; it was not made; remove that \
+         file and try again (or make the account by hand, and have it taken over with these keys)"
+    )]
+    Waiting {
+        /// The file.
+        path: PathBuf,
+    },
     /// A folder that is root's by its place is not root's alone.
     #[error(
         "{path} {why}, so sshd ignores the keys below it, and it is left alone; run: \

@@ -68,6 +68,13 @@ impl Pattern {
         }
     }
 
+    /// Whether it is about one account alone, and no file that all of them share.
+    pub fn is_of(&self, name: &str) -> bool {
+        let path = Path::new(&self.0);
+        let is_named = path.components().any(|part| part.as_os_str() == name);
+        path.is_relative() || is_named || self.0.replace("%%", "").contains('%')
+    }
+
     fn expand(&self, name: &str, uid: Uid, home: &str) -> Result<String, PatternError> {
         let mut text = String::new();
         let mut chars = self.0.chars();
@@ -119,6 +126,23 @@ mod tests {
     fn home(folders: &[&str], file: &str) -> Location {
         let folders = folders.iter().map(|it| (*it).to_owned()).collect();
         Location::Home { folders, file: file.to_owned() }
+    }
+
+    #[test]
+    fn files_that_all_accounts_share_are_nobodys_own() {
+        for (text, is_own) in [
+            (".ssh/authorized_keys", true),
+            ("/etc/keys/%u", true),
+            ("/etc/keys/%U", true),
+            ("/data%h/keys", true),
+            ("/etc/keys/alice", true),
+            ("/etc/alice/keys", true),
+            ("/etc/keys/bob", false),
+            ("/etc/keys/alice2", false),
+            ("/etc/keys/100%%", false),
+        ] {
+            assert_eq!(Pattern::new(text).is_of("alice"), is_own, "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The files that an sshd's settings come from, so that sshd is asked again when they change and
 //! not before: one stat(2) each.
 //!
-//! This file must not know what a setting means, but for `Include` and `Match`.
+//! This file must not know what a setting means, but for `Include`, `Match` and `AuthorizedKeysFile`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::pattern::Pattern;
 
 /// The main file.
 pub const CONFIG: &str = "/etc/ssh/sshd_config";
@@ -29,8 +31,10 @@ pub struct Source {
     stamps: Vec<(PathBuf, Option<Stamp>)>,
     /// Whether settings may differ between accounts.
     pub has_match: bool,
+    /// What any `AuthorizedKeysFile` names, also in a `Match` block.
+    pub key_files: Vec<Pattern>,
     /// Whether files may be included from folders that are not watched.
-    is_open_ended: bool,
+    pub is_open_ended: bool,
 }
 
 impl Source {
@@ -45,7 +49,12 @@ impl Source {
     }
 
     fn look_at(config: &Path, additions: &Path) -> Self {
-        let mut source = Self { stamps: Vec::new(), has_match: false, is_open_ended: false };
+        let mut source = Self {
+            stamps: Vec::new(),
+            has_match: false,
+            key_files: Vec::new(),
+            is_open_ended: false,
+        };
         source.watch(additions);
         source.read(config, 0);
         source
@@ -78,6 +87,10 @@ impl Source {
             let mut words = line.split(['=', ' ', '\t', '"']).filter(|word| !word.is_empty());
             match words.next().map(str::to_ascii_lowercase).as_deref() {
                 Some("match") => self.has_match = true,
+                Some("authorizedkeysfile") => {
+                    let files = words.take_while(|word| !word.starts_with('#'));
+                    self.key_files.extend(files.filter(|word| *word != "none").map(Pattern::new));
+                }
                 Some("include") => words.for_each(|word| self.include(word, depth)),
                 _ => {}
             }
@@ -178,6 +191,19 @@ mod tests {
         place.write("two", "Port 2222\n");
         assert!(!source.is_current());
         assert!(!place.look().has_match);
+    }
+
+    #[test]
+    fn every_key_file_of_any_block_is_named() {
+        let place = Place::new(
+            "Match User a\n  authorizedKeysFile=\"/k/%u\" .ssh/k # all\nInclude HERE/one\n",
+        );
+        place.write(
+            "one",
+            "AuthorizedKeysFile none\n#AuthorizedKeysFile /off/%u\nAuthorizedKeysFile /g/%U\n",
+        );
+        let files: Vec<String> = place.look().key_files.iter().map(ToString::to_string).collect();
+        assert_eq!(files, ["/k/%u", ".ssh/k", "/g/%U"]);
     }
 
     #[test]

@@ -149,6 +149,35 @@ fn a_folder_of_roots_is_made_and_its_files_are_readable() {
 }
 
 #[test]
+fn lines_of_others_that_wait_for_an_account_are_told_from_our_own() {
+    let place = Place::new();
+    let folder = below(&place, "/keys", true).unwrap().unwrap();
+    let ours = format!("{ED25519} x bastio:managed\n");
+    for (text, expected) in [
+        ("", Some(false)),
+        (" # a note\n\n\t\n", Some(false)),
+        (&ours, Some(true)),
+        (&format!("# a note\n{ours}"), Some(true)),
+        (&format!("{ours}{OTHER}\n"), None),
+        (OTHER, None),
+        // Of a kind that is not known here, or no key at all.
+        ("cert-authority ssh-new AAAA", None),
+    ] {
+        fs::write(place.home.join("keys/alice"), text).unwrap();
+        let found = stale::is_stale(&folder, "alice");
+        match (found, expected) {
+            (Ok(found), Some(expected)) => assert_eq!(found, expected, "{text}"),
+            (Err(error), None) => {
+                assert!(error.to_string().contains("keys/alice has keys of others"), "{error}");
+            }
+            (found, _) => panic!("{text}: {found:?}"),
+        }
+    }
+    fs::remove_file(place.home.join("keys/alice")).unwrap();
+    assert!(!stale::is_stale(&folder, "alice").unwrap());
+}
+
+#[test]
 fn a_file_that_was_given_to_the_account_stays_its_own() {
     if !is_root() {
         return;

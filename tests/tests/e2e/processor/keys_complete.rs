@@ -143,6 +143,54 @@ fn keys_let_in_and_keep_out_wherever_sshd_reads_them() {
 }
 
 #[test]
+fn keys_that_wait_for_a_name_let_nobody_in() {
+    require_root!();
+    let world = World::new().unwrap();
+    let shapes = [
+        ("plain", "AuthorizedKeysFile /etc/ssh/waiting/%u .ssh/authorized_keys\n"),
+        ("group", "Match Group bastio-managed\nAuthorizedKeysFile /etc/ssh/waiting/%u\n"),
+        ("user", "Match User alice\nAuthorizedKeysFile /etc/ssh/waiting/alice\n"),
+    ];
+    for (name, lines) in shapes {
+        let rig = Rig::new(&world, name, lines);
+        let mut connector = rig.processor("");
+        let file = "/etc/ssh/waiting/alice";
+        rig.host.exec(&["mkdir", "/etc/ssh/waiting"]).unwrap();
+        rig.host.write_file(file, format!("{}\n", rig.key.public())).unwrap();
+        let refused = connector.add_user("alice", false);
+        expect_like(&refused, 500, "/etc/ssh/waiting/alice has keys of others");
+        assert!(!rig.host.try_exec(&["id", "alice"]).unwrap().success(), "{name}");
+        assert!(!rig.has("/home/alice"), "{name}");
+        rig.gets_in(false);
+        // What bastio wrote for a former account of that name is its own to take away.
+        let ours = format!("{} bastio:managed\n", rig.key.public());
+        rig.host.write_file(file, ours).unwrap();
+        expect(connector.add_user("alice", false), 200, "alice was created successfully");
+        rig.gets_in(false);
+        assert_eq!(connector.add_key("alice", rig.key.public()).0, 200, "{name}");
+        rig.gets_in(true);
+        connector.finish();
+    }
+}
+
+#[test]
+fn a_file_that_all_share_outlives_each_of_them() {
+    require_root!();
+    let world = World::new().unwrap();
+    let lines = "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/all/keys\n";
+    let rig = Rig::new(&world, "shared", lines);
+    let mut connector = rig.processor("");
+    rig.host.exec(&["mkdir", "/etc/ssh/all"]).unwrap();
+    rig.host.write_file("/etc/ssh/all/keys", format!("{}\n", rig.key.public())).unwrap();
+    assert_eq!(connector.add_user("bob", false).0, 200);
+    assert_eq!(connector.add_user("alice", false).0, 200);
+    rig.gets_in(true);
+    assert_eq!(connector.remove_user("bob").0, 200);
+    rig.gets_in(true);
+    connector.finish();
+}
+
+#[test]
 fn numeric_ids_missing_homes_and_closed_folders() {
     require_root!();
     let world = World::new().unwrap();
