@@ -114,6 +114,9 @@ enum Failure {
     NotRemoved { name: Username, cause: AccountsError },
     #[error("{0}")]
     Accounts(#[from] AccountsError),
+    /// The processor ends: the rest is done when it is back.
+    #[error("stopped before its end")]
+    Stopped,
 }
 
 impl<A: System> Processor<A> {

@@ -17,7 +17,7 @@ mod refusal;
 mod whole;
 
 pub use aim::{Aim, Aims, Rules};
-pub use apply::{Applied, apply};
+pub use apply::{Applied, Beat, apply};
 pub use note::{change_note, moment};
 pub use observe::{Around, Observed, Seen, observe};
 pub use plan::{AccountPlan, Plan, Step};

@@ -4,12 +4,13 @@
 //! said travels.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use bastio_protocol::{Detail, DriftMessage, FailureNote, Username, WantedAccount};
 
 use super::Policy;
 use crate::reconcile::host::Host;
-use crate::reconcile::{Aims, Plan, Rules, Seen as Account, apply, observe, plan};
+use crate::reconcile::{Aims, Beat, Plan, Rules, Seen as Account, apply, observe, plan};
 
 /// Largest message, in bytes: half of what a frame of version 2 may have.
 const LIMIT: usize = 512 * 1024;
@@ -27,6 +28,8 @@ pub struct Drift {
     found: BTreeMap<Username, Detail>,
     /// What else people should know: changes that were rolled back.
     notes: Vec<FailureNote>,
+    /// What is over and could not be taken.
+    overdue: Vec<FailureNote>,
     /// What is not watched.
     blind: Option<String>,
     told: Detail,
@@ -40,20 +43,21 @@ impl Drift {
     }
 
     /// Looks at these accounts, and puts them right where that is the policy; what was put right, if anything was.
-    /// Names that are not meant to be are nobody's business.
+    /// Names that are not meant to be are nobody's business. `beat` is called after each of them.
     pub fn look(
         &mut self,
         host: &impl Host,
         wanted: &BTreeMap<Username, WantedAccount>,
         names: &BTreeSet<Username>,
         rules: &Rules,
+        beat: &mut Beat<'_>,
     ) -> Option<Detail> {
         self.found.retain(|name, _| wanted.contains_key(name));
         let mut healed = Detail::default();
         for (name, wanted) in wanted.iter().filter(|(name, _)| names.contains(name)) {
             let (found, mut detail) = find(host, name, wanted, rules);
             if self.policy == Policy::Heal && !found.is_empty() {
-                let applied = apply(&found, host, &mut || ());
+                let applied = apply(&found, host, &mut || ControlFlow::Continue(()));
                 healed.changes.extend(applied.detail.changes);
                 (_, detail) = find(host, name, wanted, rules);
                 detail.failures.extend(applied.detail.failures);
@@ -64,6 +68,9 @@ impl Drift {
             } else {
                 self.found.insert(name.clone(), detail);
             }
+            if beat().is_break() {
+                break;
+            }
         }
         (!healed.changes.is_empty()).then(|| fit(healed))
     }
@@ -71,6 +78,11 @@ impl Drift {
     /// What cannot be watched, as long as it is so.
     pub fn set_blind(&mut self, blind: Option<String>) {
         self.blind = blind;
+    }
+
+    /// What is over and could not be taken, as long as it is so.
+    pub fn set_overdue(&mut self, overdue: Vec<FailureNote>) {
+        self.overdue = overdue;
     }
 
     /// Something was rolled back; said until the account is changed again.
@@ -107,7 +119,7 @@ impl Drift {
             all.warnings.extend(detail.warnings.iter().cloned());
             all.failures.extend(detail.failures.iter().cloned());
         }
-        all.failures.extend(self.notes.iter().cloned());
+        all.failures.extend(self.overdue.iter().chain(&self.notes).cloned());
         let blind =
             self.blind.iter().map(|text| FailureNote { username: None, text: text.clone() });
         all.failures.extend(blind);
@@ -191,7 +203,7 @@ mod tests {
     use bastio_protocol::{AbsolutePath, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo};
 
     use super::*;
-    use crate::reconcile::fake::{FakeHost, account, name};
+    use crate::reconcile::fake::{FakeHost, account, go_on, name};
     use crate::reconcile::host::{AccountFacts, DAY, SudoState};
 
     const KEY: &str =
@@ -235,7 +247,7 @@ mod tests {
         let (host, wanted, names) = alice();
         for policy in [Policy::Report, Policy::Heal] {
             let mut drift = Drift::new(policy);
-            assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+            assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
             assert_eq!(drift.news(), None);
             assert_eq!(drift.tell_all(), Detail::default());
         }
@@ -248,7 +260,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Report);
         change(&host, |state| state.keys.as_mut().unwrap().ours.clear());
         for round in 0..3 {
-            assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+            assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
             let news = drift.news();
             assert_eq!(news.is_some(), round == 0, "{news:?}");
             if let Some(news) = news {
@@ -259,11 +271,11 @@ mod tests {
         assert!(host.calls.borrow().is_empty(), "only reported");
         // More of it is news.
         change(&host, |state| state.sudo = SudoState::None);
-        drift.look(&host, &wanted, &names, &rules());
+        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
         assert_eq!(drift.news().unwrap().changes.len(), 2);
         // Put right by hand: an empty word, once.
         host.insert(alice().0.get("alice").unwrap());
-        drift.look(&host, &wanted, &names, &rules());
+        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
         assert_eq!(drift.news(), Some(Detail::default()));
         assert_eq!(drift.news(), None);
     }
@@ -276,17 +288,17 @@ mod tests {
             state.keys.as_mut().unwrap().ours.clear();
             state.sudo = SudoState::None;
         });
-        let healed = drift.look(&host, &wanted, &names, &rules()).unwrap();
+        let healed = drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
         assert_eq!(healed.changes.len(), 2, "{healed:?}");
         assert_eq!(drift.news(), None);
         assert_eq!(host.get("alice"), alice().0.get("alice"));
         // What cannot stays said.
         change(&host, |state| state.sudo = SudoState::None);
         host.fails.borrow_mut().insert("set_sudo alice".to_owned());
-        assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+        assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
         let news = drift.news().unwrap();
         assert_eq!((news.changes.len(), news.failures.len()), (1, 1), "{news:?}");
-        drift.look(&host, &wanted, &names, &rules());
+        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
         assert_eq!(drift.news(), None);
     }
 
@@ -309,7 +321,7 @@ mod tests {
                 state.sudo = SudoState::None;
             });
             let locked = host.get("alice").unwrap().facts;
-            let healed = drift.look(&host, &wanted, &names, &rules()).unwrap();
+            let healed = drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
             assert_eq!(healed.changes.len(), 1, "everything else is healed: {healed:?}");
             assert_eq!(host.get("alice").unwrap().facts, locked);
             let news = drift.news().unwrap();
@@ -318,8 +330,8 @@ mod tests {
             // The order itself does it.
             let aims = Aims::one(&name("alice"), &wanted[&name("alice")], &rules());
             let whole = plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
-            apply(&whole, &host, &mut || ());
-            drift.look(&host, &wanted, &names, &rules());
+            apply(&whole, &host, &mut go_on);
+            drift.look(&host, &wanted, &names, &rules(), &mut go_on);
             assert_eq!(drift.news(), Some(Detail::default()));
         }
     }
@@ -331,7 +343,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Heal);
         for expires in [None, Some(6 * DAY)] {
             change(&host, |state| state.facts.expires = expires);
-            drift.look(&host, &wanted, &names, &rules()).unwrap();
+            drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
             assert_eq!(host.get("alice").unwrap().facts.expires, Some(5 * DAY));
         }
         assert_eq!(drift.news(), None);
@@ -343,7 +355,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Heal);
         let foreign = PublicKey::parse(&KEY.replace("HR4f", "HR4e"), &KeyPolicy::ANY).unwrap();
         change(&host, |state| state.keys.as_mut().unwrap().foreign.push(foreign.clone()));
-        assert_eq!(drift.look(&host, &wanted, &names, &rules()), None);
+        assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
         let news = drift.news().unwrap();
         let text = format!("alice: a key that others added logs in: {}", foreign.fingerprint());
         assert_eq!(news, Detail { warnings: vec![text], ..Detail::default() });
@@ -371,7 +383,7 @@ mod tests {
             state.keys.as_mut().unwrap().foreign.extend((0..10_000).map(key));
         });
         let mut drift = Drift::new(Policy::Report);
-        drift.look(&host, &wanted, &names, &rules());
+        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
         let news = drift.news().unwrap();
         assert_eq!(news.warnings.len(), NAMED_KEYS + 1);
         assert_eq!(
@@ -395,11 +407,11 @@ mod tests {
         let mut drift = Drift::new(Policy::Report);
         host.insert(account(&name("mallory"), 1002));
         change(&host, |state| state.sudo = SudoState::None);
-        drift.look(&host, &wanted, &[name("mallory")].into(), &rules());
+        drift.look(&host, &wanted, &[name("mallory")].into(), &rules(), &mut go_on);
         assert_eq!(drift.news(), None);
-        drift.look(&host, &wanted, &names, &rules());
+        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
         assert!(drift.news().is_some());
-        drift.look(&host, &BTreeMap::new(), &BTreeSet::new(), &rules());
+        drift.look(&host, &BTreeMap::new(), &BTreeSet::new(), &rules(), &mut go_on);
         assert_eq!(drift.news(), Some(Detail::default()), "not meant to be any more");
     }
 

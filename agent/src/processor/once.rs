@@ -9,6 +9,7 @@ use super::{Processor, System, bounds};
 use crate::journal::{Journal, JournalError, Taken, Ticket};
 use crate::ledger::Ledger;
 use crate::pipe::{ToConnector, ToProcessor};
+use crate::reconcile::Beat;
 
 /// A processor that carries each action out once, whatever is killed when.
 #[derive(Debug)]
@@ -100,12 +101,14 @@ impl<A: System> Once<A> {
         begun
     }
 
-    /// Carries it out again.
-    pub(super) fn redo(&mut self, begun: &Begun, beat: &mut dyn FnMut()) {
+    /// Carries it out again; false when it is cut short once more.
+    pub(super) fn redo(&mut self, begun: &Begun, beat: &mut Beat<'_>) -> bool {
         let mid = begun.work.mid().text();
         tracing::warn!(mid, "an action was cut short: carrying it out again");
         let feedback = self.processor.process(&begun.work, Extent::All, beat);
-        self.end(begun, feedback);
+        let is_done = feedback.is_some();
+        feedback.into_iter().for_each(|feedback| self.end(begun, feedback));
+        is_done
     }
 
     /// Does not carry it out again; why is the answer to it.
@@ -181,8 +184,8 @@ impl<A: System> Once<A> {
     }
 
     /// Carries work out, unless that was done before, and counts its answer as handed over. `beat`
-    /// is called now and then when it takes long.
-    pub(super) fn answer(&mut self, work: &Work, beat: &mut dyn FnMut()) -> Outcome {
+    /// is called now and then when it takes long, and may stop it: then it stays begun, and has no answer yet.
+    pub(super) fn answer(&mut self, work: &Work, beat: &mut Beat<'_>) -> Option<Outcome> {
         let body = work.to_json();
         let stored = match self.journal.take(&body, bounds::room(work)) {
             Ok(Taken::New(ticket)) => {
@@ -194,7 +197,7 @@ impl<A: System> Once<A> {
                 return self.carry_out(work, &body, ticket, beat);
             }
             Ok(Taken::Answered) => {
-                return Outcome { answer: ToConnector::Answered, carried_out: None };
+                return Some(Outcome { answer: ToConnector::Answered, carried_out: None });
             }
             Ok(Taken::Known(ticket, stored)) => ToConnector::parse(&stored).map(|it| (ticket, it)),
             Err(error) => return self.without_journal(work, &error, beat),
@@ -202,7 +205,7 @@ impl<A: System> Once<A> {
         match stored {
             Ok((ticket, answer)) => {
                 self.journal.hand_over(Some(ticket));
-                Outcome { answer, carried_out: None }
+                Some(Outcome { answer, carried_out: None })
             }
             Err(error) => {
                 tracing::error!(%error, "an answer in the journal cannot be read: done again");
@@ -217,14 +220,14 @@ impl<A: System> Once<A> {
         work: &Work,
         body: &[u8],
         ticket: Ticket,
-        beat: &mut dyn FnMut(),
-    ) -> Outcome {
-        let mut feedback = self.processor.process(work, Extent::All, beat);
+        beat: &mut Beat<'_>,
+    ) -> Option<Outcome> {
+        let mut feedback = self.processor.process(work, Extent::All, beat)?;
         bounds::fit(&mut feedback, self.journal.held());
         let carried_out = Some(feedback.status);
         self.write_down(ticket, body, &feedback);
         self.journal.hand_over(Some(ticket));
-        Outcome { answer: ToConnector::Feedback(feedback), carried_out }
+        Some(Outcome { answer: ToConnector::Feedback(feedback), carried_out })
     }
 
     /// Access must be closed even where nothing can be written down; everything else waits until it can.
@@ -232,18 +235,18 @@ impl<A: System> Once<A> {
         &mut self,
         work: &Work,
         error: &JournalError,
-        beat: &mut dyn FnMut(),
-    ) -> Outcome {
+        beat: &mut Beat<'_>,
+    ) -> Option<Outcome> {
         tracing::error!(mid = work.mid().text(), %error, "cannot keep the journal");
         let mut feedback = match work.effect() {
-            Effect::Looks => self.processor.process(work, Extent::All, beat),
+            Effect::Looks => self.processor.process(work, Extent::All, beat)?,
             Effect::Closes => {
                 self.journal.skip();
-                self.processor.process(work, Extent::All, beat)
+                self.processor.process(work, Extent::All, beat)?
             }
             Effect::Both => {
                 self.journal.skip();
-                let mut feedback = self.processor.process(work, Extent::Closing, beat);
+                let mut feedback = self.processor.process(work, Extent::Closing, beat)?;
                 feedback.status = Status::Failed;
                 let done = feedback.feedback;
                 feedback.feedback = format!("cannot keep the journal: {error}; {done}");
@@ -258,7 +261,7 @@ impl<A: System> Once<A> {
         bounds::fit(&mut feedback, self.journal.held());
         self.journal.hand_over(None);
         let carried_out = Some(feedback.status);
-        Outcome { answer: ToConnector::Feedback(feedback), carried_out }
+        Some(Outcome { answer: ToConnector::Feedback(feedback), carried_out })
     }
 }
 

@@ -6,6 +6,7 @@
 //! action means.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -293,13 +294,13 @@ impl<A: System> Service<A> {
                 }
                 Some(ToProcessor::Delivered { count }) => self.once.delivered(count),
                 Some(ToProcessor::Order(order)) if !self.obey(&order, end_point) => {
-                    return Ended::ConnectorGone;
+                    return self.gone();
                 }
                 Some(message) => {
                     if let Some(work) = Work::from_message(message)
                         && !self.act(&work, end_point)
                     {
-                        return Ended::ConnectorGone;
+                        return self.gone();
                     }
                 }
                 None => {
@@ -314,22 +315,22 @@ impl<A: System> Service<A> {
     }
 
     /// Does what nobody has signed, if that is enough here, and hands over its answer; false when
-    /// nobody takes it any more.
+    /// nobody takes it any more, or there is none yet.
     fn act(&mut self, work: &Work, end_point: &EndPoint) -> bool {
         if self.is_crowded() {
             return false;
         }
         let outcome = match self.verifier.plain() {
             Ok(()) => self.answer(work),
-            Err(refusal) => self.once.reply(refuse_plain(work, &refusal)),
+            Err(refusal) => Some(self.once.reply(refuse_plain(work, &refusal))),
         };
-        self.hand_over(outcome, end_point)
+        outcome.is_some_and(|outcome| self.hand_over(outcome, end_point))
     }
 
     /// Does the work; the heart beats on meanwhile.
-    fn carry_out(&mut self, work: &Work) -> Outcome {
-        let heartbeat = &mut self.heartbeat;
-        self.once.answer(work, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()))
+    fn carry_out(&mut self, work: &Work) -> Option<Outcome> {
+        let Self { once, heartbeat, stop, .. } = self;
+        once.answer(work, &mut || pulse(heartbeat.as_mut(), stop))
     }
 
     /// Whether the connector hands over more than it may.
@@ -368,6 +369,14 @@ impl<A: System> Service<A> {
             (heartbeat.beat)();
         }
     }
+}
+
+/// Within what takes long: the heart beats on, and a stop is heeded.
+fn pulse(heartbeat: Option<&mut Heartbeat>, stop: &Stop) -> ControlFlow<()> {
+    if let Some(heartbeat) = heartbeat {
+        (heartbeat.beat)();
+    }
+    if stop.is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 mod obey;

@@ -111,7 +111,7 @@ fn watch(signals: &SignalFd, ended: &PipeReader, handle: StopHandle) {
     if ready.is_ok() && signal.any().unwrap_or(false) {
         // Taken, so that it does not hit us when the mask is set back.
         let _ = signals.read_signal();
-        tracing::info!("asked to stop: finishing the action in hand");
+        tracing::info!("asked to stop: finishing the account in hand");
     }
     drop(handle);
 }

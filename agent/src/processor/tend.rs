@@ -18,11 +18,14 @@ use crate::guard::Guard;
 use crate::ledger::Ledger;
 use crate::pipe::ToConnector;
 use crate::reconcile::host::Host;
-use crate::reconcile::{Aims, Rules, apply, observe, plan};
+use crate::reconcile::{Beat, Rules};
 
 mod confirm;
+mod ends;
 mod key_mode;
 mod places;
+
+use ends::Retry;
 
 /// The server that is tended.
 pub(super) struct Site<'a, H> {
@@ -38,6 +41,8 @@ pub(super) struct Tender {
     drift: Drift,
     guard: Guard,
     aim: Aim,
+    /// What is over and could not be taken.
+    retry: Retry,
     /// Whether nothing was looked at yet.
     is_new: bool,
     /// The agent's folder of its own.
@@ -56,6 +61,7 @@ impl Tender {
             drift: Drift::new(policy),
             guard: Guard::new(confirm_within),
             aim: spot::of_server(),
+            retry: Retry::default(),
             is_new: true,
             state,
         })
@@ -68,12 +74,19 @@ impl Tender {
 
     /// When [`Self::look`] is due at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.is_new { Some(Instant::now()) } else { self.guard.deadline() }
+        if self.is_new {
+            return Some(Instant::now());
+        }
+        self.guard.deadline().into_iter().chain(self.retry.deadline()).min()
     }
 
     /// Looks at what has changed, carries out what has come to its end, and brings back what was not confirmed in time.
-    /// What is to be said about it.
-    pub(super) fn look<H: Host>(&mut self, site: &mut Site<'_, H>) -> Vec<ToConnector> {
+    /// What is to be said about it. `beat` is called after each account.
+    pub(super) fn look<H: Host>(
+        &mut self,
+        site: &mut Site<'_, H>,
+        beat: &mut Beat<'_>,
+    ) -> Vec<ToConnector> {
         self.tick(site);
         let Site { host, ledger, rules } = site;
         let seen = self.watcher.take();
@@ -81,7 +94,7 @@ impl Tender {
         let all = std::mem::take(&mut self.is_new)
             || seen.everything
             || seen.topics.iter().any(is_general);
-        let names: BTreeSet<Username> = if all {
+        let mut names: BTreeSet<Username> = if all {
             ledger.wanted().keys().cloned().collect()
         } else {
             let account = |topic| match topic {
@@ -92,10 +105,13 @@ impl Tender {
         };
         // Watched before it is looked at, so that no change falls between.
         self.aim_at(*host, ledger.wanted(), &names);
-        let ended =
-            if all || seen.time { end(*host, ledger.wanted(), rules) } else { BTreeSet::new() };
-        let names = names.union(&ended).cloned().collect();
-        let healed = self.drift.look(*host, ledger.wanted(), &names, rules);
+        if all || seen.time || self.retry.is_due(Instant::now()) {
+            let taken = ends::take(*host, ledger.wanted(), rules, beat);
+            self.retry.tried(&taken.failures, Instant::now());
+            self.drift.set_overdue(taken.failures);
+            names.extend(taken.names);
+        }
+        let healed = self.drift.look(*host, ledger.wanted(), &names, rules, beat);
         self.schedule(ledger, rules.now);
         let healed = healed.map(|detail| word(rules.now, true, detail));
         let news = self.drift.news().map(|detail| word(rules.now, false, detail));
@@ -104,7 +120,7 @@ impl Tender {
 
     /// Sets the timer for what ends next. To be called when the ledger was changed.
     pub(super) fn schedule(&self, ledger: &Ledger, now: i64) {
-        if let Err(error) = self.watcher.wake_at(next_end(ledger.wanted(), now)) {
+        if let Err(error) = self.watcher.wake_at(ends::next(ledger.wanted(), now)) {
             tracing::error!(%error, "no timer: accounts end by the means of the system alone");
         }
     }
@@ -154,38 +170,6 @@ impl AsFd for Tender {
     }
 }
 
-/// Takes what has come to its end, whatever the policy for drift is; of which accounts something was.
-fn end(
-    host: &impl Host,
-    wanted: &BTreeMap<Username, WantedAccount>,
-    rules: &Rules,
-) -> BTreeSet<Username> {
-    let is_over = |wanted: &WantedAccount| ends(wanted).any(|end| end <= rules.now);
-    let mut ended = BTreeSet::new();
-    for (name, wanted) in wanted.iter().filter(|(_, wanted)| is_over(wanted)) {
-        let aims = Aims::one(name, wanted, rules);
-        let plan = match observe(host, &aims, rules) {
-            Ok(observed) => plan(&aims, &observed, rules).closing(),
-            Err(error) => {
-                tracing::error!(%name, %error, "its time is over, and it cannot be looked up");
-                continue;
-            }
-        };
-        if plan.is_empty() {
-            continue;
-        }
-        let applied = apply(&plan, host, &mut || ());
-        for change in &applied.detail.changes {
-            tracing::info!(%name, change = change.text, "its time is over");
-        }
-        for failure in &applied.detail.failures {
-            tracing::error!(%name, why = failure.text, "its time is over, and this was not done");
-        }
-        ended.insert(name.clone());
-    }
-    ended
-}
-
 fn word(at: i64, healed: bool, detail: Detail) -> ToConnector {
     if healed {
         tracing::warn!(changes = detail.changes.len(), "changes by others were put right");
@@ -197,33 +181,5 @@ fn word(at: i64, healed: bool, detail: Detail) -> ToConnector {
     ToConnector::Drift(DriftMessage { at, healed, detail })
 }
 
-/// The ends of everything that an account has, in seconds since the Unix epoch.
-fn ends(wanted: &WantedAccount) -> impl Iterator<Item = i64> {
-    let keys = wanted.keys.iter().filter_map(|key| wanted.key_until(key));
-    keys.chain(wanted.until).chain(wanted.sudo_until())
-}
-
-/// What ends next.
-fn next_end(wanted: &BTreeMap<Username, WantedAccount>, now: i64) -> Option<i64> {
-    wanted.values().flat_map(ends).filter(|end| *end > now).min()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ends_next_is_the_earliest_that_is_not_over() {
-        let account = |until| WantedAccount { until, ..WantedAccount::default() };
-        let name = |text| Username::parse(text).unwrap();
-        let wanted: BTreeMap<Username, WantedAccount> = [
-            (name("a"), account(Some(50))),
-            (name("b"), account(Some(30))),
-            (name("c"), account(None)),
-        ]
-        .into();
-        for (now, next) in [(0, Some(30)), (29, Some(30)), (30, Some(50)), (50, None)] {
-            assert_eq!(next_end(&wanted, now), next, "{now}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use super::work::Work;
 use super::*;
 use crate::accounts::{Tool, ToolError, ToolFault};
 use crate::keys_on_disk::{KeysOnDiskError, Owner};
-use crate::reconcile::fake::FakeHost;
+use crate::reconcile::fake::{FakeHost, go_on};
 use crate::reconcile::host::NewAccount;
 
 mod host;
@@ -209,7 +209,8 @@ fn remove_key() -> Action {
 }
 
 fn act(processor: &mut Processor<Fake>, action: Action) -> FeedbackMessage {
-    let feedback = processor.process(&Work::Action(message(action)), Extent::All, &mut || {});
+    let feedback =
+        processor.process(&Work::Action(message(action)), Extent::All, &mut go_on).unwrap();
     processor.save_ledger();
     feedback
 }

@@ -3,6 +3,8 @@
 //! The plan and its steps are [`crate::reconcile`]'s; here they meet the server's own rules and the
 //! ledger, and become an answer.
 
+use std::ops::ControlFlow;
+
 use bastio_protocol::{
     ChangeKind, ChangeNote, Detail, FailureNote, FeedbackMessage, HostMessage, HostRequest, Status,
     Username, WantedAccount, WantedState,
@@ -13,21 +15,24 @@ use super::work::{Extent, Work};
 use super::{Answer, Failure, Processor, System};
 use crate::accounts::{AccountsError, uid_min};
 use crate::reconcile::host::{AccountFacts, expiry_of};
-use crate::reconcile::{Aims, Plan, Refusal, Rules, apply, change_note, moment, observe, plan};
+use crate::reconcile::{
+    Aims, Beat, Plan, Refusal, Rules, apply, change_note, moment, observe, plan,
+};
 
 /// How many failures the text names; all are in the detail.
 const NAMED: usize = 3;
 
 impl<A: System> Processor<A> {
-    /// Does the work and answers it. `beat` is called after each account of many.
+    /// Does the work and answers it; no answer when it was stopped, with a part of it done. `beat` is called after
+    /// each account of many.
     pub(super) fn process(
         &mut self,
         work: &Work,
         extent: Extent,
-        beat: &mut dyn FnMut(),
-    ) -> FeedbackMessage {
+        beat: &mut Beat<'_>,
+    ) -> Option<FeedbackMessage> {
         match work {
-            Work::Action(message) => self.process_action(message, extent),
+            Work::Action(message) => Some(self.process_action(message, extent)),
             Work::Host(message) => self.process_host(message, extent, beat),
         }
     }
@@ -36,15 +41,21 @@ impl<A: System> Processor<A> {
         &mut self,
         message: &HostMessage,
         extent: Extent,
-        beat: &mut dyn FnMut(),
-    ) -> FeedbackMessage {
+        beat: &mut Beat<'_>,
+    ) -> Option<FeedbackMessage> {
         let answer = match &message.request {
             HostRequest::Sync { wanted, dry_run: true } => self.dry_run(wanted),
             HostRequest::Sync { wanted, dry_run: false } => self.sync(wanted, extent, beat),
             HostRequest::ReportState => self.report(),
         };
-        let answer = answer.unwrap_or_else(Answer::failed);
         let (mid, request) = (message.mid.text(), message.request.name());
+        let answer = match answer {
+            Err(Failure::Stopped) => {
+                tracing::warn!(mid, request, "stopped before its end");
+                return None;
+            }
+            answer => answer.unwrap_or_else(Answer::failed),
+        };
         let (status, text) = (answer.status.code(), &answer.text);
         if answer.status.is_success() {
             tracing::info!(mid, request, status, text, "request done");
@@ -53,7 +64,7 @@ impl<A: System> Processor<A> {
         }
         let mut feedback = message.reply(answer.status, answer.text);
         feedback.detail = answer.detail;
-        feedback
+        Some(feedback)
     }
 
     /// What the server itself says.
@@ -94,7 +105,7 @@ impl<A: System> Processor<A> {
         let aims = self.instead(Aims::one(name, wanted, &rules));
         let observed = observe(&self.accounts, &aims, &rules)?;
         let plan = narrow(plan(&aims, &observed, &rules), extent);
-        let applied = apply(&plan, &self.accounts, &mut || {});
+        let applied = apply(&plan, &self.accounts, &mut || ControlFlow::Continue(()));
         if extent == Extent::All && !plan.refused.contains(name) {
             self.note_wanted(name, wanted);
         }
@@ -105,7 +116,7 @@ impl<A: System> Processor<A> {
         &mut self,
         wanted: &WantedState,
         extent: Extent,
-        beat: &mut dyn FnMut(),
+        beat: &mut Beat<'_>,
     ) -> Result<Answer, Failure> {
         let rules = self.rules()?;
         let aims = self.instead(Aims::whole(wanted, &rules));
@@ -113,6 +124,9 @@ impl<A: System> Processor<A> {
         let plan = narrow(plan(&aims, &observed, &rules), extent);
         self.reserve_found(&observed);
         let applied = apply(&plan, &self.accounts, beat);
+        if applied.is_stopped {
+            return Err(Failure::Stopped);
+        }
         if extent == Extent::All && !plan.is_refused {
             self.note_state(wanted, &plan, &applied);
         }

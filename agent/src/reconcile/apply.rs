@@ -2,6 +2,7 @@
 //! takes is taken all the same, and the other accounts go on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use bastio_protocol::{Detail, FailureNote, Username};
 
@@ -20,11 +21,16 @@ pub struct Applied {
     pub failed: BTreeSet<Username>,
     /// What became of the homes of the accounts that were removed.
     pub homes: BTreeMap<Username, HomeFate>,
+    /// Whether it was stopped with accounts left.
+    pub is_stopped: bool,
 }
 
+/// What is called after each account: proof that it goes on. Whether it shall.
+pub type Beat<'a> = dyn FnMut() -> ControlFlow<()> + 'a;
+
 /// Takes the steps, one account after another; only the key file of a new account is written while the next account is
-/// made. `beat` is called after each of them: proof that it goes on.
-pub fn apply(plan: &Plan, host: &impl Host, beat: &mut dyn FnMut()) -> Applied {
+/// made. `beat` is called after each of them, and may end it there.
+pub fn apply(plan: &Plan, host: &impl Host, beat: &mut Beat<'_>) -> Applied {
     let mut applied = Applied::default();
     applied.detail.failures.clone_from(&plan.refusals);
     applied.detail.warnings.clone_from(&plan.warnings);
@@ -40,19 +46,20 @@ pub fn apply(plan: &Plan, host: &impl Host, beat: &mut dyn FnMut()) -> Applied {
         }
         parts
     });
+    applied.is_stopped = parts.len() < plan.accounts.len();
     parts.into_iter().for_each(|part| applied.add(part));
     applied
 }
 
-/// What became of each account; the key files that are written aside are missing in it.
+/// What became of each account, up to where it was stopped; the key files that are written aside are missing in it.
 fn take_all(
     plan: &Plan,
     host: &impl Host,
     aside: Option<&Aside<'_>>,
-    beat: &mut dyn FnMut(),
+    beat: &mut Beat<'_>,
 ) -> Vec<Applied> {
     let mut has_admin = false;
-    let take_one = |(index, account): (usize, &AccountPlan)| {
+    let mut take_one = |index: usize, account: &AccountPlan| {
         let mut part = Applied::default();
         if account.waits_for_admin && !has_admin {
             let text = "keeps its rights: nobody else has sudo rights and a key yet";
@@ -64,10 +71,16 @@ fn take_all(
             _ if take(account, host, &mut part) => has_admin |= account.becomes_admin,
             _ => {}
         }
-        beat();
         part
     };
-    plan.accounts.iter().enumerate().map(take_one).collect()
+    let mut parts = Vec::new();
+    for (index, account) in plan.accounts.iter().enumerate() {
+        parts.push(take_one(index, account));
+        if beat().is_break() {
+            break;
+        }
+    }
+    parts
 }
 
 /// Of an account that is made and gets its keys, and nothing behind them: its name and both steps. Not of an admin whom

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bastio_protocol::{
@@ -48,6 +49,11 @@ impl Default for FakeHost {
             next_uid: Cell::new(1000),
         }
     }
+}
+
+/// A beat that never stops.
+pub(crate) fn go_on() -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 pub(crate) fn name(text: &str) -> Username {

@@ -1,6 +1,7 @@
 //! Every rule of the plan as a case, and as properties over random hosts and wishes.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use bastio_protocol::{
     AbsolutePath, AccountSpec, GroupName, KeyGrant, KeyOptions, KeyPolicy, PublicKey, Removal,
@@ -8,7 +9,7 @@ use bastio_protocol::{
 };
 use proptest::prelude::*;
 
-use super::fake::{FakeHost, account, name};
+use super::fake::{FakeHost, account, go_on, name};
 use super::host::{AccountState, DAY, FoundKeys, SudoState};
 use super::*;
 
@@ -59,7 +60,7 @@ fn plan_of(host: &FakeHost, wanted: &WantedState) -> Plan {
 
 fn sync(host: &FakeHost, wanted: &WantedState) -> Applied {
     let plan = plan_of(host, wanted);
-    let applied = apply(&plan, host, &mut || {});
+    let applied = apply(&plan, host, &mut go_on);
     if applied.failed.is_empty() {
         assert_eq!(applied.detail.changes, plan.notes(), "plan equals effect");
     }
@@ -82,7 +83,7 @@ fn refuses(host: &FakeHost, wanted: &WantedState, words: &str) {
     let texts: Vec<_> = plan.refusals.iter().map(|it| it.text.as_str()).collect();
     assert!(texts.iter().any(|text| text.contains(words)), "{words}: {texts:?}");
     assert_eq!(kinds(&plan), [""; 0], "nothing is done");
-    apply(&plan, host, &mut || {});
+    apply(&plan, host, &mut go_on);
     assert_eq!(*host.accounts.borrow(), before, "untouched");
 }
 
@@ -393,7 +394,7 @@ fn a_key_that_is_wanted_no_more_goes_from_lines_of_others_too() {
     let plan_now = || plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
     assert_eq!(kinds(&plan_now()), ["ann: remove-key"]);
     assert_eq!(plan_now().closing().notes(), plan_now().notes());
-    let applied = apply(&plan_now(), &host, &mut || {});
+    let applied = apply(&plan_now(), &host, &mut go_on);
     assert_eq!(applied.detail.changes.len(), 1);
     let left = host.get("ann").unwrap().keys.unwrap().foreign;
     assert_eq!(left, [grant(2).public_key], "what was never wanted is nobody's business");
@@ -443,7 +444,7 @@ fn break_glass_is_never_locked_ended_or_removed() {
         assert_eq!(plan.refusals[0].username, Some(name("glass")));
         assert!(plan.refusals[0].text.contains("never locks, ends or removes"), "{plan:?}");
         assert_eq!(plan.refused, [name("glass")].into());
-        let applied = apply(&plan, &host, &mut || {});
+        let applied = apply(&plan, &host, &mut go_on);
         assert!(applied.failed.is_empty() && host.get("bob").is_some(), "the rest goes on");
         assert_eq!(host.get("glass"), before, "nothing of it is touched");
         let one = Aims::one(&name("glass"), &WantedAccount { locked: true, ..admin() }, &rules);
@@ -536,7 +537,10 @@ fn a_step_that_fails_stops_giving_to_that_account_alone() {
     let wanted = state(&[("boss", admin()), ("ann", ann), ("zoe", admin())]);
     host.fail("set_keys ann");
     let mut beats = 0;
-    let applied = apply(&plan_of(&host, &wanted), &host, &mut || beats += 1);
+    let applied = apply(&plan_of(&host, &wanted), &host, &mut || {
+        beats += 1;
+        ControlFlow::Continue(())
+    });
     assert_eq!(beats, 2, "one for each account that changes");
     assert_eq!(applied.failed, [name("ann")].into());
     assert_eq!(host.get("ann").unwrap().sudo, SudoState::None, "what takes is done all the same");
@@ -544,6 +548,23 @@ fn a_step_that_fails_stops_giving_to_that_account_alone() {
     host.fail("facts ann");
     let plan = plan_of(&host, &wanted);
     assert!(plan.is_empty() && plan.refusals[0].text.contains("cannot look up"));
+}
+
+#[test]
+fn a_stop_comes_between_two_accounts() {
+    let wanted = state(&[("ann", admin()), ("bob", admin()), ("cid", admin())]);
+    for (stop_after, made) in [(1, 1), (2, 2), (3, 3)] {
+        let host = FakeHost::default();
+        let mut beats = 0;
+        let applied = apply(&plan_of(&host, &wanted), &host, &mut || {
+            beats += 1;
+            if beats == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let accounts = host.accounts.borrow();
+        assert_eq!((accounts.len(), applied.is_stopped), (made, made < 3));
+        let has_key = |it: &AccountState| it.keys.as_ref().is_ok_and(|keys| keys.ours.len() == 1);
+        assert!(accounts.values().all(has_key), "each has all of its own");
+    }
 }
 
 #[test]
@@ -556,7 +577,7 @@ fn where_only_closing_is_allowed_nothing_else_is_done() {
     let wanted = state(&[("boss", admin()), ("ann", ann), ("zoe", admin())]);
     let plan = plan_of(&host, &wanted).closing();
     assert_eq!(kinds(&plan), ["eve: remove-user", "ann: remove-key", "ann: revoke-sudo"]);
-    apply(&plan, &host, &mut || {});
+    apply(&plan, &host, &mut go_on);
     assert_eq!(host.get("ann").unwrap().keys.unwrap().ours, []);
     assert!(host.get("zoe").is_none());
 }
@@ -659,7 +680,7 @@ proptest! {
         let reserved = managed.map(|(name, it)| (name.clone(), uid(it))).collect();
         let rules = Rules { break_glass: Some(name("glass")), reserved, ..rules() };
         let plan = plan_with(&host, &wanted, &rules);
-        let applied = apply(&plan, &host, &mut || {});
+        let applied = apply(&plan, &host, &mut go_on);
         prop_assert_eq!(&applied.detail.changes, &plan.notes());
         prop_assert!(applied.failed.is_empty());
         let after = host.accounts.borrow().clone();

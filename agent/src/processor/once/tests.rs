@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use super::super::tests::{Fake, message};
 use super::*;
+use crate::reconcile::fake::go_on;
 
 impl Once<Fake> {
     fn act(&mut self, action: &ActionMessage) -> Outcome {
-        self.answer(&Work::Action(action.clone()), &mut || {})
+        self.answer(&Work::Action(action.clone()), &mut go_on).unwrap()
     }
 }
 
@@ -36,7 +37,7 @@ fn crash(once: Once<Fake>, folder: &TempDir) -> Once<Fake> {
 
 fn redo(once: &mut Once<Fake>) {
     for begun in once.begun() {
-        once.redo(&begun, &mut || {});
+        assert!(once.redo(&begun, &mut go_on));
     }
 }
 
@@ -117,7 +118,7 @@ fn killed_after_doing_it_it_is_found_done() {
     let mut once = once(&folder);
     let action = numbered(1, ADD);
     assert!(matches!(once.journal.take(&action.to_json(), 0), Ok(Taken::New(_))));
-    once.processor.process(&Work::Action(action.clone()), Extent::All, &mut || {});
+    once.processor.process(&Work::Action(action.clone()), Extent::All, &mut go_on);
     let mut once = crash(once, &folder);
     let left = once.new_connector();
     assert_eq!(feedback(left[0].clone()).status, Status::Unchanged);
@@ -210,7 +211,7 @@ fn without_a_journal_only_what_closes_access_is_done() {
     }
     assert_eq!(calls(&once), 0);
     let add = Work::Action(message(Action::AddUser { sudo: true }));
-    once.processor.process(&add, Extent::All, &mut || {});
+    once.processor.process(&add, Extent::All, &mut go_on);
     let remove_key = Action::RemoveKey { public_key: super::super::tests::key("x") };
     for (action, status) in [
         (Action::UpdateUser { sudo: false }, Status::Done),
@@ -285,7 +286,32 @@ fn a_sync_cut_short_is_done_again_and_answered_once() {
     let answer = feedback(left[0].clone());
     assert_eq!((answer.status, answer.detail.unwrap().changes.len()), (Status::Done, 2));
     once.new_line();
-    assert_eq!(once.answer(&work, &mut || {}).answer, ToConnector::Answered);
+    assert_eq!(once.answer(&work, &mut go_on).unwrap().answer, ToConnector::Answered);
+}
+
+#[test]
+fn a_sync_that_is_stopped_has_no_answer_and_is_finished_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut once = once(&folder);
+    let work = sync(&["ann", "bob", "cid"], false);
+    let mut stop = || std::ops::ControlFlow::Break(());
+    assert!(once.answer(&work, &mut stop).is_none());
+    assert_eq!((host_accounts(&once), once.undelivered()), (vec!["ann".to_owned()], 0));
+    // Stopped again while it is finished.
+    let Once { processor, journal, .. } = once;
+    drop(journal);
+    let journal = Journal::open(&folder.path().join("state")).unwrap();
+    let mut once = Once::new(processor, journal);
+    let begun = once.begun();
+    assert_eq!(begun.len(), 1);
+    assert!(!once.redo(&begun[0], &mut stop));
+    assert!(once.new_connector().is_empty());
+    let mut once = crash(once, &folder);
+    assert_eq!(host_accounts(&once), ["ann", "bob", "cid"]);
+    let left = once.new_connector();
+    assert_eq!(left.len(), 1);
+    assert_eq!(feedback(left[0].clone()).status, Status::Done);
+    assert!(once.begun().is_empty());
 }
 
 #[test]
@@ -297,9 +323,9 @@ fn without_a_journal_a_sync_only_closes_access() {
         let name = Username::parse(name).unwrap();
         once.processor.accounts.host.insert(crate::reconcile::fake::account(&name, 1001));
     }
-    let dry = feedback(once.answer(&sync(&["ann", "cid"], true), &mut || {}).answer);
+    let dry = feedback(once.answer(&sync(&["ann", "cid"], true), &mut go_on).unwrap().answer);
     assert_eq!(dry.status, Status::Done, "looking needs no journal");
-    let real = feedback(once.answer(&sync(&["ann", "cid"], false), &mut || {}).answer);
+    let real = feedback(once.answer(&sync(&["ann", "cid"], false), &mut go_on).unwrap().answer);
     assert_eq!(real.status, Status::Failed);
     assert!(real.feedback.starts_with("cannot keep the journal: "), "{}", real.feedback);
     assert!(real.feedback.ends_with("1 change on the server, closing access only"));

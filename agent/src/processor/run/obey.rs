@@ -11,21 +11,22 @@ use super::{Outcome, Service};
 use crate::pipe::{Obeys, ToConnector};
 
 impl<A: System> Service<A> {
-    /// Obeys one order or refuses it, and hands over its answer; false when nobody takes it.
+    /// Obeys one order or refuses it, and hands over its answer; false when nobody takes it, or there is none yet.
     pub(super) fn obey(&mut self, order: &Order, end_point: &EndPoint) -> bool {
         if self.is_crowded() {
             return false;
         }
         let (outcome, key_changed) = match self.verified(order) {
-            Err(refusal) => (self.once.reply(refuse(order, &refusal)), false),
+            Err(refusal) => (Some(self.once.reply(refuse(order, &refusal))), false),
             Ok(Payload::Action(action)) => (self.follow(order, &Work::Action(action)), false),
             Ok(Payload::Host(host)) => (self.follow(order, &Work::Host(host)), false),
             Ok(Payload::RotateKey { mid, key }) => {
                 let (status, feedback) = self.rotate(key, order.sequence());
                 let feedback = FeedbackMessage { mid, status, feedback, detail: None };
-                (self.once.reply(feedback), status.is_success())
+                (Some(self.once.reply(feedback)), status.is_success())
             }
         };
+        let Some(outcome) = outcome else { return false };
         self.hand_over(outcome, end_point) && (!key_changed || self.say_obeys(end_point))
     }
 
@@ -42,7 +43,7 @@ impl<A: System> Service<A> {
         self.obeys().is_none_or(|obeys| self.say(obeys, end_point))
     }
 
-    fn follow(&mut self, order: &Order, work: &Work) -> Outcome {
+    fn follow(&mut self, order: &Order, work: &Work) -> Option<Outcome> {
         self.once.record_sequence(order.sequence());
         self.answer(work)
     }

@@ -10,7 +10,7 @@ use super::super::end_point::EndPoint;
 use super::super::once::{Begun, Outcome};
 use super::super::tend::{Site, Tender};
 use super::super::work::{Effect, Work};
-use super::Service;
+use super::{Service, pulse};
 use crate::pipe::ToConnector;
 use crate::sshd::KeyMode;
 
@@ -36,19 +36,25 @@ impl<A: System> Service<A> {
                 Some(name) => match self.tend(|tender, site| tender.before(&name, site)) {
                     Some(Err(error)) => self.once.give_up(&begun, &error.to_string()),
                     Some(Ok(())) | None => {
-                        self.redo(&begun);
+                        if !self.redo(&begun) {
+                            return;
+                        }
                         // There is no connector yet: its first connection will be a new one.
                         self.tend(Tender::after);
                     }
                 },
-                None => self.redo(&begun),
+                None => {
+                    if !self.redo(&begun) {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    fn redo(&mut self, begun: &Begun) {
-        let heartbeat = &mut self.heartbeat;
-        self.once.redo(begun, &mut || heartbeat.iter_mut().for_each(|it| (it.beat)()));
+    fn redo(&mut self, begun: &Begun) -> bool {
+        let Self { once, heartbeat, stop, .. } = self;
+        once.redo(begun, &mut || pulse(heartbeat.as_mut(), stop))
     }
 
     /// When to look around at the latest.
@@ -58,7 +64,11 @@ impl<A: System> Service<A> {
 
     /// Looks around; what there is to be said. Where nobody hears it, each new connection hears all of it.
     pub(super) fn look_around(&mut self) -> Vec<ToConnector> {
-        self.tend(Tender::look).unwrap_or_default()
+        let Self { tender: Some(tender), once, heartbeat, stop, .. } = self else {
+            return Vec::new();
+        };
+        let Some(mut site) = once.site() else { return Vec::new() };
+        tender.look(&mut site, &mut || pulse(heartbeat.as_mut(), stop))
     }
 
     /// A new connection to the backend is up; what there is to be said.
@@ -66,20 +76,21 @@ impl<A: System> Service<A> {
         self.tend(Tender::connected).unwrap_or_default()
     }
 
-    /// Does the work, which must be confirmed if it may change the account that is never locked out.
-    pub(super) fn answer(&mut self, work: &Work) -> Outcome {
-        match self.must_be_confirmed(work) {
-            None => self.carry_out(work),
+    /// Does the work, which must be confirmed if it may change the account that is never locked out. No outcome when
+    /// it was stopped: it is done again as after a crash.
+    pub(super) fn answer(&mut self, work: &Work) -> Option<Outcome> {
+        Some(match self.must_be_confirmed(work) {
+            None => self.carry_out(work)?,
             Some(name) => match self.tend(|tender, site| tender.before(&name, site)) {
                 Some(Err(error)) => self.once.reply(work.reply(Status::Failed, error.to_string())),
                 Some(Ok(())) | None => {
-                    let outcome = self.carry_out(work);
+                    let outcome = self.carry_out(work)?;
                     let words = self.tend(Tender::after).unwrap_or_default();
                     self.words.extend(words);
                     outcome
                 }
             },
-        }
+        })
     }
 
     /// Sets the timer for what ends next, after work that was done.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bastio_protocol::{HostMessage, HostRequest, KeyGrant, Sudo, WantedAccount, WantedState};
 
 use super::*;
-use crate::reconcile::fake::{account, name};
+use crate::reconcile::fake::{account, go_on, name};
 use crate::reconcile::host::{AccountFacts, FoundKeys, SudoState};
 
 const NOW: i64 = 1_000_000;
@@ -25,7 +25,7 @@ fn insert_alice(fake: &Fake) {
 fn sync(processor: &mut Processor<Fake>, wanted: &WantedState, dry_run: bool) -> FeedbackMessage {
     let request = HostRequest::Sync { wanted: Box::new(wanted.clone()), dry_run };
     let message = HostMessage { mid: MessageId::from("h-1"), request };
-    let feedback = processor.process(&Work::Host(message), Extent::All, &mut || {});
+    let feedback = processor.process(&Work::Host(message), Extent::All, &mut go_on).unwrap();
     processor.save_ledger();
     feedback
 }

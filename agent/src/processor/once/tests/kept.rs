@@ -117,7 +117,7 @@ fn what_the_journal_cannot_keep_the_ledger_does() {
     let mut once = begin(&folder);
     let work = Work::Action(numbered(1, Action::LockUser));
     let error = JournalError::InUse(state(&folder));
-    once.without_journal(&work, &error, &mut || {});
+    once.without_journal(&work, &error, &mut crate::reconcile::fake::go_on);
     assert!(!once.is_ledger_behind());
     assert_eq!(meant(&killed(once, &folder)), Some(true));
 }
