@@ -33,7 +33,7 @@ mod warnings;
 pub use databases::uid_min;
 pub use home::HomeFate;
 pub use quarantine::Swept;
-pub use snapshot::{Databases, is_login_shell};
+pub use snapshot::{Databases, SUDO_GROUPS, is_login_shell, is_own_group};
 pub use sweeper::Sweeper;
 pub use system::SystemAccounts;
 pub(crate) use tool::run_program;

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::databases::{self, CLOSED_DAY};
 use super::snapshot::Databases;
-use super::{Account, AccountsError, MANAGED_GROUP, Tool, ToolError, home};
+use super::{Account, AccountsError, MANAGED_GROUP, Tool, ToolError, home, is_own_group};
 use crate::keys_on_disk::Owner;
 use crate::reconcile::host::{DAY, NewAccount};
 
@@ -154,7 +154,7 @@ fn supplementary(all: &Databases, new: &NewAccount) -> Result<Vec<String>, Accou
 
 /// A group that an account can be given: in the local files, which are all that the tools change.
 pub(super) fn check_group(all: &Databases, group: &str) -> Result<(), AccountsError> {
-    if all.is_own(group) {
+    if is_own_group(group) {
         return Err(AccountsError::GroupReserved(group.to_owned()));
     }
     if !all.has_group(group) {

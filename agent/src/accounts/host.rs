@@ -14,7 +14,7 @@ use super::snapshot::Databases;
 use super::system::{ensure_managed_group, group, group_by_id, user};
 use super::{
     Account, Accounts, AccountsError, HomeFate, MANAGED_GROUP, SystemAccounts, Tool, databases,
-    modify,
+    is_own_group, modify,
 };
 use crate::keys_on_disk::Owner;
 use crate::reconcile::host::{AccountChange, AccountFacts, AccountHost, FoundHome, NewAccount};
@@ -38,10 +38,6 @@ impl AccountHost for SystemAccounts {
 
     fn has_group(&self, name: &str) -> Result<bool, AccountsError> {
         Ok(self.databases()?.has_group(name) || group(name)?.is_some())
-    }
-
-    fn sudo_group_name(&self) -> Result<Option<String>, AccountsError> {
-        Ok(self.sudo_group()?.map(str::to_owned))
     }
 
     fn has_program(&self, path: &AbsolutePath) -> Result<bool, AccountsError> {
@@ -126,7 +122,7 @@ impl AccountHost for SystemAccounts {
 
 impl SystemAccounts {
     /// The local databases, read again only when they have changed.
-    pub(super) fn databases(&self) -> Result<Arc<Databases>, AccountsError> {
+    pub(crate) fn databases(&self) -> Result<Arc<Databases>, AccountsError> {
         let mut kept = self.databases.borrow_mut();
         if let Some(all) = kept.as_ref().filter(|all| all.is_current()) {
             return Ok(Arc::clone(all));
@@ -161,33 +157,29 @@ impl SystemAccounts {
         Ok(self.databases()?.sudo_group())
     }
 
-    /// Whether the account is a member of the sudo group.
-    pub(crate) fn is_in_sudo_group(&self, name: &Username) -> Result<bool, AccountsError> {
-        let all = self.databases()?;
-        Ok(all.sudo_group().is_some_and(|group| all.is_member(name.as_str(), group)))
-    }
-
     /// Adds the account to the sudo group.
     pub(crate) fn join_sudo_group(
         &self,
         name: &Username,
         group: &str,
     ) -> Result<Change, AccountsError> {
-        if self.is_in_sudo_group(name)? {
+        if self.databases()?.is_member(name.as_str(), group) {
             return Ok(Change::Unchanged);
         }
         Tool::Usermod.run(&["--append", "--groups", group, "--", name.as_str()])?;
         Ok(Change::Changed)
     }
 
-    /// Takes the account out of the sudo group.
+    /// Takes the account out of every group for sudo.
     pub(crate) fn leave_sudo_group(&self, name: &Username) -> Result<Change, AccountsError> {
         let all = self.databases()?;
-        match all.sudo_group().filter(|group| all.is_member(name.as_str(), group)) {
-            Some(group) => Tool::Gpasswd.run(&["--delete", name.as_str(), group])?,
-            None => return Ok(Change::Unchanged),
+        let mut change = Ok(Change::Unchanged);
+        for group in all.sudo_groups_of(name.as_str()) {
+            // One that fails does not keep the other from being left.
+            let left = Tool::Gpasswd.run(&["--delete", name.as_str(), group]);
+            change = change.and(left.map(|()| Change::Changed));
         }
-        Ok(Change::Changed)
+        Ok(change?)
     }
 
     /// For accounts that a directory service knows.
@@ -204,7 +196,7 @@ impl SystemAccounts {
         Ok(Some(AccountFacts {
             account,
             group: group_name(all, found.gid)?,
-            groups: names.filter(|group| !all.is_own(group)).collect(),
+            groups: names.filter(|group| !is_own_group(group)).collect(),
             shell: found.shell.display().to_string(),
             comment: found.gecos.to_string_lossy().into_owned(),
             expires: None,

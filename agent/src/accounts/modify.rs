@@ -8,7 +8,7 @@ use bastio_protocol::Username;
 use super::create::{NO_PASSWORD, check_group, check_shell, expiry_day};
 use super::databases::CLOSED_DAY;
 use super::snapshot::Databases;
-use super::{AccountsError, Tool};
+use super::{AccountsError, Tool, is_own_group};
 use crate::reconcile::host::{AccountChange, DAY};
 
 /// Changes fields. A lock stays, whatever end is asked for. All is looked at before the first change.
@@ -20,7 +20,7 @@ pub(super) fn modify(
     for group in change.group.iter().chain(&change.add_groups) {
         check_group(all, group.as_str())?;
     }
-    if let Some(group) = change.drop_groups.iter().find(|group| all.is_own(group)) {
+    if let Some(group) = change.drop_groups.iter().find(|group| is_own_group(group)) {
         return Err(AccountsError::GroupReserved(group.clone()));
     }
     if let Some(shell) = &change.shell {

@@ -8,18 +8,21 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bastio_protocol::Removal;
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod, fstat};
 
 use super::snapshot::Databases;
 use super::{
     Account, AccountsError, HomeFate, Swept, SystemAccounts, Tool, ToolError, ToolFault, home,
     quarantine, sessions, spool,
 };
+use crate::keys_on_disk::handles::open_without_links;
 
 /// Removes the account, with what would run later in its name.
 pub(super) fn carry_out(account: &Account, removal: Removal) -> Result<HomeFate, AccountsError> {
     match removal {
         Removal::Lock => Ok(HomeFate::Locked(account.home.clone())),
-        Removal::Keep => remove_account(account, kept(account)),
+        Removal::Keep => remove_account(account, kept(account)?),
         Removal::Quarantine => match home::judge(account)? {
             // The home goes first: without the account nobody would know whose it was when all is done again after a
             // crash in between.
@@ -54,11 +57,28 @@ fn homes_of_people(all: &Databases) -> impl Iterator<Item = PathBuf> {
     all.managed().into_iter().filter_map(|name| Some(all.account(name.as_str())?.home.clone()))
 }
 
-fn kept(account: &Account) -> HomeFate {
+/// The home stays, closed to all but its owner: whoever gets the group's number next is a stranger to it.
+fn kept(account: &Account) -> Result<HomeFate, AccountsError> {
     match account.home.symlink_metadata() {
-        Err(error) if error.kind() == ErrorKind::NotFound => HomeFate::Missing,
-        _ => HomeFate::Kept(account.home.clone()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HomeFate::Missing),
+        _ => {}
     }
+    if home::judge(account)? == HomeFate::Removed {
+        let home = account.home.display();
+        if let Err(errno) = shut(account) {
+            tracing::error!(%home, %errno, "the home that is kept stays as open as it is");
+        }
+    }
+    Ok(HomeFate::Kept(account.home.clone()))
+}
+
+fn shut(account: &Account) -> Result<(), Errno> {
+    let home = open_without_links(&account.home)?;
+    let found = fstat(&home)?;
+    if found.st_uid != account.owner.uid.as_raw() {
+        return Err(Errno::EPERM);
+    }
+    fchmod(&home, Mode::from_bits_truncate(found.st_mode) & Mode::S_IRWXU)
 }
 
 fn put_away(account: &Account) -> HomeFate {

@@ -22,10 +22,17 @@ mod found;
 
 pub use found::is_login_shell;
 
-/// The groups that give sudo, in the order in which they are looked for.
-pub(super) const SUDO_GROUPS: [&str; 2] = ["sudo", "wheel"];
+/// The groups that give sudo (Debian's, everyone else's), in the order in which they are looked for.
+pub const SUDO_GROUPS: [&str; 2] = ["sudo", "wheel"];
 /// A file changed so shortly before it was read may change again without a new time stamp.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Whether a group is bastio's own business: its mark, or a group for sudo. Where a host has both, either may give
+/// rights.
+#[must_use]
+pub fn is_own_group(group: &str) -> bool {
+    group == MANAGED_GROUP || SUDO_GROUPS.contains(&group)
+}
 
 /// The local databases as they were at one moment.
 #[derive(Debug, Default, Clone)]
@@ -132,6 +139,11 @@ impl Databases {
         SUDO_GROUPS.into_iter().find(|name| self.groups.contains_key(*name))
     }
 
+    /// The groups for sudo of which the account is listed as a member, also those that are not the one of this host.
+    pub fn sudo_groups_of(&self, name: &str) -> impl Iterator<Item = &'static str> {
+        SUDO_GROUPS.into_iter().filter(move |group| self.is_member(name, group))
+    }
+
     /// Whether there is a local group of that name.
     #[must_use]
     pub fn has_group(&self, name: &str) -> bool {
@@ -179,14 +191,8 @@ impl Databases {
     #[must_use]
     pub fn supplementary(&self, name: &str) -> BTreeSet<String> {
         let mut groups = self.memberships.get(name).cloned().unwrap_or_default();
-        groups.retain(|group| !self.is_own(group));
+        groups.retain(|group| !is_own_group(group));
         groups
-    }
-
-    /// Whether the group is bastio's own business: its mark, or the group for sudo.
-    #[must_use]
-    pub fn is_own(&self, group: &str) -> bool {
-        group == MANAGED_GROUP || Some(group) == self.sudo_group()
     }
 
     /// Whether the account is listed as a member of the group.
@@ -304,13 +310,15 @@ mod tests {
         let ann = all.account("ann").unwrap();
         assert_eq!((ann.uid, ann.gid, ann.comment.as_str()), (1000, 1000, "Ann A.,,,"));
         assert_eq!((all.group_name(ann.gid), all.group_name(77)), (Some("ann"), None));
-        // wheel is a group like others where sudo is the group for sudo.
-        let groups = ["staff", "wheel"].map(str::to_owned);
-        assert_eq!(all.supplementary("ann"), BTreeSet::from(groups));
+        // wheel may give rights also where sudo is the group for sudo.
+        assert_eq!(all.supplementary("ann"), BTreeSet::from(["staff".to_owned()]));
+        assert_eq!(all.sudo_groups_of("ann").collect::<Vec<_>>(), ["sudo", "wheel"]);
+        assert_eq!(all.sudo_groups_of("bob").count(), 0);
         assert_eq!(all.supplementary("nobody"), BTreeSet::new());
         assert_eq!(all.sudo_group(), Some("sudo"));
         assert!(all.is_member("ann", "sudo") && !all.is_member("bob", "sudo"));
-        assert!(all.is_own("sudo") && all.is_own(MANAGED_GROUP) && !all.is_own("wheel"));
+        assert!(["sudo", "wheel", MANAGED_GROUP].into_iter().all(is_own_group));
+        assert!(!is_own_group("staff"));
         assert_eq!((all.account("odd"), all.account("+nis")), (None, None));
     }
 

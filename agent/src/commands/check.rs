@@ -7,7 +7,7 @@ use bastio_transport::PrivateKey;
 use nix::unistd::Group;
 
 use super::{complain, key_hint, load, say};
-use crate::accounts::MANAGED_GROUP;
+use crate::accounts::{MANAGED_GROUP, SUDO_GROUPS};
 use crate::cli::Cli;
 use crate::config::{BackendSettings, Settings};
 use crate::connector::lockdown::Identity;
@@ -16,8 +16,6 @@ use crate::connector::lockdown::Identity;
 const TOOLS: [&str; 5] = ["useradd", "usermod", "userdel", "gpasswd", "groupadd"];
 /// Where they live: the same on every distribution we know.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// The groups that give sudo rights: Debian's, everyone else's.
-const SUDO_GROUPS: [&str; 2] = ["sudo", "wheel"];
 
 /// One thing looked at.
 struct Finding {

@@ -130,7 +130,7 @@ impl<A: System> Processor<A> {
             (Action::AddUser { sudo } | Action::UpdateUser { sudo }, _) => plain(*sudo),
             (_, SudoState::None) => Sudo::None,
             (_, SudoState::Group) => Sudo::Plain,
-            (_, SudoState::Rule(_) | SudoState::Both(_)) => return None,
+            (_, SudoState::OtherGroup | SudoState::Rule(_) | SudoState::Both(_)) => return None,
         };
         let keys = state.keys.ok()?.ours.into_iter().collect();
         let locked = state.facts.locked;

@@ -139,10 +139,6 @@ impl AccountHost for FakeHost {
         Ok(self.groups.contains(name) || accounts.values().any(|it| it.facts.group == name))
     }
 
-    fn sudo_group_name(&self) -> Result<Option<String>, AccountsError> {
-        Ok(self.sudo_group.clone())
-    }
-
     fn has_program(&self, path: &AbsolutePath) -> Result<bool, AccountsError> {
         Ok(path.as_str().starts_with("/bin/"))
     }

@@ -41,12 +41,6 @@ pub trait AccountHost {
     /// [`AccountsError::LookUp`].
     fn has_group(&self, name: &str) -> Result<bool, AccountsError>;
 
-    /// The group whose members may use sudo here, if there is one.
-    ///
-    /// # Errors
-    /// [`AccountsError::LookUp`].
-    fn sudo_group_name(&self) -> Result<Option<String>, AccountsError>;
-
     /// Whether that is a program, which can be a login shell.
     ///
     /// # Errors
@@ -227,7 +221,7 @@ pub struct AccountFacts {
     pub account: Account,
     /// Primary group; its number as text when it has no name.
     pub group: String,
-    /// Supplementary groups, without bastio's own and the sudo group.
+    /// Supplementary groups, without bastio's own and those for sudo.
     pub groups: BTreeSet<String>,
     /// Login shell.
     pub shell: String,
@@ -259,9 +253,11 @@ pub enum SudoState {
     None,
     /// A member of the sudo group.
     Group,
+    /// Not of the sudo group, but of another that gives rights on other hosts, and maybe here: `wheel` beside `sudo`.
+    OtherGroup,
     /// The text of bastio's file for the account.
     Rule(String),
-    /// Both of them.
+    /// The file, and one of the groups.
     Both(String),
 }
 
@@ -324,17 +320,18 @@ impl SudoState {
     #[must_use]
     pub fn is_admins(&self) -> bool {
         match self {
-            Self::None => false,
+            // Nobody knows what the other group gives here.
+            Self::None | Self::OtherGroup => false,
             Self::Group | Self::Both(_) => true,
             // A `:` in a command of its own stands behind a backslash there, and so does a `=`.
             Self::Rule(text) => text.contains(" ALL=(ALL:ALL) ") && text.ends_with("PASSWD: ALL\n"),
         }
     }
 
-    /// Whether the sudo group is part of it.
+    /// Whether one of the groups is part of it.
     #[must_use]
     pub fn has_group(&self) -> bool {
-        matches!(self, Self::Group | Self::Both(_))
+        matches!(self, Self::Group | Self::OtherGroup | Self::Both(_))
     }
 }
 

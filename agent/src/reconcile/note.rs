@@ -104,6 +104,7 @@ fn rights(state: &SudoState) -> (ChangeKind, &'static str) {
     match state {
         SudoState::None => (ChangeKind::RevokeSudo, "no sudo rights"),
         SudoState::Group => (ChangeKind::GrantSudo, "sudo rights by the sudo group"),
+        SudoState::OtherGroup => (ChangeKind::GrantSudo, "sudo rights by another group"),
         SudoState::Rule(_) => (ChangeKind::GrantSudo, "sudo rights by a rule of its own"),
         SudoState::Both(_) => (ChangeKind::GrantSudo, "sudo rights by group and a rule"),
     }

@@ -15,8 +15,6 @@ use crate::accounts::AccountsError;
 pub struct Observed {
     /// Every account that is wanted, managed, or never locked out; or why it cannot be looked up.
     pub accounts: BTreeMap<Username, Result<Seen, String>>,
-    /// The group whose members may use sudo.
-    pub sudo_group: Option<String>,
 }
 
 /// What was found of one name.
@@ -65,7 +63,7 @@ impl Default for Around {
 /// Looks at everything that the aims are about.
 ///
 /// # Errors
-/// [`AccountsError`] when nobody knows which accounts are managed, or what gives sudo rights.
+/// [`AccountsError`] when nobody knows which accounts are managed.
 pub fn observe(host: &impl Host, aims: &Aims, rules: &Rules) -> Result<Observed, AccountsError> {
     let mut names: BTreeSet<Username> = aims.accounts.keys().cloned().collect();
     if aims.removal.is_some() {
@@ -76,10 +74,7 @@ pub fn observe(host: &impl Host, aims: &Aims, rules: &Rules) -> Result<Observed,
         let seen = see(host, &name, aims).map_err(|error| error.to_string());
         (name, seen)
     };
-    Ok(Observed {
-        sudo_group: host.sudo_group_name()?,
-        accounts: names.into_iter().map(look).collect(),
-    })
+    Ok(Observed { accounts: names.into_iter().map(look).collect() })
 }
 
 fn see(host: &impl Host, name: &Username, aims: &Aims) -> Result<Seen, AccountsError> {

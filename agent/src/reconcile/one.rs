@@ -19,7 +19,7 @@ use super::host::{AccountChange, AccountFacts, AccountState, FoundKeys, NewAccou
 use super::observe::{Around, Seen};
 use super::plan::{KeyStep, Step};
 use super::refusal::Refusal;
-use crate::accounts::{MANAGED_GROUP, is_root_equivalent};
+use crate::accounts::{is_own_group, is_root_equivalent};
 
 /// What is to be done about one account.
 #[derive(Debug, Default)]
@@ -39,7 +39,6 @@ pub(super) struct Planner<'a> {
     pub(super) aim: &'a Aim,
     pub(super) aims: &'a Aims,
     pub(super) rules: &'a Rules,
-    pub(super) sudo_group: Option<&'a str>,
 }
 
 impl Planner<'_> {
@@ -129,6 +128,7 @@ impl Planner<'_> {
             }
             steps.push(Step::TakeOver);
             outcome.warnings.extend(foreign_keys(name, state));
+            outcome.warnings.extend(kept_groups(name, aim, facts));
         }
         if aim.locked && !facts.locked {
             steps.push(Step::Lock);
@@ -221,9 +221,7 @@ impl Planner<'_> {
     /// Whether the host has what the fields name.
     fn check_spec(&self, around: &Around) -> Result<(), Refusal> {
         let spec = &self.aim.spec;
-        let own = |group: &&GroupName| {
-            group.as_str() == MANAGED_GROUP || Some(group.as_str()) == self.sudo_group
-        };
+        let own = |group: &&GroupName| is_own_group(group.as_str());
         let mut named = spec.group.iter().chain(spec.groups.iter().flatten());
         if let Some(group) = named.find(own) {
             return Err(Refusal::OwnGroup(group.clone()));
@@ -323,4 +321,11 @@ impl Planner<'_> {
 fn foreign_keys(name: &Username, state: &AccountState) -> Option<String> {
     let count = state.keys.as_ref().map_or(0, |keys| keys.foreign.len());
     (count > 0).then(|| format!("{name} has {count} keys that others wrote; they stay"))
+}
+
+/// The groups that an account keeps when it is taken over: nobody else would tell what they give.
+fn kept_groups(name: &Username, aim: &Aim, facts: &AccountFacts) -> Option<String> {
+    let groups = facts.groups.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    (aim.spec.groups.is_none() && !groups.is_empty())
+        .then(|| format!("{name} is a member of {groups}; it stays so"))
 }

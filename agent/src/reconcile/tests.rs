@@ -192,6 +192,29 @@ fn strangers_and_the_system_are_left_alone() {
 }
 
 #[test]
+fn who_is_in_another_group_for_sudo_is_taken_out_and_groups_that_stay_are_named() {
+    let host = FakeHost::default();
+    let mut ann = ours("ann", 1001, &[0], SudoState::OtherGroup);
+    ann.facts.groups = ["docker", "developers"].map(str::to_owned).into();
+    host.insert(ann.clone());
+    let plain = WantedAccount { keys: [grant(0)].into(), ..WantedAccount::default() };
+    let plan = plan_of(&host, &state(&[("ann", plain.clone())]));
+    assert_eq!(kinds(&plan), ["ann: revoke-sudo"]);
+    assert_eq!(plan.warnings, [""; 0], "known already");
+    let plan = plan_of(&host, &state(&[("ann", admin())]));
+    assert_eq!(kinds(&plan), ["ann: grant-sudo"]);
+    ann.facts.account.is_managed = false;
+    host.insert(ann);
+    let taken = WantedAccount { take_over: true, ..plain };
+    let plan = plan_of(&host, &state(&[("ann", taken)]));
+    assert_eq!(plan.warnings, ["ann is a member of developers, docker; it stays so"]);
+    let group = GroupName::parse("wheel").unwrap();
+    let spec = AccountSpec { groups: Some([group].into()), ..AccountSpec::default() };
+    let asked = WantedAccount { spec, ..WantedAccount::default() };
+    refuses(&host, &state(&[("bob", asked)]), "membership of wheel is not given by groups");
+}
+
+#[test]
 fn numeric_ids_are_asked_for_reserved_and_never_changed() {
     let host = FakeHost::default();
     host.insert(ours("ann", 1001, &[], SudoState::None));

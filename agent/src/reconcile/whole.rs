@@ -31,7 +31,7 @@ pub fn plan(aims: &Aims, observed: &Observed, rules: &Rules) -> Plan {
     for (name, seen) in &observed.accounts {
         let outcome = match seen {
             Err(why) => refused(name, why.clone()),
-            Ok(seen) => of_account(name, seen, aims, observed, rules),
+            Ok(seen) => of_account(name, seen, aims, rules),
         };
         if let Ok(seen) = seen {
             admins.insert(name, admin(name, seen, aims, &outcome, rules));
@@ -78,16 +78,9 @@ fn put_in_order(
     accounts.sort_by_key(|account| (account.waits_for_admin, !account.only_takes()));
 }
 
-fn of_account(
-    name: &Username,
-    seen: &Seen,
-    aims: &Aims,
-    observed: &Observed,
-    rules: &Rules,
-) -> Outcome {
-    let sudo_group = observed.sudo_group.as_deref();
+fn of_account(name: &Username, seen: &Seen, aims: &Aims, rules: &Rules) -> Outcome {
     match (aims.accounts.get(name), &seen.state, aims.removal) {
-        (Some(aim), _, _) => Planner { name, aim, aims, rules, sudo_group }.plan(seen),
+        (Some(aim), _, _) => Planner { name, aim, aims, rules }.plan(seen),
         (None, Some(state), Some(removal)) => {
             unwanted(name, state, seen.around.is_running, removal, rules)
         }

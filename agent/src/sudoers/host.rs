@@ -18,7 +18,9 @@ enum Means {
 
 impl SudoHost for SystemAccounts {
     fn sudo(&self, account: &Account) -> Result<SudoState, AccountsError> {
-        let is_member = self.is_in_sudo_group(&account.name)?;
+        let all = self.databases()?;
+        let groups: Vec<&str> = all.sudo_groups_of(account.name.as_str()).collect();
+        let is_member = all.sudo_group().is_some_and(|group| groups.contains(&group));
         let rule = match Sudoers::system().read(&account.name) {
             // A text that nothing equals: with that mode sudo may not read it.
             Ok(rule) => rule.map(|rule| if rule.is_sound { rule.text } else { String::new() }),
@@ -26,11 +28,12 @@ impl SudoHost for SystemAccounts {
             Err(SudoersError::Foreign { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(match (is_member, rule) {
-            (false, None) => SudoState::None,
-            (true, None) => SudoState::Group,
-            (false, Some(text)) => SudoState::Rule(text),
-            (true, Some(text)) => SudoState::Both(text),
+        Ok(match rule {
+            None if is_member => SudoState::Group,
+            None if groups.is_empty() => SudoState::None,
+            None => SudoState::OtherGroup,
+            Some(text) if groups.is_empty() => SudoState::Rule(text),
+            Some(text) => SudoState::Both(text),
         })
     }
 

@@ -125,6 +125,34 @@ fn a_rule_with_one_command_allows_exactly_that() {
 }
 
 #[test]
+fn where_there_are_two_groups_for_sudo_both_are_left() {
+    require_root!();
+    let world = World::new().unwrap();
+    let place = Place::new(&world);
+    let has = |group: &str| {
+        let id = place.host.exec(&["id", "-nG", "alice"]).unwrap().stdout;
+        id.split_whitespace().any(|it| it == group)
+    };
+    place.host.exec(&["groupadd", "--system", "wheel"]).unwrap();
+    place.host.exec(&["gpasswd", "--add", "alice", "wheel"]).unwrap();
+    place.host.write_file("/etc/sudoers.d/wheel", "%wheel ALL=(ALL) NOPASSWD: ALL\n").unwrap();
+    assert_eq!(place.sudo("/usr/bin/id -u").as_deref(), Some("0"));
+    assert_eq!(place.set(&Sudo::None, None), Ok(Change::Changed));
+    assert_eq!((has("sudo"), has("wheel"), place.sudo("/usr/bin/id -u")), (false, false, None));
+    place.host.exec(&["gpasswd", "--add", "alice", "wheel"]).unwrap();
+    place.host.exec(&["gpasswd", "--add", "alice", "sudo"]).unwrap();
+    assert_eq!(place.set(&Sudo::None, None), Ok(Change::Changed));
+    assert!(!has("sudo") && !has("wheel"));
+    // A rule of her own is not to be more than it says, either.
+    place.host.exec(&["gpasswd", "--add", "alice", "wheel"]).unwrap();
+    place.set_policy(r#"{"commands":["/usr/bin/id -u"]}"#).unwrap();
+    assert_eq!((has("wheel"), place.sudo("/usr/bin/id -g")), (false, None));
+    place.host.exec(&["gpasswd", "--add", "alice", "wheel"]).unwrap();
+    assert_eq!(place.set(&Sudo::Plain, None), Ok(Change::Changed));
+    assert!(has("sudo"));
+}
+
+#[test]
 fn run_as_is_kept_to() {
     require_root!();
     let world = World::new().unwrap();

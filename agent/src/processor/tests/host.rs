@@ -21,7 +21,6 @@ delegate! { AccountHost:
     fn managed() -> Vec<Username>;
     fn facts(name: &Username) -> Option<AccountFacts>;
     fn has_group(name: &str) -> bool;
-    fn sudo_group_name() -> Option<String>;
     fn has_program(path: &AbsolutePath) -> bool;
     fn holder_of_uid(uid: u32) -> Option<String>;
     fn found_home(name: &Username, home: Option<&AbsolutePath>) -> Option<FoundHome>;

@@ -24,10 +24,13 @@ fn a_kept_home_waits_for_its_owner_and_no_other() {
     let host = server(&world, "web-1").without_sshd().start().unwrap();
     done(&host, &create("ann", json!({"sudo_group": true})));
     let uid = uid_of(&host, "ann");
+    host.exec(&["chmod", "2755", "/home/ann"]).unwrap();
     host.exec(&["sh", "-ec", "echo mine > /home/ann/notes; chown ann: /home/ann/notes"]).unwrap();
     assert_eq!(done(&host, &remove("ann", "keep")), "its home was kept: /home/ann");
     assert_eq!(fields(&host, "/etc/passwd", "ann"), [""]);
     assert_eq!(owner(&host, "/home/ann/notes"), uid);
+    // Whoever gets the number of her group reads nothing of hers.
+    assert_eq!(host.exec(&["stat", "-c", "%a", "/home/ann"]).unwrap().stdout, "700\n");
     // The id that owns it is not the next one's, although nobody has it.
     done(&host, &create("bob", json!({})));
     assert_ne!(uid_of(&host, "bob"), uid);

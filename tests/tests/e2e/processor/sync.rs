@@ -81,6 +81,46 @@ fn people() -> WantedState {
 }
 
 #[test]
+fn a_stop_ends_a_long_sync_and_the_next_start_finishes_it() {
+    const PEOPLE: usize = 200;
+    require_root!();
+    let world = World::new().unwrap();
+    let host = server(&world, "web-1").without_sshd().start().unwrap();
+    let mut connector = Connector::start(&host);
+    let person = || WantedAccount { keys: [grant("")].into(), ..WantedAccount::default() };
+    let accounts = (0..PEOPLE).map(|number| (name(&format!("p{number}")), person())).collect();
+    let wanted = Box::new(WantedState { accounts, ..WantedState::default() });
+    let request = || HostRequest::Sync { wanted: wanted.clone(), dry_run: false };
+    let made = || {
+        let group = line(&host, "/etc/group", "bastio-managed").unwrap_or_default();
+        group.rsplit(':').next().map_or(0, |members| members.split_terminator(',').count())
+    };
+    send(&mut connector, "h-1", request());
+    let until = Instant::now() + LIMIT;
+    while made() < 5 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    connector.processor.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    connector.processor.wait(Duration::from_secs(10)).unwrap();
+    assert_eq!(connector.receive().unwrap()["type"], "stopping");
+    assert_eq!(connector.receive(), None, "no answer to what is not done");
+    let before = made();
+    assert!(before < PEOPLE, "it was cut short: {before}");
+
+    let (mut connector, left) = Connector::start_again(&host);
+    let answers: Vec<_> = left.iter().filter(|word| word["type"] == "feedback").collect();
+    assert_eq!(answers.len(), 1, "{left:?}");
+    assert_eq!((&answers[0]["mid"], &answers[0]["status"]), (&"h-1".into(), &200.into()));
+    assert_eq!(made(), PEOPLE);
+    assert!(
+        host.read_file("/home/p199/.ssh/authorized_keys").unwrap().starts_with(b"ssh-ed25519 ")
+    );
+    assert_eq!(sync(&mut connector, &wanted, false).0, 300, "nothing is left to do");
+    connector.finish();
+}
+
+#[test]
 fn a_server_becomes_what_is_wanted_and_a_dry_run_says_the_same() {
     require_root!();
     let world = World::new().unwrap();
