@@ -276,17 +276,35 @@ impl<A: System> Processor<A> {
         Ok(match self.accounts.insert_key(account, key)? {
             Change::Changed => Answer::done(format!("added public key to {name} successfully")),
             Change::Unchanged => {
-                Answer::unchanged(format!("public key `{key}` for {name} already exists"))
+                let others = match self.line_of_others(account, key) {
+                    true => {
+                        "; that line is not bastio's: it stays as it is until the key is removed"
+                    }
+                    false => "",
+                };
+                Answer::unchanged(format!("public key `{key}` for {name} already exists{others}"))
             }
         })
     }
 
+    /// Every line of the key goes, whoever wrote it: who takes a key means that it lets nobody in any more.
     fn remove_key(&self, account: &Account, key: &PublicKey) -> Result<Answer, Failure> {
         let name = &account.name;
+        let others = match self.line_of_others(account, key) {
+            true => "; a line with it that others wrote went, too",
+            false => "",
+        };
         Ok(match self.accounts.remove_key(account, key)? {
-            Change::Changed => Answer::done(format!("removed public key from {name} successfully")),
+            Change::Changed => {
+                Answer::done(format!("removed public key from {name} successfully{others}"))
+            }
             Change::Unchanged => Answer::unchanged(format!("public key for {name} does not exist")),
         })
+    }
+
+    /// Whether a line that others wrote lets the key in, as far as that can be read.
+    fn line_of_others(&self, account: &Account, key: &PublicKey) -> bool {
+        self.accounts.keys(account).is_ok_and(|found| found.foreign.contains(key))
     }
 }
 

@@ -345,6 +345,25 @@ fn keys_are_compared_without_their_comments() {
 }
 
 #[test]
+fn a_line_of_others_is_told_as_such() {
+    let with_key = || {
+        let fake = Fake::with(FakeAccount { keys: vec![key("other")], ..FakeAccount::default() });
+        let mut alice = crate::reconcile::fake::account(&Username::parse("alice").unwrap(), 1001);
+        alice.keys.as_mut().unwrap().foreign.push(key("other"));
+        fake.host.insert(alice);
+        fake
+    };
+    let exists = format!(
+        "public key `{KEY} at home` for alice already exists; that line is not bastio's: it stays as it \
+         is until the key is removed"
+    );
+    check(with_key(), add_key(), 300, &exists, &["insert_key"]);
+    let removed =
+        "removed public key from alice successfully; a line with it that others wrote went, too";
+    check(with_key(), remove_key(), 200, removed, &["remove_key"]);
+}
+
+#[test]
 fn a_key_below_the_policy_is_refused_and_can_still_be_removed() {
     let rsa = include_str!("tests/rsa1024.pub");
     let public_key = PublicKey::parse(rsa, &KeyPolicy::ANY).unwrap();

@@ -141,7 +141,7 @@ fn a_failing_tool_says_what_stands() {
     host.exec(&["mv", "/root/real", &gpasswd]).unwrap();
 
     let userdel = fails("userdel");
-    let error = ask(&host, &remove("ann", "quarantine")).unwrap_err();
+    let error = ask(&host, &remove("ann", "delete")).unwrap_err();
     assert!(error.contains("userdel: cannot update"), "{error}");
     assert!(host.exists("/home/ann").unwrap(), "the home goes only after the account");
     assert_eq!(fields(&host, "/etc/shadow", "ann")[7], "1", "access is closed all the same");
@@ -178,12 +178,14 @@ fn a_locked_account_lets_nobody_in_until_it_is_unlocked() {
         assert!(can_log_in(), "the key stayed");
         assert_eq!(facts(&host, "ann").expires, Some((END + 1) * DAY));
     }
-    // An end in the past of somebody else's is no lock of ours, and stays.
+    // An end in the past of somebody else's is no lock of ours; who orders to unlock means that one, too.
     host.exec(&["usermod", "--expiredate", "2020-01-01", "ann"]).unwrap();
-    done(&host, &json!({"unlock": {"name": "ann", "expires": null}}));
     assert!(!can_log_in());
     let found = facts(&host, "ann");
     assert_eq!((found.locked, found.expires), (false, Some(18_262 * DAY)));
+    done(&host, &json!({"unlock": {"name": "ann", "expires": null}}));
+    assert!(can_log_in());
+    assert_eq!(facts(&host, "ann").expires, None);
     done(&host, &create("bob", json!({"locked": true, "expires": END * DAY})));
     assert!(facts(&host, "bob").locked, "locked from the first moment");
 }
