@@ -11,8 +11,10 @@ mod presence;
 pub(crate) mod queue;
 mod requests;
 mod session;
+mod sparingly;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bastio_protocol::{PublicKey, ServerName};
 use thiserror::Error;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 use crate::store::{self, ServerId, Store, StoreError};
 use presence::Presence;
 pub use session::{FeedbackOutcome, Session};
+use sparingly::Sparingly;
 
 /// Longest text of an agent that is logged, in bytes.
 const MAX_LOGGED: usize = 1024;
@@ -32,6 +35,8 @@ const MAX_IDENT: usize = 255;
 pub struct Dispatch {
     store: Store,
     presence: Presence,
+    /// What is left to each agent of the audit log.
+    drift_rows: Arc<Sparingly>,
 }
 
 /// The server that a key belongs to.
@@ -98,7 +103,7 @@ impl Dispatch {
     /// The dispatch over a store; there must be one only.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, presence: Presence::default() }
+        Self { store, presence: Presence::default(), drift_rows: Arc::default() }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.

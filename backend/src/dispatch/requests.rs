@@ -10,6 +10,8 @@ use bastio_protocol::{
     WantedState,
 };
 
+use tokio::time::Instant;
+
 use super::queue;
 use super::session::Session;
 use super::{DispatchError, FeedbackOutcome};
@@ -188,7 +190,6 @@ impl Session {
         let how = if drift.healed { "put right by" } else { "a sync would put it right by" };
         let words =
             if nothing { String::new() } else { format!("{how} {}", in_words(&drift.detail)) };
-        let words = queue::for_people(&words, MAX_WORDS);
         let mut tx = self.dispatch.store.write().await?;
         let known = Some(&kept).filter(|_| !nothing);
         let before = store::requests::drift(&mut tx, self.server.id).await?;
@@ -201,14 +202,27 @@ impl Session {
             return Ok(());
         }
         store::requests::set_drift(&mut tx, self.server.id, known).await?;
+        if let Some(unwritten) = self.dispatch.drift_rows.row(self.server.id, Instant::now()) {
+            self.log_drift(&mut tx, action, &words, unwritten).await?;
+        }
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        Ok(())
+    }
+
+    async fn log_drift(
+        &self,
+        db: &mut Connection,
+        action: &'static str,
+        words: &str,
+        unwritten: u64,
+    ) -> Result<(), StoreError> {
+        let words = counting(queue::for_people(words, MAX_WORDS), unwritten);
+        tracing::warn!(server = %self.server.name, action, words, "drift");
         let server = Some(&self.server.name);
         let event = Event { action, server, detail: &words, ..Event::default() };
         let actor = Actor::agent(&self.server.name, self.info.address);
-        audit::append(&mut tx, self.dispatch.store.now(), &actor, event).await?;
-        tx.commit().await.map_err(StoreError::from)?;
-        tracing::warn!(server = %self.server.name, action, words, "drift");
-        self.dispatch.presence.step();
-        Ok(())
+        audit::append(db, self.dispatch.store.now(), &actor, event).await
     }
 }
 
@@ -222,6 +236,16 @@ fn fits(message: &HostMessage) -> bool {
     let json = message.to_json();
     let escaped = json.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     json.len() + escaped + ENVELOPE <= V2_LIMIT
+}
+
+/// The words of a row, and how many rows before it are missing.
+fn counting(words: String, unwritten: u64) -> String {
+    let missing = format!("{unwritten} more before this were not written down");
+    match (unwritten, words.is_empty()) {
+        (0, _) => words,
+        (_, true) => missing,
+        (_, false) => format!("{words}; {missing}"),
+    }
 }
 
 /// What a detail says, in one line.
@@ -239,4 +263,21 @@ fn in_words(detail: &Detail) -> String {
     let failures =
         detail.failures.iter().map(|note| of(&note.username, &format!("failed ({})", note.text)));
     changes.chain(failures).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counting;
+
+    #[test]
+    fn rows_that_are_missing_are_counted() {
+        for (words, unwritten, expected) in [
+            ("", 0, ""),
+            ("alice", 0, "alice"),
+            ("", 7, "7 more before this were not written down"),
+            ("alice", 7, "alice; 7 more before this were not written down"),
+        ] {
+            assert_eq!(counting(words.to_owned(), unwritten), expected);
+        }
+    }
 }

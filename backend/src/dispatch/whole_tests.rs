@@ -238,6 +238,32 @@ async fn drift_is_kept_until_it_is_gone_and_told_in_the_audit_log() {
 }
 
 #[tokio::test]
+async fn an_agent_that_connects_anew_gets_no_more_of_the_audit_log() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let drift = |number: u32| {
+        let text = format!("key {number}");
+        let note = ChangeNote { username: Some(login("alice")), kind: ChangeKind::AddKey, text };
+        let detail = Detail { changes: vec![note], ..Detail::default() };
+        DriftMessage { at: NOW, healed: false, detail }
+    };
+    for number in 0..100 {
+        let session = backend.connect_v2(1).await;
+        session.drifted(&drift(number)).await.expect("taken");
+    }
+    let web = host("web-1");
+    let shown = backend.fleet.server(&backend.admin, &web).await.expect("there");
+    assert_eq!(
+        shown.drift.as_deref(),
+        Some(&drift(99)),
+        "what is known is the last of it all the same"
+    );
+    let drifts = Some("drift.*".parse().expect("a pattern"));
+    let log = backend.log(&LogFilter { action: drifts, ..LogFilter::default() }).await;
+    assert_eq!(log.len(), 30);
+}
+
+#[tokio::test]
 async fn sessions_are_ended_where_the_person_may_log_in() {
     let backend = TestBackend::new().await;
     backend.enroll("web-1", 1).await;
