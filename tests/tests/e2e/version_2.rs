@@ -122,6 +122,8 @@ fn drift_is_told_by_the_console_and_healed_where_that_is_the_policy() {
     let heals = fleet::agent_command(&server.host).env("BASTIO_AGENT_DRIFT", "heal");
     server.agent = heals.spawn_ready(LIMIT).unwrap();
     site.backend.wait_connected(1, LIMIT).unwrap();
+    // Behind the agent's first word after it came back.
+    site.done(&["server", "check", "web-1"]);
     server.host.exec(&by_hand).unwrap();
     server.host.exec(&["rm", "/home/alice/.ssh/authorized_keys"]).unwrap();
     until(LIMIT, "the key is back", || logs_in(&alice, &server));
