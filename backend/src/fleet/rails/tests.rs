@@ -1,3 +1,5 @@
+//! What is only tried never was; what stops an edit stops it, and nothing else does.
+
 use bastio_protocol::api::{Change, NewUser, Preview, RemoveUser, Role, UpdateUser, UserState};
 use bastio_protocol::{Removal, Status};
 
