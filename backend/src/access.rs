@@ -5,6 +5,7 @@
 //! HTTP, servers or grants.
 
 mod secret;
+mod watch;
 
 use std::iter;
 use std::net::IpAddr;
@@ -15,6 +16,8 @@ use thiserror::Error;
 use crate::audit::{self, Actor, Event};
 use crate::store::{self, Connection, Store, StoreError};
 pub use secret::Secret;
+pub use watch::Watcher;
+use watch::Watchers;
 
 /// Name of the API key that the first start makes.
 const FIRST_ADMIN: &str = "admin";
@@ -27,6 +30,7 @@ const MAX_NAME: usize = 64;
 #[derive(Debug, Clone)]
 pub struct ApiKeys {
     store: Store,
+    watchers: Watchers,
 }
 
 /// Proof that a request may do everything. Only [`ApiKeys::admin`] makes it.
@@ -61,6 +65,9 @@ pub enum AccessError {
     /// The API key may only enrol servers.
     #[error("this API key may only enrol servers")]
     EnrolsOnly,
+    /// The API key may only read metrics.
+    #[error("this API key may only read metrics")]
+    WatchesOnly,
     /// A name that cannot be used.
     #[error("the name of an API key has 1 to {MAX_NAME} letters, digits, '-', '.' or '_'")]
     BadName,
@@ -123,13 +130,14 @@ impl ApiKeys {
     /// The API keys of a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, watchers: Watchers::default() }
     }
 
     /// Checks a secret for everything.
     ///
     /// # Errors
-    /// [`AccessError::Unknown`], [`AccessError::EnrolsOnly`], [`AccessError::Store`].
+    /// [`AccessError::Unknown`], [`AccessError::EnrolsOnly`], [`AccessError::WatchesOnly`],
+    /// [`AccessError::Store`].
     pub async fn admin(&self, secret: &str, from: Option<IpAddr>) -> Result<Admin, AccessError> {
         let key = self.verify(secret).await?;
         match key.role {
@@ -138,13 +146,14 @@ impl ApiKeys {
                 Ok(Admin { actor, intent: Intent::default() })
             }
             Role::Enroll => Err(AccessError::EnrolsOnly),
+            Role::Metrics => Err(AccessError::WatchesOnly),
         }
     }
 
-    /// Checks a secret for enrolling servers, which every API key may.
+    /// Checks a secret for enrolling servers.
     ///
     /// # Errors
-    /// [`AccessError::Unknown`], [`AccessError::Store`].
+    /// [`AccessError::Unknown`], [`AccessError::WatchesOnly`], [`AccessError::Store`].
     pub async fn enroller(
         &self,
         secret: &str,
@@ -155,6 +164,7 @@ impl ApiKeys {
             role @ (Role::Admin | Role::Enroll) => {
                 Ok(Enroller { actor: Actor::api_key(&key.name, from), role })
             }
+            Role::Metrics => Err(AccessError::WatchesOnly),
         }
     }
 
@@ -283,6 +293,7 @@ async fn insert(
     let detail = match new.role {
         Role::Admin => format!("{}, role admin", new.name),
         Role::Enroll => format!("{}, role enroll", new.name),
+        Role::Metrics => format!("{}, role metrics", new.name),
     };
     let event = Event { action: "api-key.add", detail: &detail, ..Event::default() };
     audit::append(db, now, actor, event).await?;

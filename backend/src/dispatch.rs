@@ -20,6 +20,7 @@ use bastio_protocol::{PublicKey, ServerName};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::meters::ActionMeter;
 use crate::store::{self, ServerId, Store, StoreError};
 use presence::Presence;
 pub use session::{FeedbackOutcome, Session};
@@ -37,6 +38,7 @@ pub struct Dispatch {
     presence: Presence,
     /// What is left to each agent of the audit log.
     drift_rows: Arc<Sparingly>,
+    meter: ActionMeter,
 }
 
 /// The server that a key belongs to.
@@ -103,7 +105,8 @@ impl Dispatch {
     /// The dispatch over a store; there must be one only.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, presence: Presence::default(), drift_rows: Arc::default() }
+        let (presence, drift_rows) = (Presence::default(), Arc::default());
+        Self { store, presence, drift_rows, meter: ActionMeter::new() }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.
@@ -157,6 +160,12 @@ impl Dispatch {
     #[must_use]
     pub fn connected(&self) -> usize {
         self.presence.count()
+    }
+
+    /// How long actions take.
+    #[must_use]
+    pub fn meter(&self) -> &ActionMeter {
+        &self.meter
     }
 
     /// Tells the server's session that something was queued.

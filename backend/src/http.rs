@@ -19,6 +19,7 @@ mod servers;
 mod sources;
 mod status;
 mod users;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,10 +31,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use bastio_protocol::{PublicKey, VerifyingKey};
+use bastio_transport::Tally;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::ApiKeys;
 use crate::dispatch::Dispatch;
 use crate::fleet::Fleet;
+use crate::metrics::Metrics;
 use crate::plan::Rails;
 use crate::store::Store;
 use extract::Peer;
@@ -46,6 +50,8 @@ const MAX_BODY: usize = 1024 * 1024;
 const MAX_EXTERNAL_BODY: usize = 64 * 1024;
 /// Most of a path that is logged, in bytes: anybody may send any.
 const LOGGED_PATH: usize = 200;
+/// Asked for every few seconds, for ever: no news.
+const WATCHED: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 /// Longest time from the head of a request to its answer; the longest long poll takes 30 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(45);
 
@@ -70,6 +76,9 @@ pub struct HttpState {
     fleet: Fleet,
     keys: ApiKeys,
     site: Arc<Site>,
+    store: Store,
+    metrics: Metrics,
+    draining: CancellationToken,
 }
 
 impl HttpState {
@@ -79,9 +88,12 @@ impl HttpState {
         // The key is there when the port is.
         let original_agents = site.rsa_host_key.is_some();
         Self {
+            metrics: Metrics::new(store.clone(), dispatch.clone()),
             fleet: Fleet::new(store.clone(), dispatch).with_original_agents(original_agents),
-            keys: ApiKeys::new(store),
+            keys: ApiKeys::new(store.clone()),
             site: Arc::new(site),
+            store,
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -94,6 +106,20 @@ impl HttpState {
         self
     }
 
+    /// What the ports for agents have counted, under their names.
+    #[must_use]
+    pub fn with_ports(mut self, ports: Vec<(&'static str, Arc<Tally>)>) -> Self {
+        self.metrics = self.metrics.with_ports(ports);
+        self
+    }
+
+    /// From when on the backend is not ready any more.
+    #[must_use]
+    pub fn with_draining(mut self, draining: CancellationToken) -> Self {
+        self.draining = draining;
+        self
+    }
+
     /// The model that the handlers edit.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
@@ -101,16 +127,21 @@ impl HttpState {
     }
 }
 
-/// Every route: the two endpoints of the original under `/api/external`, and `/api/v1`.
+/// Every route: the two endpoints of the original under `/api/external`, `/api/v1`, and what
+/// watchers ask for.
 pub fn router(state: HttpState) -> Router {
     Router::new()
         .nest("/api/external", external_routes())
         .nest("/api/v1", v1_routes())
+        .route("/metrics", get(watch::metrics))
+        .route("/healthz", get(watch::health))
+        .route("/readyz", get(watch::readiness))
         .fallback(async || Problem::not_found("there is nothing at this address"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(limit_time))
         .layer(middleware::from_fn(log_request))
+        .layer(middleware::from_fn_with_state(state.clone(), watch::count))
         .with_state(state)
 }
 
@@ -168,11 +199,15 @@ async fn log_request(request: Request, next: Next) -> Response {
     // The path of a URI is ASCII, else it is not cut.
     let path = request.uri().path();
     let path = path.get(..LOGGED_PATH).unwrap_or(path).to_owned();
-    let from = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
+    let address = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
     let response = next.run(request).await;
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let status = response.status().as_u16();
-    tracing::info!(%method, path, status, millis = took, from, "request");
+    if WATCHED.contains(&path.as_str()) {
+        tracing::debug!(%method, path, status, millis = took, address, "request");
+    } else {
+        tracing::info!(%method, path, status, millis = took, address, "request");
+    }
     response
 }
 

@@ -9,6 +9,8 @@ pub mod fleet;
 pub mod host_keys;
 pub mod http;
 pub mod logging;
+pub mod meters;
+pub mod metrics;
 pub mod notify;
 pub mod plan;
 pub mod serve;

@@ -1,5 +1,6 @@
-//! Builds the backend from its configuration, runs it, and takes it down in order: ports first,
-//! sessions next, the store last.
+//! Builds the backend from its configuration, runs it, and takes it down in order: the agents'
+//! ports and sessions first, then the API, which meanwhile tells that we are not ready, and the
+//! store last.
 //!
 //! This file must not know what any of these parts do.
 
@@ -28,8 +29,9 @@ use crate::ssh::{Port, PortError, PortKind};
 use crate::state_folder::{Listening, StateError, StateFolder};
 use crate::store::{self, Store, StoreError};
 
-/// For everything that serves to end; each part has a shorter limit of its own.
-const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// For the agents' ports to end, and then for the API; each has a shorter limit of its own.
+const AGENTS_STOP_LIMIT: Duration = Duration::from_secs(6);
+const API_STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// A backend whose ports are bound and whose store is open.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Backend {
     http: TcpListener,
     router: axum::Router,
     fleet: Fleet,
+    draining: CancellationToken,
     welcome: Welcome,
 }
 
@@ -113,7 +116,11 @@ impl Backend {
         let http = bind_http(config.http.listen).await?;
         let listening = listening(config, &ports, &http)?;
         let site = site(config, &keys, &orders, &listening);
-        let state = HttpState::new(store.clone(), dispatch, site).with_rails(config.rails.get());
+        let draining = CancellationToken::new();
+        let state = HttpState::new(store.clone(), dispatch, site)
+            .with_rails(config.rails.get())
+            .with_ports(ports.iter().map(Port::tally).collect())
+            .with_draining(draining.clone());
         let fleet = state.fleet();
         let router = http::router(state);
         // After everything that can fail: a token that was made and not shown is lost.
@@ -126,7 +133,7 @@ impl Backend {
             listening,
             admin_token,
         };
-        Ok(Self { folder, store, ports, http, router, fleet, welcome })
+        Ok(Self { folder, store, ports, http, router, fleet, draining, welcome })
     }
 
     /// What to show to whoever started the backend.
@@ -140,14 +147,15 @@ impl Backend {
     /// # Errors
     /// [`ServeError::Ended`] when a part fails; the rest is taken down in order then, too.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), ServeError> {
-        let Self { folder, store, ports, http, router, fleet, welcome } = self;
+        let Self { folder, store, ports, http, router, fleet, draining, welcome } = self;
         // Not a child of `stop`: the parts end when we say so, and before that is a failure.
         let serving = CancellationToken::new();
-        let mut parts = spawn_parts(ports, http, router, &serving);
-        let ends = serving.clone();
-        parts.spawn(async move {
-            fleet.keep_time(&ends).await;
-            "the end of grants"
+        let mut parts = spawn_parts(ports, fleet, &serving);
+        let (mut api, api_serving) = (JoinSet::new(), CancellationToken::new());
+        let ends = api_serving.clone();
+        api.spawn(async move {
+            http::serve(http, router, ends).await;
+            "the port of the API"
         });
         folder.announce(&welcome.listening)?;
         notify::ready();
@@ -155,27 +163,25 @@ impl Backend {
             ssh = %welcome.listening.ssh, http = %welcome.listening.http,
             legacy = ?welcome.listening.legacy, state = %welcome.state.display(), "ready"
         );
-        let ended = watch(&mut parts, stop).await;
+        let ended = watch(&mut parts, &mut api, stop).await;
+        draining.cancel();
         notify::stopping();
         info!("stopping");
         if let Err(error) = folder.forget_listening() {
             warn!(%error, "listen.json is left behind");
         }
         serving.cancel();
-        end(parts).await;
+        end(parts, AGENTS_STOP_LIMIT).await;
+        api_serving.cancel();
+        end(api, API_STOP_LIMIT).await;
         store.close().await;
         info!("stopped");
         ended.map_or(Ok(()), |part| Err(ServeError::Ended(part)))
     }
 }
 
-/// Starts everything that serves; each part returns its name when it ends.
-fn spawn_parts(
-    ports: Vec<Port>,
-    http: TcpListener,
-    router: axum::Router,
-    stop: &CancellationToken,
-) -> JoinSet<&'static str> {
+/// Starts everything but the API; each part returns its name when it ends.
+fn spawn_parts(ports: Vec<Port>, fleet: Fleet, stop: &CancellationToken) -> JoinSet<&'static str> {
     let mut parts = JoinSet::new();
     for port in ports {
         let stop = stop.clone();
@@ -188,8 +194,8 @@ fn spawn_parts(
     }
     let stop = stop.clone();
     parts.spawn(async move {
-        http::serve(http, router, stop).await;
-        "the port of the API"
+        fleet.keep_time(&stop).await;
+        "the end of grants"
     });
     parts
 }
@@ -198,6 +204,7 @@ fn spawn_parts(
 /// before it, if one does.
 async fn watch(
     parts: &mut JoinSet<&'static str>,
+    api: &mut JoinSet<&'static str>,
     stop: &CancellationToken,
 ) -> Option<&'static str> {
     let interval = notify::alive_interval();
@@ -211,14 +218,15 @@ async fn watch(
         tokio::select! {
             () = stop.cancelled() => return None,
             Some(ended) = parts.join_next() => return Some(ended.unwrap_or("a task that failed")),
+            Some(ended) = api.join_next() => return Some(ended.unwrap_or("a task that failed")),
             () = tick => notify::alive(),
         }
     }
 }
 
-async fn end(mut parts: JoinSet<&'static str>) {
+async fn end(mut parts: JoinSet<&'static str>, limit: Duration) {
     let all = async { while parts.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+    if tokio::time::timeout(limit, all).await.is_err() {
         warn!("a part did not end in time and is cut");
         parts.shutdown().await;
     }

@@ -34,10 +34,10 @@ use sqlx::{Sqlite, Transaction};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::meters::{StoreMeter, Timer};
+
 /// A connection that SQL runs on.
 pub type Connection = sqlx::SqliteConnection;
-/// A transaction that reads: it sees one state of the database and is simply dropped.
-pub type ReadTx = Transaction<'static, Sqlite>;
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -61,6 +61,15 @@ pub struct Store {
     readers: SqlitePool,
     clock: fn() -> i64,
     written: Arc<watch::Sender<()>>,
+    meter: StoreMeter,
+}
+
+/// A transaction that reads: it sees one state of the database and is simply dropped.
+#[derive(Debug)]
+pub struct ReadTx {
+    inner: Transaction<'static, Sqlite>,
+    /// Dropped last: the time ends with the transaction.
+    _timer: Timer,
 }
 
 /// A transaction that writes. It never was when it is dropped without [`Tx::commit`].
@@ -68,6 +77,7 @@ pub struct Store {
 pub struct Tx {
     inner: Transaction<'static, Sqlite>,
     written: Arc<watch::Sender<()>>,
+    timer: Timer,
 }
 
 /// Tells those who wait for something new when dropped, so that they are told even when the caller
@@ -133,7 +143,8 @@ impl Store {
             .busy_timeout(PATIENCE);
         let writer = pool(1).connect_with(options.clone()).await?;
         let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { writer, readers, clock, written: Arc::default() })
+        let (written, meter) = (Arc::default(), StoreMeter::new());
+        Ok(Self { writer, readers, clock, written, meter })
     }
 
     /// Seconds since the Unix epoch.
@@ -147,7 +158,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn read(&self) -> Result<ReadTx, StoreError> {
-        Ok(self.readers.begin().await?)
+        let _timer = self.meter.read();
+        Ok(ReadTx { inner: self.readers.begin().await?, _timer })
     }
 
     /// The one transaction that may write at this time.
@@ -155,14 +167,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn write(&self) -> Result<Tx, StoreError> {
+        let timer = self.meter.write();
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Tx { inner, written: Arc::clone(&self.written) })
+        Ok(Tx { inner, written: Arc::clone(&self.written), timer })
     }
 
     /// Changes whenever this process has written something. Others may write, too, and say nothing.
     #[must_use]
     pub fn written(&self) -> watch::Receiver<()> {
         self.written.subscribe()
+    }
+
+    /// Whether it reads something in that time.
+    pub async fn answers_within(&self, limit: Duration) -> bool {
+        let reads = async { revisions::current(&mut *self.read().await?).await };
+        matches!(tokio::time::timeout(limit, reads).await, Ok(Ok(_)))
+    }
+
+    /// How long transactions take.
+    #[must_use]
+    pub fn meter(&self) -> &StoreMeter {
+        &self.meter
     }
 
     /// Waits for what is under way and closes the file.
@@ -178,9 +203,23 @@ impl Tx {
     /// # Errors
     /// What the database says; then nothing was written.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let Self { inner, written } = self;
+        let Self { inner, written, timer: _timer } = self;
         let _told = Told(written);
         inner.commit().await
+    }
+}
+
+impl Deref for ReadTx {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.inner
+    }
+}
+
+impl DerefMut for ReadTx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.inner
     }
 }
 

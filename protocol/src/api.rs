@@ -285,6 +285,8 @@ pub enum Role {
     Admin,
     /// Enrol servers, nothing else.
     Enroll,
+    /// Read `/metrics`, nothing else.
+    Metrics,
 }
 
 /// An API key without its secret. `GET /api-keys`.

@@ -59,6 +59,6 @@ pub use keys::{HostKeyPin, KeyKind, PrivateKey, PublicKeyBlob};
 #[cfg(test)]
 pub(crate) use server::serve_one;
 pub use server::{
-    Algorithms, Authenticate, BoxFuture, Listener, LoginName, ServerConfig, ServerSession,
-    ServerWriter, serve,
+    Algorithms, Authenticate, BoxFuture, Handshake, Listener, LoginName, ServerConfig,
+    ServerSession, ServerWriter, Tally, serve,
 };

@@ -4,6 +4,7 @@
 mod connection;
 mod gate;
 mod handler;
+mod tally;
 mod writer;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use self::connection::Keeper;
 use self::gate::{Gate, refuse};
+pub use self::tally::{Handshake, Tally};
 pub use self::writer::ServerWriter;
 pub use crate::algorithms::Algorithms;
 use crate::channel::{InboundBudget, Reader};
@@ -95,6 +97,8 @@ pub struct ServerConfig {
     pub stall_limit: Duration,
     /// How much received data may wait for each session's reader.
     pub inbound: InboundBudget,
+    /// Where connections are counted. A clone counts in the same place.
+    pub tally: Arc<Tally>,
 }
 
 impl ServerConfig {
@@ -115,6 +119,7 @@ impl ServerConfig {
             keepalive_interval: Duration::from_secs(30),
             stall_limit: Duration::from_secs(30),
             inbound: InboundBudget::default(),
+            tally: Arc::default(),
         }
     }
 
@@ -230,7 +235,8 @@ pub async fn serve<A: Authenticate>(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     config.algorithms.check_host_keys(&config.host_keys)?;
-    let gate = Gate::new(config.max_startups, config.max_startups_per_source);
+    let tally = Arc::clone(&config.tally);
+    let gate = Gate::new(config.max_startups, config.max_startups_per_source, tally);
     let shared = Arc::new(Shared::new(config, authenticator, sessions, shutdown));
     let mut connections = JoinSet::new();
     let mut pause = ACCEPT_PAUSE;
@@ -276,7 +282,8 @@ fn admit<A: Authenticate>(
         connections.spawn(keeper.run(socket));
         return;
     }
-    debug!(%peer, "too many connections that are not logged in");
+    debug!(address = %peer, "too many connections that are not logged in");
+    shared.config.tally.note(Handshake::Crowded);
     if let Some(turn) = gate.turn_to_refuse() {
         connections.spawn(refuse(socket, shared.config.identification(), turn));
     }
@@ -312,7 +319,8 @@ pub(crate) async fn serve_one<A: Authenticate, S>(
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let peer: SocketAddr = (std::net::Ipv4Addr::LOCALHOST, 1).into();
-    let startup = Gate::new(1, 1).enter(peer.ip()).expect("the first one fits");
+    let startup =
+        Gate::new(1, 1, Arc::clone(&config.tally)).enter(peer.ip()).expect("the first one fits");
     let shared = Shared::new(config, authenticator, sessions, CancellationToken::new());
     Keeper::new(Arc::new(shared), peer, startup).run(socket).await;
 }

@@ -64,6 +64,23 @@ async fn each_role_opens_its_own_doors() {
 }
 
 #[tokio::test]
+async fn a_watcher_opens_no_other_door() {
+    let backend = TestBackend::new().await;
+    let keys = &backend.keys;
+    let made = keys.create(&backend.admin, &new("prometheus", Role::Metrics)).await;
+    let (key, secret) = made.expect("made");
+    assert_eq!(key.role, Role::Metrics);
+    let secret = secret.expose();
+    assert!(keys.watcher(secret).await.is_ok() && keys.watcher(&backend.token).await.is_ok());
+    assert!(matches!(keys.admin(secret, None).await, Err(AccessError::WatchesOnly)));
+    assert!(matches!(keys.enroller(secret, None).await, Err(AccessError::WatchesOnly)));
+    let (_, site) = keys.create(&backend.admin, &new("site", Role::Enroll)).await.expect("made");
+    assert!(matches!(keys.watcher(site.expose()).await, Err(AccessError::EnrolsOnly)));
+    let last = keys.revoke(&backend.admin, "admin").await;
+    assert!(matches!(last, Err(AccessError::LastAdmin(_))), "a watcher is no admin");
+}
+
+#[tokio::test]
 async fn a_revoked_key_opens_nothing() {
     let backend = TestBackend::new().await;
     let keys = &backend.keys;

@@ -15,6 +15,7 @@ use super::occasionally::Occasionally;
 use super::presence::{Generation, Inbox};
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::audit::{self, Actor, Event};
+use crate::meters::ActionMeter;
 use crate::plan::Step;
 use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
 use crate::store::requests::detail_text;
@@ -76,6 +77,12 @@ impl Session {
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.info.address
+    }
+
+    /// Where the time between an action and its answer is noted.
+    #[must_use]
+    pub fn meter(&self) -> &ActionMeter {
+        self.dispatch.meter()
     }
 
     /// Waits until there may be something to send, or the session must end. May be given up and
@@ -344,6 +351,8 @@ impl Session {
             feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
             detail: feedback.detail.as_deref().and_then(|detail| detail_text(detail, MAX_DETAIL)),
         };
+        let waited = self.dispatch.store.now().saturating_sub(known.created);
+        self.dispatch.meter.ended(feedback.status, waited);
         self.end(db, &known.action, &ending).await
     }
 

@@ -70,7 +70,7 @@ impl From<AccessError> for Problem {
         let text = error.to_string();
         match error {
             AccessError::Unknown => Self::unauthorized(&text),
-            AccessError::EnrolsOnly => {
+            AccessError::EnrolsOnly | AccessError::WatchesOnly => {
                 Self::new(StatusCode::FORBIDDEN, text, Some("use an API key of role admin"))
             }
             AccessError::BadName => Self::bad_request(text),

@@ -70,7 +70,7 @@ pub(super) async fn serve_within(
         };
         let Some((stream, peer, place)) = accepted else { continue };
         let Some(counted) = sources.enter(peer.ip()) else {
-            tracing::debug!(%peer, "too many connections from one source");
+            tracing::debug!(address = %peer, "too many connections from one source");
             continue;
         };
         let connection = connection(stream, peer, router.clone(), limits, stop.clone());
@@ -127,11 +127,11 @@ async fn connection(
             served.as_mut().graceful_shutdown();
             match tokio::time::timeout(LAST_REQUEST, served).await {
                 Ok(ended) => ended,
-                Err(_) => return tracing::debug!(%peer, "a client that does not read was cut"),
+                Err(_) => return tracing::debug!(address = %peer, "a client that does not read was cut"),
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended");
+        tracing::debug!(address = %peer, %error, "connection ended");
     }
 }

@@ -1,5 +1,8 @@
 //! Requests through the real router with a fresh database; status and body are compared whole.
 
+mod exposition;
+mod watch;
+
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request};
@@ -26,6 +29,7 @@ const SIGNING_KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 
 pub(super) struct TestSite {
     pub(super) backend: TestBackend,
+    state: HttpState,
     router: Router,
     enroll_secret: String,
 }
@@ -42,8 +46,11 @@ impl TestSite {
             signing_key: SIGNING_KEY.parse().expect("a key"),
             ssh_port: 2357,
         };
-        let state = HttpState::new(backend.store.clone(), backend.dispatch.clone(), site);
-        Self { backend, router: router(state), enroll_secret: secret.expose().to_owned() }
+        let ports = vec![("main", Arc::new(Tally::default()))];
+        let state =
+            HttpState::new(backend.store.clone(), backend.dispatch.clone(), site).with_ports(ports);
+        let router = router(state.clone());
+        Self { backend, state, router, enroll_secret: secret.expose().to_owned() }
     }
 
     async fn call(&self, actor: Actor, method: &str, path: &str, body: Value) -> (u16, Value) {

@@ -75,7 +75,7 @@ impl Host {
         let rivals = Arc::clone(&self.rivals);
         let _ticket = Ticket { rivals, server: server.id, number: arrival.ticket };
         if arrival.crowded {
-            warn!(server = %server.name, %peer, "too many sessions of one agent, this one is refused");
+            warn!(server = %server.name, address = %peer, "too many sessions of one agent, this one is refused");
             agent.link.disconnect_with_retry_after(PENALTY).await;
         } else if self.admit(&server, peer, arrival).await {
             self.run(agent).await;
@@ -142,7 +142,7 @@ impl Host {
         let session = match self.dispatch.open(&identity, info).await {
             Ok(session) => session,
             Err(error) => {
-                warn!(server = %identity.name, %peer, %error, "no session for the agent");
+                warn!(server = %identity.name, address = %peer, %error, "no session for the agent");
                 link.close().await;
                 return;
             }
@@ -174,13 +174,15 @@ async fn goodbye(link: Link, end: &End) -> CloseReason {
 fn log_end(server: &ServerIdentity, peer: SocketAddr, end: &End, closed: &CloseReason) {
     let server = &server.name;
     match end {
-        End::Gone => info!(%server, %peer, reason = %closed, "session ended"),
+        End::Gone => info!(%server, address = %peer, reason = %closed, "session ended"),
         End::Stopped | End::Dispatch(_) | End::Failed(DispatchError::TakenOver) => {
-            info!(%server, %peer, reason = %end, "session ended");
+            info!(%server, address = %peer, reason = %end, "session ended");
         }
         End::Silent { .. } | End::Garbage(_) => {
-            warn!(%server, %peer, reason = %end, "the agent's session was closed");
+            warn!(%server, address = %peer, reason = %end, "the agent's session was closed");
         }
-        End::Failed(error) => error!(%server, %peer, %error, "the agent's session was closed"),
+        End::Failed(error) => {
+            error!(%server, address = %peer, %error, "the agent's session was closed")
+        }
     }
 }

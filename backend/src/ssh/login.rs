@@ -36,7 +36,7 @@ impl Login {
                 None
             }
             Err(error) => {
-                error!(%error, %peer, "a login was refused because the store failed");
+                error!(%error, address = %peer, "a login was refused because the store failed");
                 None
             }
         }
@@ -52,7 +52,7 @@ impl Login {
         if let Line::Write { unlogged_before } = line {
             warn!(
                 fingerprint,
-                %peer,
+                address = %peer,
                 unlogged_before,
                 "refused a login with an unknown key; enrol the server with bastio-agent enroll"
             );

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bastio_transport::{Algorithms, Listener, PrivateKey, ServeError, ServerConfig, serve};
+use bastio_transport::{Algorithms, Listener, PrivateKey, ServeError, ServerConfig, Tally, serve};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -111,6 +111,13 @@ impl Port {
         Ok(Self { kind, listener, config, answer_within, parts })
     }
 
+    /// What becomes of its connections, under its name.
+    #[must_use]
+    pub fn tally(&self) -> (&'static str, Arc<Tally>) {
+        let name = if self.kind.is_legacy() { "legacy" } else { "main" };
+        (name, Arc::clone(&self.config.tally))
+    }
+
     /// The address really bound.
     ///
     /// # Errors
@@ -152,7 +159,7 @@ impl Port {
         match timeout(STOP_LIMIT, ending).await {
             Ok(Ok(served)) => Ok(served?),
             Ok(Err(failed)) => {
-                error!(%failed, "the SSH server failed");
+                error!(error = %failed, "the SSH server failed");
                 Ok(())
             }
             Err(_) => {

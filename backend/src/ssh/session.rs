@@ -393,7 +393,9 @@ impl Owner {
             // Dispatch has logged what was not expected; some of it is no reason to part.
             FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,
         }
-        self.window.answered(&feedback.mid, Instant::now());
+        if let Some(took) = self.window.answered(&feedback.mid, Instant::now()) {
+            self.session.meter().answered(took);
+        }
         if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
     }
 

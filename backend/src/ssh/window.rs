@@ -3,7 +3,7 @@
 //!
 //! Pure: the time is passed in.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bastio_protocol::MessageId;
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 pub(super) struct Window {
     size: usize,
     answer_within: Duration,
-    unanswered: HashSet<MessageId>,
+    /// Each with the time at which it was sent.
+    unanswered: HashMap<MessageId, Instant>,
     /// Since when the agent owes an answer: the last answer, or the first action after none was
     /// owed.
     owed_since: Option<Instant>,
@@ -24,7 +25,7 @@ impl Window {
     /// At most `size` actions unanswered, each answer at most `answer_within` after the one
     /// before: agents work on one action at a time, so the last of several may wait long.
     pub(super) fn new(size: usize, answer_within: Duration) -> Self {
-        Self { size, answer_within, unanswered: HashSet::new(), owed_since: None }
+        Self { size, answer_within, unanswered: HashMap::new(), owed_since: None }
     }
 
     /// How many more may be sent now.
@@ -38,19 +39,19 @@ impl Window {
     }
 
     pub(super) fn sent(&mut self, mid: MessageId, now: Instant) {
-        self.unanswered.insert(mid);
+        self.unanswered.insert(mid, now);
         self.owed_since.get_or_insert(now);
     }
 
-    /// Returns whether the answer was owed.
-    pub(super) fn answered(&mut self, mid: &MessageId, now: Instant) -> bool {
-        let owed = self.unanswered.remove(mid);
+    /// Returns how long the answer took, if it was owed.
+    pub(super) fn answered(&mut self, mid: &MessageId, now: Instant) -> Option<Duration> {
+        let sent = self.unanswered.remove(mid);
         if self.unanswered.is_empty() {
             self.owed_since = None;
-        } else if owed {
+        } else if sent.is_some() {
             self.owed_since = Some(now);
         }
-        owed
+        sent.map(|sent| now.saturating_duration_since(sent))
     }
 
     /// When the agent has kept silent for too long; `None` while it owes nothing.
@@ -77,7 +78,7 @@ mod tests {
         window.sent(mid(1), now);
         window.sent(mid(2), now);
         assert_eq!(window.room(), 0);
-        assert!(window.answered(&mid(1), now));
+        assert_eq!(window.answered(&mid(1), now), Some(Duration::ZERO));
         assert_eq!((window.room(), window.unanswered()), (1, 1));
     }
 
@@ -85,14 +86,14 @@ mod tests {
     fn answer_that_nobody_waits_for_makes_no_room_and_no_time() {
         let now = Instant::now();
         let mut window = Window::new(1, LIMIT);
-        assert!(!window.answered(&mid(9), now));
+        assert_eq!(window.answered(&mid(9), now), None);
         assert_eq!(window.room(), 1);
         window.sent(mid(1), now);
-        assert!(!window.answered(&mid(9), now + LIMIT / 2));
+        assert_eq!(window.answered(&mid(9), now + LIMIT / 2), None);
         assert_eq!(window.room(), 0);
         assert_eq!(window.deadline(), Some(now + LIMIT));
-        assert!(window.answered(&mid(1), now));
-        assert!(!window.answered(&mid(1), now), "a second answer is not owed");
+        assert!(window.answered(&mid(1), now).is_some());
+        assert_eq!(window.answered(&mid(1), now), None, "a second answer is not owed");
     }
 
     #[test]
@@ -104,7 +105,7 @@ mod tests {
         window.sent(mid(1), begin);
         window.sent(mid(2), later);
         assert_eq!(window.deadline(), Some(begin + LIMIT), "sending more buys no time");
-        window.answered(&mid(1), later);
+        assert!(window.answered(&mid(1), later).is_some_and(|took| !took.is_zero()));
         assert_eq!(window.deadline(), Some(later + LIMIT));
         window.answered(&mid(2), later);
         assert_eq!(window.deadline(), None);

@@ -41,6 +41,8 @@ pub struct KnownAction {
     pub action: QueuedAction,
     /// How far it is.
     pub state: ActionState,
+    /// When it was queued.
+    pub created: i64,
 }
 
 /// How an action ended.
@@ -178,20 +180,20 @@ pub async fn find_sent(
     server: ServerId,
     mid: &MessageId,
 ) -> Result<Option<KnownAction>, StoreError> {
-    let row: Option<(ActionId, String, String, i64)> = sqlx::query_as(
-        "SELECT id, message, state, tries FROM actions \
+    let row: Option<(ActionId, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT id, message, state, tries, created FROM actions \
          WHERE mid = $1 AND server_id = $2 AND tries > 0",
     )
     .bind(mid.text())
     .bind(server)
     .fetch_optional(db)
     .await?;
-    let Some((id, message, state, tries)) = row else { return Ok(None) };
+    let Some((id, message, state, tries, created)) = row else { return Ok(None) };
     let action = queued_action((id, message, tries))?;
     if action.message.mid != *mid {
         return Ok(None);
     }
-    Ok(Some(KnownAction { action, state: parse_state(&state)? }))
+    Ok(Some(KnownAction { action, state: parse_state(&state)?, created }))
 }
 
 /// Ends an action.

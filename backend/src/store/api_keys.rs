@@ -70,6 +70,7 @@ fn role_name(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
         Role::Enroll => "enroll",
+        Role::Metrics => "metrics",
     }
 }
 
@@ -77,6 +78,7 @@ fn parse_role(text: &str) -> Result<Role, StoreError> {
     match text {
         "admin" => Ok(Role::Admin),
         "enroll" => Ok(Role::Enroll),
+        "metrics" => Ok(Role::Metrics),
         _ => Err(StoreError::Corrupt { what: "the role of an API key" }),
     }
 }

@@ -113,6 +113,28 @@ pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> 
     Ok((count(queued), count(sent), count(failed)))
 }
 
+/// Of every server with actions queued or sent: when the oldest of them was queued.
+pub async fn oldest_pending(db: &mut Connection) -> Result<Vec<(ServerId, i64)>, StoreError> {
+    let rows = sqlx::query_as(
+        "SELECT server_id, MIN(created) FROM actions WHERE state IN ('queued', 'sent') \
+         GROUP BY server_id",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows)
+}
+
+/// How many servers have not confirmed everything. In two steps, each with an index of its own.
+pub async fn servers_behind(db: &mut Connection) -> Result<u32, StoreError> {
+    let servers = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM (SELECT server_id FROM actions WHERE state IN ('queued', 'sent') \
+         UNION SELECT server_id FROM actions WHERE standing = TRUE) AS behind",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(count(servers))
+}
+
 type ReportColumns =
     (String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
 type OpenColumns =

@@ -30,7 +30,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   bastio api-key add rack-7 --role enroll      for servers; prints how they enrol
-  bastio api-key add bob --role admin          a token for `bastio login`")]
+  bastio api-key add bob --role admin          a token for `bastio login`
+  bastio api-key add prometheus --role metrics a token for the scrapes of /metrics")]
 pub struct Add {
     /// A name to know it by
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -47,6 +48,8 @@ enum RoleName {
     Admin,
     /// The enrolment of servers, nothing else
     Enroll,
+    /// The figures at /metrics, nothing else
+    Metrics,
 }
 
 impl From<RoleName> for Role {
@@ -54,6 +57,7 @@ impl From<RoleName> for Role {
         match name {
             RoleName::Admin => Self::Admin,
             RoleName::Enroll => Self::Enroll,
+            RoleName::Metrics => Self::Metrics,
         }
     }
 }
@@ -124,6 +128,7 @@ fn table(keys: &[ApiKey], now: i64) -> Table {
         let role = match key.role {
             Role::Admin => "admin",
             Role::Enroll => "enroll",
+            Role::Metrics => "metrics",
         };
         let used = key.last_used.map_or_else(|| "never".to_owned(), |at| ago(at, now));
         table.row([

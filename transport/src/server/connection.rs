@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::gate::Startup;
 use super::handler::ServerHandler;
-use super::{Authenticate, Shared};
+use super::{Authenticate, Handshake, Shared};
 use crate::ending::{CloseReason, Ending, Link};
 use crate::error::reason_of;
 use crate::wire::Wire;
@@ -26,6 +26,8 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     LoggingIn,
+    /// Still logging in; a key was refused.
+    KeyRefused,
     LoggedIn,
     Open,
 }
@@ -52,17 +54,24 @@ impl<A: Authenticate> Keeper<A> {
         let deadline = Instant::now() + self.shared.config.login_grace;
         let (phase, phases) = watch::channel(Phase::LoggingIn);
         let shared = Arc::clone(&self.shared);
-        let handler = ServerHandler::new(shared, self.peer, self.ending.clone(), phase);
+        let handler =
+            ServerHandler::new(Arc::clone(&shared), self.peer, self.ending.clone(), phase);
         let wire = Wire::new(socket, self.ending.clone(), self.shared.config.stall_limit);
         let begin = russh::server::run_stream(Arc::clone(&self.shared.russh), wire, handler);
         let session = tokio::select! {
             session = Box::pin(begin) => session,
-            () = sleep_until(deadline) => return debug!(peer = %self.peer, "no SSH greeting in time"),
+            () = sleep_until(deadline) => {
+                shared.config.tally.note(Handshake::TimedOut);
+                return debug!(address = %self.peer, "no SSH greeting in time");
+            }
             () = self.shared.shutdown.cancelled() => return,
         };
         match session {
             Ok(session) => self.keep(session, phases, deadline).await,
-            Err(error) => debug!(peer = %self.peer, %error, "connection failed before SSH began"),
+            Err(error) => {
+                shared.config.tally.note(Handshake::Failed);
+                debug!(address = %self.peer, %error, "connection failed before SSH began");
+            }
         }
     }
 
@@ -74,6 +83,7 @@ impl<A: Authenticate> Keeper<A> {
     ) {
         let mut startup = Some(self.startup);
         let shared = &self.shared;
+        let mut timed_out = false;
         let result = loop {
             let limited = *phases.borrow_and_update() != Phase::Open;
             tokio::select! {
@@ -84,6 +94,7 @@ impl<A: Authenticate> Keeper<A> {
                 }
                 () = sleep_until(deadline), if limited => {
                     let what = if startup.is_some() { "no login in time" } else { "no subsystem in time" };
+                    timed_out = true;
                     self.ending.cut(CloseReason::Failed(what.to_owned()));
                     break ended(&mut session).await;
                 }
@@ -103,7 +114,16 @@ impl<A: Authenticate> Keeper<A> {
             Some(Err(error)) => reason_of(error),
             None => CloseReason::Failed("the SSH session does not end".to_owned()),
         });
-        debug!(peer = %self.peer, reason = ?self.ending.reason(), "connection ended");
+        let phase = *phases.borrow();
+        match phase {
+            // The handler has counted it; and nobody is to blame for our shutdown.
+            Phase::Open => {}
+            _ if shared.shutdown.is_cancelled() => {}
+            _ if timed_out => shared.config.tally.note(Handshake::TimedOut),
+            Phase::KeyRefused => shared.config.tally.note(Handshake::KeyRefused),
+            Phase::LoggingIn | Phase::LoggedIn => shared.config.tally.note(Handshake::Failed),
+        }
+        debug!(address = %self.peer, reason = ?self.ending.reason(), "connection ended");
     }
 }
 

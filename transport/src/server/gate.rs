@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::tally::{Counted, Tally};
 use crate::ending::retry_after_text;
 
 /// What a client is asked to wait when there is no room for it.
@@ -30,6 +31,7 @@ pub(super) struct Gate {
     each: usize,
     sources: Sources,
     refusals: Arc<Semaphore>,
+    tally: Arc<Tally>,
 }
 
 /// The right to tell one client that there is no room.
@@ -40,15 +42,17 @@ pub(super) struct Startup {
     _place: OwnedSemaphorePermit,
     sources: Sources,
     source: IpAddr,
+    _counted: Counted,
 }
 
 impl Gate {
-    pub(super) fn new(all: usize, each: usize) -> Self {
+    pub(super) fn new(all: usize, each: usize, tally: Arc<Tally>) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
             each,
             sources: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            tally,
         }
     }
 
@@ -66,7 +70,8 @@ impl Gate {
             return None;
         }
         sources.insert(source, count + 1);
-        Some(Startup { _place: place, sources: Arc::clone(&self.sources), source })
+        let (sources, counted) = (Arc::clone(&self.sources), self.tally.enter());
+        Some(Startup { _place: place, sources, source, _counted: counted })
     }
 }
 
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn limits_hold_and_places_come_back() {
-        let gate = Gate::new(3, 2);
+        let gate = Gate::new(3, 2, Arc::default());
         let [a, b]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         let first = gate.enter(a).unwrap();
         let _second = gate.enter(a).unwrap();

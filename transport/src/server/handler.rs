@@ -17,7 +17,8 @@ use tracing::{info, warn};
 
 use super::connection::Phase;
 use super::{
-    Authenticate, BoxFuture, LoginName, PROTOCOL_VARIABLE, ServerSession, ServerWriter, Shared,
+    Authenticate, BoxFuture, Handshake, LoginName, PROTOCOL_VARIABLE, ServerSession, ServerWriter,
+    Shared,
 };
 use crate::channel::{Ended, Inbound};
 use crate::ending::{CloseReason, Ending, Goodbye, Link};
@@ -77,7 +78,7 @@ impl<A: Authenticate> ServerHandler<A> {
     async fn open(&mut self, channel: ChannelId, session: &mut Session) -> Result<bool, Error> {
         let room = timeout(HAND_OVER_LIMIT, self.shared.sessions.reserve()).await;
         let Ok(Ok(place)) = room else {
-            warn!(peer = %self.peer, "no room for another session, client refused");
+            warn!(address = %self.peer, "no room for another session, client refused");
             return Ok(false);
         };
         let Some((user, identity)) = self.login.take() else {
@@ -99,7 +100,17 @@ impl<A: Authenticate> ServerHandler<A> {
             link: link(self.ending.clone(), handle, channel),
         });
         self.phase.send_replace(Phase::Open);
+        self.shared.config.tally.note(Handshake::Opened);
         Ok(true)
+    }
+
+    /// Refuses a key. The keeper is not woken for it: the time for the login runs on.
+    fn refuse(&self) -> Auth {
+        self.phase.send_if_modified(|phase| {
+            *phase = Phase::KeyRefused;
+            false
+        });
+        Auth::reject()
     }
 }
 
@@ -114,13 +125,13 @@ async fn identify<A: Authenticate>(
 ) -> Option<A::Identity> {
     let sha1 = matches!(algorithm, Algorithm::Rsa { hash: None });
     if sha1 && !shared.config.algorithms.allows_sha1() {
-        info!(%peer, "login with a SHA-1 signature refused");
+        info!(address = %peer, "login with a SHA-1 signature refused");
         return None;
     }
     let key = match PublicKeyBlob::try_of(key) {
         Ok(key) => key,
         Err(error) => {
-            info!(%peer, %error, "login refused");
+            info!(address = %peer, %error, "login refused");
             return None;
         }
     };
@@ -174,7 +185,7 @@ impl<A: Authenticate> Handler for ServerHandler<A> {
         let identity = self.identify(user, offer.public_key, offer.algorithm).await;
         Ok(match identity {
             Some(_) => Auth::Accept,
-            None => Auth::reject(),
+            None => self.refuse(),
         })
     }
 
@@ -189,7 +200,7 @@ impl<A: Authenticate> Handler for ServerHandler<A> {
                 self.login = Some((LoginName(user.to_owned()), identity));
                 Auth::Accept
             }
-            None => Auth::reject(),
+            None => self.refuse(),
         })
     }
 

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::rig::{Known, Rig, bounded, ed25519, pin};
 use crate::{
-    Algorithms, ClientConfig, CloseReason, ConnectError, Connection, SendError, ServerConfig,
-    ServerSession, Subsystem, connect, establish, serve_one,
+    Algorithms, ClientConfig, CloseReason, ConnectError, Connection, Handshake, SendError,
+    ServerConfig, ServerSession, Subsystem, Tally, connect, establish, serve_one,
 };
 
 /// Sends one byte of `text` each 20 ms, then goes on with `x`, until the server closes.
@@ -90,6 +90,47 @@ async fn too_many_strangers_are_sent_away() {
             connected.unwrap().close().await;
             rig.end().await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_connection_is_counted_once_by_its_end() {
+    bounded(async {
+        let (key, tally) = (ed25519(), Arc::new(Tally::default()));
+        let mut rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
+            config.tally = Arc::clone(&tally);
+            // russh takes a second to refuse a key.
+            config.login_grace = Duration::from_secs(3);
+            config.max_startups = 1;
+        })
+        .await;
+        let config = rig.client();
+        let (_client, _server) = rig.session(&config, &key).await;
+        let counted = |end, count| {
+            let tally = Arc::clone(&tally);
+            async move {
+                while tally.count(end) != count || tally.startups() > 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        counted(Handshake::Opened, 1).await;
+        connect(&config, &ed25519()).await.unwrap_err();
+        counted(Handshake::KeyRefused, 1).await;
+        let mut garbage = TcpStream::connect(rig.address).await.unwrap();
+        garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        garbage.shutdown().await.unwrap();
+        counted(Handshake::Failed, 1).await;
+        let mut silent = TcpStream::connect(rig.address).await.unwrap();
+        assert_eq!(silent.read_u8().await.unwrap(), b'S');
+        assert_eq!(tally.startups(), 1);
+        connect(&config, &key).await.unwrap_err();
+        counted(Handshake::TimedOut, 1).await;
+        let all = Handshake::ALL.map(|end| tally.count(end));
+        assert_eq!(all, [1; 5], "{:?}", Handshake::ALL);
+        rig.end().await;
+        assert_eq!(Handshake::ALL.map(|end| tally.count(end)), all, "our end is nobody's failure");
     })
     .await;
 }
