@@ -63,11 +63,12 @@ fn kept(account: &Account) -> Result<HomeFate, AccountsError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HomeFate::Missing),
         _ => {}
     }
-    if home::judge(account)? == HomeFate::Removed {
+    if home::judge(account)? == HomeFate::Removed
+        && let Err(errno) = shut(account)
+    {
         let home = account.home.display();
-        if let Err(errno) = shut(account) {
-            tracing::error!(%home, %errno, "the home that is kept stays as open as it is");
-        }
+        let why = errno.desc();
+        return Ok(HomeFate::Left(format!("{home} cannot be closed to others: {why}")));
     }
     Ok(HomeFate::Kept(account.home.clone()))
 }
