@@ -12,6 +12,7 @@ mod groups;
 mod lab;
 mod limits;
 mod main_job;
+mod monitoring;
 mod orders;
 mod privileges;
 mod processor;
