@@ -167,7 +167,11 @@ impl Link {
     fn back_off(&mut self, trouble: Trouble, jitter: f64) -> Vec<Effect> {
         self.phase = Phase::BackingOff;
         let retry_in = match &trouble {
-            Trouble::Paced(asked) => (*asked).clamp(SHORTEST, LONGEST_PACE),
+            // Many may have been asked the same at once: they must not come back at once.
+            Trouble::Paced(asked) => {
+                let asked = (*asked).clamp(SHORTEST, LONGEST_PACE);
+                between(asked, asked + asked / 2, jitter).min(LONGEST_PACE)
+            }
             Trouble::WrongHostKey { .. } | Trouble::Refused(_) => {
                 between(LONGEST / 2, LONGEST, jitter)
             }

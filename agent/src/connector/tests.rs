@@ -449,7 +449,7 @@ async fn the_backend_sets_the_pace() {
     let LinkState::Disconnected { retry_in, .. } = agent.processor.link().await else {
         panic!("still connected")
     };
-    assert_eq!(retry_in, 77);
+    assert!((77..=116).contains(&retry_in), "{retry_in}");
 }
 
 #[tokio::test]

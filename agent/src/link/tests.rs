@@ -124,14 +124,20 @@ fn refusals_are_tried_again_slowly_for_ever() {
 
 #[test]
 fn the_backend_sets_the_pace_within_bounds() {
-    for (asked, expected) in
-        [(0, SHORTEST), (7, Duration::from_secs(7)), (600, LONGEST_PACE), (86_400, LONGEST_PACE)]
-    {
+    for (asked, jitter, expected) in [
+        (0, 0.0, 1.0),
+        (8, 0.0, 8.0),
+        (8, 0.5, 10.0),
+        (8, 1.0, 12.0),
+        (600, 0.5, 600.0),
+        (86_400, 0.0, 600.0),
+    ] {
         let mut link = Link::default();
         let now = Instant::now();
-        link.on(Event::Start, now, 0.9);
-        let effects = link.on(Event::Down(Trouble::Paced(Duration::from_secs(asked))), now, 0.9);
-        assert_eq!(wait(&effects), Some(expected.as_secs_f64()), "asked for {asked} s");
+        link.on(Event::Start, now, jitter);
+        let paced = Trouble::Paced(Duration::from_secs(asked));
+        let effects = link.on(Event::Down(paced), now, jitter);
+        assert_eq!(wait(&effects), Some(expected), "asked for {asked} s");
     }
 }
 
