@@ -24,12 +24,14 @@ mod places;
 mod set;
 mod stale;
 mod temporary;
+mod unflushed;
 
 pub use error::KeysOnDiskError;
 use folder::KeyFolder;
 pub use places::make_folder;
-pub use set::{FoundLine, ours, read_keys, set_keys};
+pub use set::{FoundLine, ours, read_keys, set_first_keys, set_keys};
 pub use stale::clear_stale;
+pub use unflushed::Unflushed;
 
 /// Largest key file, in bytes (1 MiB: some ten thousand keys).
 const MAX_SIZE: u64 = 1024 * 1024;

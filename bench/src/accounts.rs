@@ -24,6 +24,8 @@ const ADD_LIMIT: f64 = 1.15;
 /// Accounts of the state that is brought about at once.
 const MANY: u32 = 200;
 const KEYS_EACH: u32 = 2;
+/// How often, each time with the bare tool before or behind it.
+const SYNC_ROUNDS: usize = 5;
 /// All of it may take so much longer than the bare tool for each.
 const SYNC_LIMIT: f64 = 1.1;
 /// When there is nothing to do.
@@ -62,14 +64,57 @@ fn add() -> Result<(), BenchError> {
     over(ratio > ADD_LIMIT, || format!("add-user takes {ratio:.2} times the bare useradd"))
 }
 
+/// One round: the tool and the processor in turn, each on a server of its own, both new.
+struct Round {
+    tools: Duration,
+    all: Duration,
+    unchanged: Duration,
+}
+
 fn sync() -> Result<(), BenchError> {
+    let rounds = (0..SYNC_ROUNDS).map(sync_once).collect::<Result<Vec<_>, _>>()?;
+    let median = |of: &dyn Fn(&Round) -> f64| {
+        let mut values: Vec<_> = rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let ratio_of = |round: &Round| round.all.as_secs_f64() / round.tools.as_secs_f64();
+    let (ratio, unchanged) = (median(&ratio_of), median(&|round| ms(round.unchanged)));
+    println!(
+        "\nsync of {MANY} accounts with {KEYS_EACH} keys each (medians of {SYNC_ROUNDS} rounds)\n"
+    );
+    let floor = format!("floor: {MANY} times useradd");
+    println!("{floor:<44} {:>10.0} ms", median(&|round| ms(round.tools)));
+    println!("{:<44} {:>10.0} ms", "the whole state, from nothing", median(&|round| ms(round.all)));
+    println!("{:<44} {unchanged:>10.1} ms", "again, nothing to do (p50 of 20)");
+    let each: Vec<_> = rounds.iter().map(|round| format!("{:.2}", ratio_of(round))).collect();
+    println!("\nratio: {ratio:.2} of {} (promised: at most {SYNC_LIMIT})", each.join(", "));
+    over(ratio > SYNC_LIMIT, || format!("sync takes {ratio:.2} times {MANY} useradds"))?;
+    let is_slow = unchanged > ms(UNCHANGED_LIMIT);
+    over(is_slow, || format!("nothing to do takes {unchanged:.1} ms"))
+}
+
+fn sync_once(round: usize) -> Result<Round, BenchError> {
     let world = World::new()?;
-    let bare = server(&world, "web-1")?;
+    // Whoever is second finds the disk as the first left it: so they take turns.
+    if round % 2 == 0 {
+        let tools = bare(&world)?;
+        let (all, unchanged) = whole(&world)?;
+        return Ok(Round { tools, all, unchanged });
+    }
+    let (all, unchanged) = whole(&world)?;
+    Ok(Round { tools: bare(&world)?, all, unchanged })
+}
+
+fn bare(world: &World) -> Result<Duration, BenchError> {
+    let bare = server(world, "web-1")?;
     bare.exec(&["groupadd", "--system", "bastio-managed"])?;
-    let tools = bare.within(|| {
-        (0..MANY).map(|number| useradd(&name(number), 4000 + number)).sum::<Result<Duration, _>>()
-    })??;
-    let mut bench = Bench::start(&world, "web-2")?;
+    bare.within(|| (0..MANY).map(|number| useradd(&name(number), 4000 + number)).sum())?
+}
+
+/// How long the state takes from nothing, and when it is there already.
+fn whole(world: &World) -> Result<(Duration, Duration), BenchError> {
+    let mut bench = Bench::start(world, "web-2")?;
     let request = || -> Result<_, BenchError> {
         Ok(HostRequest::Sync { wanted: Box::new(wanted()?), dry_run: false })
     };
@@ -82,15 +127,7 @@ fn sync() -> Result<(), BenchError> {
     let file = bench.host.read_file("/home/user199/.ssh/authorized_keys")?;
     let lines = file.split_inclusive(|byte| *byte == b'\n').count();
     over(lines != KEYS_EACH as usize, || format!("{lines} keys instead of {KEYS_EACH}"))?;
-    let ratio = all.as_secs_f64() / tools.as_secs_f64();
-    let unchanged = percentile(&again, 50);
-    println!("\nsync of {MANY} accounts with {KEYS_EACH} keys each\n");
-    println!("{:<44} {:>10.0} ms", format!("floor: {MANY} times useradd"), ms(tools));
-    println!("{:<44} {:>10.0} ms", "the whole state, from nothing", ms(all));
-    println!("{:<44} {:>10.1} ms", "again, nothing to do (p50 of 20)", ms(unchanged));
-    println!("\nratio: {ratio:.2} (promised: at most {SYNC_LIMIT}; unchanged: at most 200 ms)");
-    over(ratio > SYNC_LIMIT, || format!("sync takes {ratio:.2} times {MANY} useradds"))?;
-    over(unchanged > UNCHANGED_LIMIT, || format!("nothing to do takes {unchanged:?}"))
+    Ok((all, percentile(&again, 50)))
 }
 
 fn ms(time: Duration) -> f64 {

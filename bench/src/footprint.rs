@@ -75,7 +75,8 @@ fn program() -> Result<Option<String>, BenchError> {
         .then(|| format!("a program of {size} KiB instead of {PROGRAM_LIMIT}")))
 }
 
-fn child_of(pid: i32) -> Result<i32, BenchError> {
+/// The process that another one started.
+pub fn child_of(pid: i32) -> Result<i32, BenchError> {
     let text = read(format!("/proc/{pid}/task/{pid}/children"))?;
     let threads = fs::read_dir(format!("/proc/{pid}/task"))
         .map_err(|error| BenchError::File("threads of the processor", error))?;

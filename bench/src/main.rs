@@ -16,6 +16,7 @@ use bastio_tests::{Host, LabError, Running, World, binary};
 use thiserror::Error;
 
 mod accounts;
+mod client;
 mod footprint;
 mod journal;
 mod processor;

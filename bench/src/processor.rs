@@ -14,7 +14,7 @@ const STATE: &str = "/home/state";
 /// One server with a processor that was just started.
 pub struct Bench {
     /// Before the server: it ends first.
-    pub processor: Running,
+    _processor: Running,
     pipe: Pipe,
     pub host: Host,
     asked: u64,
@@ -27,7 +27,7 @@ impl Bench {
         let command = host.command("bastio-agent").arg("processor");
         let processor = command.env("BASTIO_AGENT_STATE", STATE).stdin(theirs).spawn()?;
         while hear(&mut pipe)?.get("type") != Some(&"ready".into()) {}
-        Ok(Self { processor, pipe, host, asked: 0 })
+        Ok(Self { _processor: processor, pipe, host, asked: 0 })
     }
 
     /// One action and how long it took until its answer was there. It must succeed.

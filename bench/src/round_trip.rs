@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bastio_protocol::api::{ActionState, Change};
 use bastio_tests::World;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::client::Client;
 use crate::{BenchError, Fleet};
 
 /// Keys added and removed again.
@@ -25,7 +25,7 @@ pub fn run() -> Result<(), BenchError> {
     let fleet = Fleet::start(&world)?;
     let client = Client::new(fleet.backend.url(), fleet.backend.token());
     fleet.backend.ask(&["user", "add", "alice", "--on", "web-1"])?;
-    let add = world.within(|| client.add_keys())??;
+    let add = world.within(|| add_keys(&client))??;
     let size = fleet.host.read_file("/home/alice/.ssh/authorized_keys")?.len() + line(0).len();
     let floor =
         fleet.host.within(|| write_floor(size))?.map_err(|e| BenchError::File("/home", e))?;
@@ -38,70 +38,19 @@ pub fn run() -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A client of the API that adds and removes keys of alice.
-struct Client {
-    agent: ureq::Agent,
-    base: String,
-    token: String,
-}
-
-impl Client {
-    fn new(url: String, token: &str) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(40)));
-        let agent = ureq::Agent::new_with_config(config.build());
-        Self { agent, base: format!("{url}/api/v1"), token: format!("Bearer {token}") }
-    }
-
-    fn add_keys(&self) -> Result<Vec<Duration>, BenchError> {
-        let mut times = Vec::new();
-        for number in 0..WARM_UP + ROUNDS {
-            let start = Instant::now();
-            self.settle(self.post("/users/alice/keys", &json!({ "keys": [line(number)] }))?)?;
-            let took = start.elapsed();
-            if number >= WARM_UP {
-                times.push(took);
-            }
-            let path = format!("/users/alice/keys/{}", escaped_fingerprint(number));
-            self.settle(self.delete(&path)?)?;
+fn add_keys(client: &Client) -> Result<Vec<Duration>, BenchError> {
+    let mut times = Vec::new();
+    for number in 0..WARM_UP + ROUNDS {
+        let start = Instant::now();
+        client.settle(client.post("/users/alice/keys", &json!({ "keys": [line(number)] }))?)?;
+        let took = start.elapsed();
+        if number >= WARM_UP {
+            times.push(took);
         }
-        times.sort();
-        Ok(times)
+        client.settle(client.delete(&key_path("alice", number))?)?;
     }
-
-    /// Follows a change until the server has answered.
-    fn settle(&self, mut change: Change) -> Result<(), BenchError> {
-        while !change.complete {
-            let query = format!("after={}&wait=20", change.progress);
-            change = self.get(&format!("/changes/{}?{query}", change.revision))?;
-        }
-        let failed = change.servers.iter().flat_map(|server| &server.actions);
-        match failed.into_iter().find(|action| action.state == ActionState::Failed) {
-            Some(action) => Err(BenchError::Action(action.feedback.clone().unwrap_or_default())),
-            None => Ok(()),
-        }
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Change, BenchError> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        read(request.header("Authorization", &self.token).send_json(body))
-    }
-
-    fn get(&self, path: &str) -> Result<Change, BenchError> {
-        let request = self.agent.get(format!("{}{path}", self.base));
-        read(request.header("Authorization", &self.token).call())
-    }
-
-    fn delete(&self, path: &str) -> Result<Change, BenchError> {
-        let request = self.agent.delete(format!("{}{path}", self.base));
-        read(request.header("Authorization", &self.token).call())
-    }
-}
-
-fn read(
-    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> Result<Change, BenchError> {
-    let mut answer = answer.map_err(Box::new)?;
-    Ok(answer.body_mut().read_json().map_err(Box::new)?)
+    times.sort();
+    Ok(times)
 }
 
 /// The same file written as often, and nothing else.
@@ -135,10 +84,12 @@ pub fn line(number: u32) -> String {
     format!("ssh-ed25519 {} bench-{number}", STANDARD.encode(blob))
 }
 
-fn escaped_fingerprint(number: u32) -> String {
+/// Where the API has such a key of a user.
+pub fn key_path(user: &str, number: u32) -> String {
     let key = bastio_protocol::PublicKey::parse(&line(number), &bastio_protocol::KeyPolicy::ANY);
     let text = key.expect("the line is a well-formed key").fingerprint();
-    text.replace('+', "%2B").replace('/', "%2F").replace(':', "%3A")
+    let text = text.replace('+', "%2B").replace('/', "%2F").replace(':', "%3A");
+    format!("/users/{user}/keys/{text}")
 }
 
 /// Prints one line of a table.

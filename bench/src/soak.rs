@@ -1,59 +1,189 @@
-//! A day of traffic in a row: 100,000 actions through one processor, and what its memory does meanwhile. A line is laid
-//! through the second half of the samples (least squares); its slope must be 0 within what the samples allow to tell.
+//! A day of traffic in a row: 100,000 actions through the whole product, from the backend over SSH to the agent and
+//! back, and what the memory of the agent's processes does meanwhile. A line is laid through the second half of the
+//! samples (least squares); its slope must be 0 within what the samples allow to tell.
+//!
+//! Mostly keys that come and go; now and then sudo rights, accounts, and the server as a whole.
+//! `BASTIO_SOAK_ACTIONS` asks for fewer actions.
 
-use bastio_protocol::{Action, KeyPolicy, PublicKey};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use bastio_protocol::api::Change;
 use bastio_tests::World;
+use serde_json::json;
 
-use crate::footprint::pss;
-use crate::processor::Bench;
-use crate::round_trip::line;
-use crate::{BenchError, over};
+use crate::client::Client;
+use crate::footprint::{child_of, pss};
+use crate::round_trip::{key_path, line};
+use crate::{BenchError, Fleet, over};
 
-/// Actions, half of them keys that come, half keys that go.
 const ACTIONS: u32 = 100_000;
+/// People whose accounts change at the same time: so many changes are under way, at most.
+const PEOPLE: u32 = 16;
+/// Keys that one change adds; each is removed by one of its own.
+const KEYS: u32 = 5;
 /// Actions between two looks at the memory.
-const LOOK_EVERY: u32 = 500;
-/// Keys that are there at once, at most.
-const KEYS: u32 = 20;
-/// What all actions together may add at most, in KiB: less than a page for each thousand.
+const LOOK_EVERY: u32 = 250;
+/// Actions between two lines about how far it is.
+const TELL_EVERY: u32 = 10_000;
+/// What a day's actions may add to a process at most, in KiB: less than a page for each thousand.
 const GROWTH_LIMIT: f64 = 256.0;
+
+/// What is looked at, and what was seen: memory in KiB by actions done.
+struct Watched {
+    name: &'static str,
+    pid: i32,
+    samples: Vec<(f64, f64)>,
+}
 
 /// Runs it and prints the table.
 pub fn run() -> Result<(), BenchError> {
+    let actions = std::env::var("BASTIO_SOAK_ACTIONS").ok();
+    let actions = actions.and_then(|text| text.parse().ok()).unwrap_or(ACTIONS);
     let world = World::new()?;
-    let mut bench = Bench::start(&world, "web-1")?;
-    bench.act("alice", Action::AddUser { sudo: false })?;
-    let pid = bench.processor.pid().as_raw();
-    let mut samples = Vec::new();
-    for number in 0..ACTIONS {
-        // Each key comes, and goes when 20 others have come.
-        let (turn, key) = (number / KEYS, number % KEYS);
-        let public_key = PublicKey::parse(&line(turn / 2 * KEYS + key), &KeyPolicy::ANY);
-        let public_key = public_key.map_err(|error| BenchError::Action(error.to_string()))?;
-        let action = match turn % 2 {
-            0 => Action::AddKey { public_key },
-            _ => Action::RemoveKey { public_key },
-        };
-        bench.act("alice", action)?;
-        if number % LOOK_EVERY == 0 {
-            samples.push((f64::from(number), pss(pid)? as f64));
+    let mut fleet = Fleet::start(&world)?;
+    let processor = fleet.agent.pid().as_raw();
+    let connector = child_of(processor)?;
+    let backend = fleet.backend.process().pid().as_raw();
+    let named = [("processor", processor), ("connector", connector), ("backend", backend)];
+    let mut watched = named.map(|(name, pid)| Watched { name, pid, samples: Vec::new() });
+    let (url, token) = (fleet.backend.url(), fleet.backend.token().to_owned());
+    let client = || Client::new(url.clone(), &token);
+    let done = world.within(|| traffic(client, actions, &mut watched))??;
+    println!("\nsoak, the whole product: {done} actions, PSS every {LOOK_EVERY}\n");
+    println!("{:<12} {:>10} {:>10} {:>10}   KiB", "process", "start", "half-way", "end");
+    let broken = watched.iter().filter_map(|it| judge(it).err()).collect::<Vec<_>>();
+    broken.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Everybody's changes until there were so many actions; how many there were.
+fn traffic(
+    client: impl Fn() -> Client,
+    actions: u32,
+    watched: &mut [Watched],
+) -> Result<u32, BenchError> {
+    let asked = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(PEOPLE as usize);
+        for person in 0..PEOPLE {
+            let (client, sender, asked) = (client(), sender.clone(), &asked);
+            scope.spawn(move || Person { client, number: person, sender, asked }.live(actions));
+        }
+        drop(sender);
+        let (mut done, mut looked, mut told) = (0, 0, 0);
+        for turn in receiver {
+            done += turn.inspect_err(|_| asked.store(actions, Ordering::Relaxed))?;
+            if done / LOOK_EVERY > looked {
+                looked = done / LOOK_EVERY;
+                for it in &mut *watched {
+                    it.samples.push((f64::from(done), pss(it.pid)? as f64));
+                }
+            }
+            if done / TELL_EVERY > told {
+                told = done / TELL_EVERY;
+                println!("{done} actions are done");
+            }
+        }
+        Ok(done)
+    })
+}
+
+/// One whose account changes all day.
+struct Person<'a> {
+    client: Client,
+    number: u32,
+    sender: SyncSender<Result<u32, BenchError>>,
+    /// Actions of all, as far as they are done.
+    asked: &'a AtomicU32,
+}
+
+impl Person<'_> {
+    fn live(self, actions: u32) {
+        let name = format!("person{}", self.number);
+        let mut turn = self.number * 7;
+        let mut did = self.come(&name, false);
+        loop {
+            let count = did.as_ref().copied().unwrap_or(0);
+            let asked = self.asked.fetch_add(count, Ordering::Relaxed) + count;
+            let is_over = did.is_err() || asked >= actions;
+            // Nobody listens any more only when another failed.
+            if self.sender.send(did).is_err() || is_over {
+                return;
+            }
+            turn += 1;
+            did = self.take_turn(&name, turn);
         }
     }
+
+    fn take_turn(&self, name: &str, turn: u32) -> Result<u32, BenchError> {
+        match turn % 100 {
+            5 | 55 => Ok(self.sudo(name, true)? + self.sudo(name, false)?),
+            25 | 75 => {
+                let guest = format!("guest{}x{turn}", self.number);
+                Ok(self.come(&guest, turn % 100 == 25)? + self.go(&guest)?)
+            }
+            45 => Ok(self.whole("check")? + self.whole("report")? + self.whole("sync")?),
+            _ => self.keys(name, turn),
+        }
+    }
+
+    fn come(&self, name: &str, sudo: bool) -> Result<u32, BenchError> {
+        let user = json!({ "name": name, "on": "web-1", "sudo": sudo });
+        self.settle(self.client.post("/users", &user)?)
+    }
+
+    fn go(&self, name: &str) -> Result<u32, BenchError> {
+        self.settle(self.client.delete(&format!("/users/{name}?home=delete"))?)
+    }
+
+    fn sudo(&self, name: &str, sudo: bool) -> Result<u32, BenchError> {
+        self.settle(self.client.patch(&format!("/users/{name}"), &json!({ "sudo": sudo }))?)
+    }
+
+    fn whole(&self, kind: &str) -> Result<u32, BenchError> {
+        let report = self.client.post("/servers/web-1/requests", &json!({ "kind": kind }))?;
+        self.client.settle_request(report).map(number)
+    }
+
+    /// Some keys come together and go one by one; nobody ever has the same again.
+    fn keys(&self, name: &str, turn: u32) -> Result<u32, BenchError> {
+        let first = (turn * PEOPLE + self.number) * KEYS;
+        let lines: Vec<_> = (first..first + KEYS).map(line).collect();
+        let path = format!("/users/{name}/keys");
+        let mut did = self.settle(self.client.post(&path, &json!({ "keys": lines }))?)?;
+        let changes = (first..first + KEYS).map(|key| self.client.delete(&key_path(name, key)));
+        for change in changes.collect::<Result<Vec<_>, _>>()? {
+            did += self.settle(change)?;
+        }
+        Ok(did)
+    }
+
+    fn settle(&self, change: Change) -> Result<u32, BenchError> {
+        self.client.settle(change).map(number)
+    }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Prints a line of the table. The backend keeps all that was ever done, so nothing is promised of it.
+fn judge(watched: &Watched) -> Result<(), BenchError> {
+    let Watched { name, samples, .. } = watched;
     let (_, half) = samples.split_at(samples.len() / 2);
-    let (slope, error) = slope(half);
     let value = |at: Option<&(f64, f64)>| at.map_or(f64::NAN, |(_, value)| *value);
-    println!("\nsoak, the processor alone: {ACTIONS} actions, PSS every {LOOK_EVERY}\n");
-    println!("{:<44} {:>10.0} KiB", "at the start", value(samples.first()));
-    println!("{:<44} {:>10.0} KiB", "half-way", value(half.first()));
-    println!("{:<44} {:>10.0} KiB", "at the end", value(half.last()));
-    let growth = (slope + 2.0 * error) * f64::from(ACTIONS);
+    let (start, middle, end) = (value(samples.first()), value(half.first()), value(half.last()));
+    let (slope, error) = slope(half);
+    let day = f64::from(ACTIONS);
     println!(
-        "\nslope of the second half: {:.4} ± {:.4} KiB in 1000 actions (95 %); at most {growth:.0} KiB in {ACTIONS} \
-         (promised: {GROWTH_LIMIT})",
-        slope * 1e3,
-        error * 2e3
+        "{name:<12} {start:>10.0} {middle:>10.0} {end:>10.0}   {:+.0} ± {:.0} KiB in {ACTIONS} actions (95 %)",
+        slope * day,
+        2.0 * error * day
     );
-    over(growth > GROWTH_LIMIT, || format!("memory may grow by {growth:.0} KiB a day"))
+    let growth = (slope + 2.0 * error) * day;
+    over(*name != "backend" && growth > GROWTH_LIMIT, || {
+        format!("memory of the {name} may grow by {growth:.0} KiB a day (promised: {GROWTH_LIMIT})")
+    })
 }
 
 /// Slope of the line of least squares, and its standard error.

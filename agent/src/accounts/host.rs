@@ -206,7 +206,10 @@ impl SystemAccounts {
     }
 }
 
-fn local_facts(all: &Databases, name: &Username) -> Result<Option<AccountFacts>, AccountsError> {
+pub(super) fn local_facts(
+    all: &Databases,
+    name: &Username,
+) -> Result<Option<AccountFacts>, AccountsError> {
     let Some(found) = all.account(name.as_str()) else { return Ok(None) };
     let owner = Owner { uid: Uid::from_raw(found.uid), gid: Gid::from_raw(found.gid) };
     Ok(Some(AccountFacts {

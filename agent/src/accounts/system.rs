@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::create::Recipe;
+use super::host::local_facts;
 use super::snapshot::Databases;
 use super::{
     Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, Tool, ToolFault,
@@ -32,6 +33,9 @@ pub struct SystemAccounts {
 
 impl Accounts for SystemAccounts {
     fn find(&self, name: &Username) -> Result<Option<Account>, AccountsError> {
+        if let Some(facts) = local_facts(&*self.databases()?, name)? {
+            return Ok(Some(facts.account));
+        }
         let Some(user) = user(name.as_str())? else {
             return Ok(None);
         };

@@ -15,6 +15,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use super::handles::{self, kind_of, open_beneath};
+use super::unflushed::Unflushed;
 use super::{KeysOnDiskError, MAX_SIZE, Owner, WRITABLE_BY_OTHERS, temporary};
 use crate::selinux;
 
@@ -97,6 +98,30 @@ impl KeyFolder {
             self.replace(name, &keys.to_bytes(), stored.as_ref())?;
         }
         Ok(change)
+    }
+
+    /// The same, and nothing waits for the disk: the file is on it once the system was asked to flush all it has.
+    pub(super) fn edit_unflushed(
+        &self,
+        name: &str,
+        unflushed: &mut Unflushed,
+        edit: impl FnOnce(&mut KeyFile) -> Change,
+    ) -> Result<Change, KeysOnDiskError> {
+        let stored = self.read(name)?;
+        let mut keys = stored.as_ref().map(|it| KeyFile::parse(&it.bytes)).unwrap_or_default();
+        if edit(&mut keys) == Change::Unchanged {
+            return Ok(Change::Unchanged);
+        }
+        let path = self.path_of(name);
+        let file = self.put(name, &keys.to_bytes(), stored.as_ref(), Durable::No)?;
+        match self
+            .is_in_place(name, &file)
+            .and_then(|ours| unflushed.add(&file, &path).map(|()| ours))
+        {
+            Ok(true) => Ok(Change::Changed),
+            Ok(false) => Err(KeysOnDiskError::Swapped { path }),
+            Err(errno) => Err(KeysOnDiskError::Unconfirmed { path, errno }),
+        }
     }
 
     /// Reads a plain file; `None` when there is none.

@@ -4,7 +4,7 @@
 
 use bastio_protocol::{Change, KeyGrant, PublicKey, Username};
 
-use super::{KeysOnDiskError, read_keys, remove_key, set_keys};
+use super::{KeysOnDiskError, read_keys, remove_key, set_first_keys, set_keys};
 use crate::accounts::{Account, Accounts, AccountsError, SystemAccounts};
 use crate::reconcile::host::{FoundKeys, KeyHost, KeyWork};
 use crate::sshd::Shape;
@@ -29,31 +29,40 @@ impl KeyHost for SystemAccounts {
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<Change, AccountsError> {
-        self.keys_to_set(name, wanted, gone)?()
+        let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
+        let change = set_keys(&account, &shape, wanted)?;
+        Ok(take_all(&account, &shape, gone, change)?)
     }
 
-    fn keys_to_set(
+    fn first_keys(
         &self,
         name: &Username,
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<KeyWork, AccountsError> {
-        let account = self.find(name)?.ok_or_else(|| AccountsError::LookUp {
-            what: format!("{name}, whose keys are to be set"),
-            errno: nix::errno::Errno::ENOENT,
-        })?;
-        let (shape, wanted, gone) = (Shape::of_account(name), wanted.to_vec(), gone.to_vec());
-        Ok(Box::new(move || Ok(set_all(&account, &shape, &wanted, &gone)?)))
+        let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
+        let (wanted, gone) = (wanted.to_vec(), gone.to_vec());
+        Ok(Box::new(move |unflushed| {
+            let change = set_first_keys(&account, &shape, &wanted, unflushed)?;
+            Ok(take_all(&account, &shape, &gone, change)?)
+        }))
     }
 }
 
-fn set_all(
+fn look_up(accounts: &SystemAccounts, name: &Username) -> Result<Account, AccountsError> {
+    accounts.find(name)?.ok_or_else(|| AccountsError::LookUp {
+        what: format!("{name}, whose keys are to be set"),
+        errno: nix::errno::Errno::ENOENT,
+    })
+}
+
+/// Takes these keys, behind a change of others.
+fn take_all(
     account: &Account,
     shape: &Shape,
-    wanted: &[KeyGrant],
     gone: &[PublicKey],
+    mut change: Change,
 ) -> Result<Change, KeysOnDiskError> {
-    let mut change = set_keys(account, shape, wanted)?;
     if gone.is_empty() {
         return Ok(change);
     }

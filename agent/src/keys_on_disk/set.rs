@@ -2,12 +2,13 @@
 //!
 //! This file must not know how a file is found or written.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use bastio_protocol::{Change, KeyFile, KeyGrant, KeyLine, KeyLineSpec, PublicKey};
 
-use super::{KeyFolder, KeysOnDiskError, in_first, places};
+use super::{KeyFolder, KeysOnDiskError, Unflushed, in_first, places};
 use crate::accounts::Account;
 use crate::sshd::{Location, Shape};
 
@@ -93,13 +94,39 @@ pub fn set_keys(
     shape: &Shape,
     wanted: &[KeyGrant],
 ) -> Result<Change, KeysOnDiskError> {
+    set(account, shape, wanted, |folder, file, edit| folder.edit(file, edit))
+}
+
+/// The same for an account that was just made, which has no keys to lose: the first file is on the disk only once
+/// `unflushed` is flushed.
+///
+/// # Errors
+/// As [`set_keys`].
+pub fn set_first_keys(
+    account: &Account,
+    shape: &Shape,
+    wanted: &[KeyGrant],
+    unflushed: &mut Unflushed,
+) -> Result<Change, KeysOnDiskError> {
+    let unflushed = RefCell::new(unflushed);
+    set(account, shape, wanted, |folder, file, edit| {
+        folder.edit_unflushed(file, &mut unflushed.borrow_mut(), edit)
+    })
+}
+
+fn set(
+    account: &Account,
+    shape: &Shape,
+    wanted: &[KeyGrant],
+    write: impl Fn(&KeyFolder, &str, &dyn Fn(&mut KeyFile) -> Change) -> Result<Change, KeysOnDiskError>,
+) -> Result<Change, KeysOnDiskError> {
     let specs = wanted.iter().map(|grant| spec(shape, grant)).collect::<Result<Vec<_>, _>>()?;
     let gone = no_longer_wanted(&read_keys(account, shape).or_else(none_yet)?, wanted);
     let (first, mut change) = if specs.is_empty() {
         (None, Change::Unchanged)
     } else {
         let (location, change) = in_first(account, shape, |folder, file| {
-            folder.edit(file, |keys| edit_first(keys, &specs, &gone))
+            write(folder, file, &|keys| edit_first(keys, &specs, &gone))
         })?;
         (Some(location), change)
     };

@@ -104,7 +104,7 @@ fn make(
 ) {
     let Step::SetKeys(wanted) = keys else { return };
     if part.note(name, made, take_step(name, made, host)) {
-        match host.keys_to_set(name, &wanted.keys, &wanted.removed) {
+        match host.first_keys(name, &wanted.keys, &wanted.removed) {
             Ok(work) => aside.hand_over(index, work),
             Err(error) => part.fail(name, error.to_string()),
         }

@@ -9,6 +9,7 @@ use bastio_protocol::Change;
 
 use super::host::KeyWork;
 use crate::accounts::AccountsError;
+use crate::keys_on_disk::{KeysOnDiskError, Unflushed};
 
 /// How many files may wait; whoever hands over another then waits, too.
 const WAITING: usize = 8;
@@ -45,6 +46,15 @@ impl<'scope> Aside<'scope> {
     }
 }
 
+/// Writes the files, and flushes them together at the end: what each of them waits for, the making of accounts would
+/// wait for, too. What a loss of power takes before that is written again, since nothing was answered yet.
 fn write_all(waiting: &Receiver<(usize, KeyWork)>) -> Vec<Written> {
-    waiting.iter().map(|(index, work)| (index, work())).collect()
+    let mut unflushed = Unflushed::default();
+    let written = waiting.iter().map(|(index, work)| (index, work(&mut unflushed)));
+    let written: Vec<_> = written.collect();
+    let Err((path, errno)) = unflushed.flush() else { return written };
+    let unconfirmed = |change: Result<Change, _>| {
+        change.and_then(|_| Err(KeysOnDiskError::Unconfirmed { path: path.clone(), errno }.into()))
+    };
+    written.into_iter().map(|(index, change)| (index, unconfirmed(change))).collect()
 }

@@ -17,6 +17,7 @@ use bastio_protocol::{
 };
 
 use crate::accounts::{Account, AccountsError, HomeFate};
+use crate::keys_on_disk::Unflushed;
 
 /// Seconds of a day; shadow(5) counts expiry in days since the Unix epoch.
 pub const DAY: i64 = 24 * 60 * 60;
@@ -137,23 +138,24 @@ pub trait KeyHost {
         gone: &[PublicKey],
     ) -> Result<Change, AccountsError>;
 
-    /// The same with everything looked up now, and to be done by any thread while the host goes on with other accounts.
+    /// The same for an account that was just made, with everything looked up now, and to be done by any thread while
+    /// the host goes on with other accounts. Its keys are on the disk only once that is flushed.
     ///
     /// # Errors
     /// [`AccountsError::LookUp`], and what [`KeyHost::set_keys`] says when it is done.
-    fn keys_to_set(
+    fn first_keys(
         &self,
         name: &Username,
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<KeyWork, AccountsError> {
         let change = self.set_keys(name, wanted, gone)?;
-        Ok(Box::new(move || Ok(change)))
+        Ok(Box::new(move |_| Ok(change)))
     }
 }
 
-/// The writing of a key file, as [`KeyHost::set_keys`].
-pub type KeyWork = Box<dyn FnOnce() -> Result<Change, AccountsError> + Send>;
+/// The writing of a key file, as [`KeyHost::first_keys`].
+pub type KeyWork = Box<dyn FnOnce(&mut Unflushed) -> Result<Change, AccountsError> + Send>;
 
 /// Sudo rights.
 pub trait SudoHost {
