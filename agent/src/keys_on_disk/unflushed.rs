@@ -4,7 +4,9 @@
 //! This file must not know what was written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
+use std::io::Error;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -20,11 +22,9 @@ impl Unflushed {
     /// A file that was written.
     pub(super) fn add(&mut self, file: &File, path: &Path) -> Result<(), Errno> {
         let device = fstat(file)?.st_dev;
-        if !self.0.contains_key(&device) {
-            let failed =
-                |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            let handle = file.try_clone().map_err(failed)?;
-            self.0.insert(device, (handle.into(), path.to_owned()));
+        if let Entry::Vacant(place) = self.0.entry(device) {
+            let failed = |error: Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            place.insert((file.try_clone().map_err(failed)?.into(), path.to_owned()));
         }
         Ok(())
     }
