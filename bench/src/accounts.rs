@@ -97,7 +97,7 @@ fn sync() -> Result<(), BenchError> {
 fn sync_once(round: usize) -> Result<Round, BenchError> {
     let world = World::new()?;
     // Whoever is second finds the disk as the first left it: so they take turns.
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         let tools = bare(&world)?;
         let (all, unchanged) = whole(&world)?;
         return Ok(Round { tools, all, unchanged });

@@ -206,10 +206,7 @@ impl SystemAccounts {
     }
 }
 
-pub(super) fn local_facts(
-    all: &Databases,
-    name: &Username,
-) -> Result<Option<AccountFacts>, AccountsError> {
+fn local_facts(all: &Databases, name: &Username) -> Result<Option<AccountFacts>, AccountsError> {
     let Some(found) = all.account(name.as_str()) else { return Ok(None) };
     let owner = Owner { uid: Uid::from_raw(found.uid), gid: Gid::from_raw(found.gid) };
     Ok(Some(AccountFacts {

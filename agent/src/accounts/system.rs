@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::create::Recipe;
-use super::host::local_facts;
 use super::snapshot::Databases;
 use super::{
     Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, Tool, ToolFault,
@@ -33,20 +32,20 @@ pub struct SystemAccounts {
 
 impl Accounts for SystemAccounts {
     fn find(&self, name: &Username) -> Result<Option<Account>, AccountsError> {
-        if let Some(facts) = local_facts(&*self.databases()?, name)? {
-            return Ok(Some(facts.account));
-        }
         let Some(user) = user(name.as_str())? else {
             return Ok(None);
         };
+        let all = self.databases()?;
+        let is_local = all.account(name.as_str()).is_some_and(|it| it.uid == user.uid.as_raw());
         // A listing that fails makes an account a stranger's, which is refused: the safe side.
-        let is_managed = users::get_user_groups(name.as_str(), user.gid.as_raw())
-            .is_some_and(|groups| groups.iter().any(|group| group.name() == MANAGED_GROUP));
+        let is_managed = is_local && all.is_managed(name.as_str())
+            || users::get_user_groups(name.as_str(), user.gid.as_raw())
+                .is_some_and(|groups| groups.iter().any(|group| group.name() == MANAGED_GROUP));
         Ok(Some(Account {
             name: name.clone(),
             owner: Owner { uid: user.uid, gid: user.gid },
             home: user.dir,
-            is_system: user.uid.as_raw() < databases::uid_min()?,
+            is_system: all.is_system(user.uid.as_raw()),
             is_managed,
         }))
     }

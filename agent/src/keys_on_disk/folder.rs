@@ -100,25 +100,24 @@ impl KeyFolder {
         Ok(change)
     }
 
-    /// The same, and nothing waits for the disk: the file is on it once the system was asked to flush all it has.
+    /// The same, and nothing waits for the disk: what was written is on it once it is flushed. None when the edit changed
+    /// nothing.
     pub(super) fn edit_unflushed(
         &self,
         name: &str,
-        unflushed: &mut Unflushed,
         edit: impl FnOnce(&mut KeyFile) -> Change,
-    ) -> Result<Change, KeysOnDiskError> {
+    ) -> Result<Option<Unflushed>, KeysOnDiskError> {
         let stored = self.read(name)?;
         let mut keys = stored.as_ref().map(|it| KeyFile::parse(&it.bytes)).unwrap_or_default();
         if edit(&mut keys) == Change::Unchanged {
-            return Ok(Change::Unchanged);
+            return Ok(None);
         }
         let path = self.path_of(name);
         let file = self.put(name, &keys.to_bytes(), stored.as_ref(), Durable::No)?;
-        match self
-            .is_in_place(name, &file)
-            .and_then(|ours| unflushed.add(&file, &path).map(|()| ours))
-        {
-            Ok(true) => Ok(Change::Changed),
+        match self.is_in_place(name, &file) {
+            Ok(true) => Unflushed::begin(file, &self.handle, path.clone())
+                .map(Some)
+                .map_err(|errno| KeysOnDiskError::Unconfirmed { path, errno }),
             Ok(false) => Err(KeysOnDiskError::Swapped { path }),
             Err(errno) => Err(KeysOnDiskError::Unconfirmed { path, errno }),
         }

@@ -42,9 +42,10 @@ impl KeyHost for SystemAccounts {
     ) -> Result<KeyWork, AccountsError> {
         let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
         let (wanted, gone) = (wanted.to_vec(), gone.to_vec());
-        Ok(Box::new(move |unflushed| {
-            let change = set_first_keys(&account, &shape, &wanted, unflushed)?;
-            Ok(take_all(&account, &shape, &gone, change)?)
+        Ok(Box::new(move || {
+            let unflushed = set_first_keys(&account, &shape, &wanted)?;
+            take_all(&account, &shape, &gone, Change::Unchanged)?;
+            Ok(unflushed)
         }))
     }
 }

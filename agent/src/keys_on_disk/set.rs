@@ -2,7 +2,6 @@
 //!
 //! This file must not know how a file is found or written.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -94,11 +93,14 @@ pub fn set_keys(
     shape: &Shape,
     wanted: &[KeyGrant],
 ) -> Result<Change, KeysOnDiskError> {
-    set(account, shape, wanted, |folder, file, edit| folder.edit(file, edit))
+    let edit_flushed = |folder: &KeyFolder, file: &str, edit: Edit<'_>| {
+        folder.edit(file, edit).map(|change| (change, None))
+    };
+    set(account, shape, wanted, edit_flushed).map(|(change, _)| change)
 }
 
 /// The same for an account that was just made, which has no keys to lose: the first file is on the disk only once
-/// `unflushed` is flushed.
+/// that is flushed.
 ///
 /// # Errors
 /// As [`set_keys`].
@@ -106,29 +108,32 @@ pub fn set_first_keys(
     account: &Account,
     shape: &Shape,
     wanted: &[KeyGrant],
-    unflushed: &mut Unflushed,
-) -> Result<Change, KeysOnDiskError> {
-    let unflushed = RefCell::new(unflushed);
-    set(account, shape, wanted, |folder, file, edit| {
-        folder.edit_unflushed(file, &mut unflushed.borrow_mut(), edit)
-    })
+) -> Result<Option<Unflushed>, KeysOnDiskError> {
+    let edit_unflushed = |folder: &KeyFolder, file: &str, edit: Edit<'_>| {
+        let unflushed = folder.edit_unflushed(file, edit)?;
+        Ok((changed(unflushed.is_none()), unflushed))
+    };
+    set(account, shape, wanted, edit_unflushed).map(|(_, unflushed)| unflushed)
 }
+
+type Edit<'a> = &'a dyn Fn(&mut KeyFile) -> Change;
+type Edited = (Change, Option<Unflushed>);
 
 fn set(
     account: &Account,
     shape: &Shape,
     wanted: &[KeyGrant],
-    write: impl Fn(&KeyFolder, &str, &dyn Fn(&mut KeyFile) -> Change) -> Result<Change, KeysOnDiskError>,
-) -> Result<Change, KeysOnDiskError> {
+    write: impl Fn(&KeyFolder, &str, Edit<'_>) -> Result<Edited, KeysOnDiskError>,
+) -> Result<Edited, KeysOnDiskError> {
     let specs = wanted.iter().map(|grant| spec(shape, grant)).collect::<Result<Vec<_>, _>>()?;
     let gone = no_longer_wanted(&read_keys(account, shape).or_else(none_yet)?, wanted);
-    let (first, mut change) = if specs.is_empty() {
-        (None, Change::Unchanged)
+    let (first, (mut change, unflushed)) = if specs.is_empty() {
+        (None, (Change::Unchanged, None))
     } else {
-        let (location, change) = in_first(account, shape, |folder, file| {
+        let (location, edited) = in_first(account, shape, |folder, file| {
             write(folder, file, &|keys| edit_first(keys, &specs, &gone))
         })?;
-        (Some(location), change)
+        (Some(location), edited)
     };
     for location in places::of(account, shape).into_iter().flatten() {
         if Some(&location) == first.as_ref() {
@@ -145,7 +150,7 @@ fn set(
             Err(error) => return Err(error),
         }
     }
-    Ok(change)
+    Ok((change, unflushed))
 }
 
 /// Where nothing can be read there is nothing of ours; whether a key can be written shows itself.

@@ -1,42 +1,43 @@
-//! Which file systems hold key files that a crash might still take, and how they are flushed: each once, however many
-//! files there are.
+//! A key file that stands in its place and that a crash might still take.
 //!
 //! This file must not know what was written.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::File;
-use std::io::Error;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
-use nix::unistd::syncfs;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::fsync;
 
-/// The file systems, by device number: a handle to each and the first file on it.
-#[derive(Debug, Default)]
-pub struct Unflushed(BTreeMap<u64, (OwnedFd, PathBuf)>);
+use super::KeysOnDiskError;
+
+/// The file and its folder, as handles.
+#[derive(Debug)]
+pub struct Unflushed {
+    file: File,
+    folder: OwnedFd,
+    path: PathBuf,
+}
 
 impl Unflushed {
-    /// A file that was written.
-    pub(super) fn add(&mut self, file: &File, path: &Path) -> Result<(), Errno> {
-        let device = fstat(file)?.st_dev;
-        if let Entry::Vacant(place) = self.0.entry(device) {
-            let failed = |error: Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            place.insert((file.try_clone().map_err(failed)?.into(), path.to_owned()));
-        }
-        Ok(())
+    /// Has the system begin to write: many files that are begun and then waited for take little longer than one.
+    pub(super) fn begin(file: File, folder: &OwnedFd, path: PathBuf) -> Result<Self, Errno> {
+        // Only a hint: without it waiting takes longer.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let failed =
+            |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        Ok(Self { file, folder: folder.try_clone().map_err(failed)?, path })
     }
 
-    /// Waits until all of it is on the disk (syncfs(2)).
+    /// Waits until the file and its name are on the disk.
     ///
     /// # Errors
-    /// A file that is perhaps not, and the system's answer.
-    pub fn flush(self) -> Result<(), (PathBuf, Errno)> {
-        let flushed =
-            self.0.into_values().map(|(handle, path)| syncfs(handle).map_err(|e| (path, e)));
-        // All of them, also behind one that fails.
-        flushed.fold(Ok(()), Result::and)
+    /// [`KeysOnDiskError::Unconfirmed`].
+    pub fn flush(self) -> Result<(), KeysOnDiskError> {
+        let Self { file, folder, path } = self;
+        fsync(&file)
+            .and_then(|()| fsync(&folder))
+            .map_err(|errno| KeysOnDiskError::Unconfirmed { path, errno })
     }
 }

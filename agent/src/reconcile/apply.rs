@@ -41,7 +41,7 @@ pub fn apply(plan: &Plan, host: &impl Host, beat: &mut Beat<'_>) -> Applied {
         for (index, result) in aside.into_iter().flat_map(Aside::finish) {
             let account = plan.accounts.get(index).and_then(made_with_keys);
             if let (Some((name, _, step)), Some(part)) = (account, parts.get_mut(index)) {
-                part.note(name, step, result.map(|_| None));
+                part.note(name, step, result.map(|()| None));
             }
         }
         parts

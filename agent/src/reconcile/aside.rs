@@ -5,17 +5,17 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use bastio_protocol::Change;
-
 use super::host::KeyWork;
 use crate::accounts::AccountsError;
-use crate::keys_on_disk::{KeysOnDiskError, Unflushed};
+use crate::keys_on_disk::Unflushed;
 
 /// How many files may wait; whoever hands over another then waits, too.
 const WAITING: usize = 8;
+/// How many files are flushed together; each is two open handles until then.
+const TOGETHER: usize = 64;
 
 /// Which account of the plan, and what became of its file.
-type Written = (usize, Result<Change, AccountsError>);
+type Written = (usize, Result<(), AccountsError>);
 
 /// The thread. It ends with [`Aside::finish`].
 pub(super) struct Aside<'scope> {
@@ -46,15 +46,23 @@ impl<'scope> Aside<'scope> {
     }
 }
 
-/// Writes the files, and flushes them together at the end: what each of them waits for, the making of accounts would
-/// wait for, too. What a loss of power takes before that is written again, since nothing was answered yet.
+/// Writes the files, and flushes many of them together: whenever one waits for the disk, the making of accounts waits,
+/// too. What a loss of power takes before that is written again, since nothing was answered yet.
 fn write_all(waiting: &Receiver<(usize, KeyWork)>) -> Vec<Written> {
-    let mut unflushed = Unflushed::default();
-    let written = waiting.iter().map(|(index, work)| (index, work(&mut unflushed)));
-    let written: Vec<_> = written.collect();
-    let Err((path, errno)) = unflushed.flush() else { return written };
-    let unconfirmed = |change: Result<Change, _>| {
-        change.and_then(|_| Err(KeysOnDiskError::Unconfirmed { path: path.clone(), errno }.into()))
-    };
-    written.into_iter().map(|(index, change)| (index, unconfirmed(change))).collect()
+    let (mut written, mut unflushed) = (Vec::new(), Vec::new());
+    for (index, work) in waiting {
+        match work() {
+            Ok(Some(file)) => unflushed.push((index, file)),
+            done => written.push((index, done.map(drop))),
+        }
+        if unflushed.len() >= TOGETHER {
+            written.extend(flush(&mut unflushed));
+        }
+    }
+    written.extend(flush(&mut unflushed));
+    written
+}
+
+fn flush(unflushed: &mut Vec<(usize, Unflushed)>) -> impl Iterator<Item = Written> {
+    unflushed.drain(..).map(|(index, file)| (index, file.flush().map_err(AccountsError::from)))
 }

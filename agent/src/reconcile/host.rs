@@ -139,7 +139,7 @@ pub trait KeyHost {
     ) -> Result<Change, AccountsError>;
 
     /// The same for an account that was just made, with everything looked up now, and to be done by any thread while
-    /// the host goes on with other accounts. Its keys are on the disk only once that is flushed.
+    /// the host goes on with other accounts. Its keys are on the disk only once what comes of it is flushed.
     ///
     /// # Errors
     /// [`AccountsError::LookUp`], and what [`KeyHost::set_keys`] says when it is done.
@@ -149,13 +149,13 @@ pub trait KeyHost {
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<KeyWork, AccountsError> {
-        let change = self.set_keys(name, wanted, gone)?;
-        Ok(Box::new(move |_| Ok(change)))
+        self.set_keys(name, wanted, gone)?;
+        Ok(Box::new(|| Ok(None)))
     }
 }
 
 /// The writing of a key file, as [`KeyHost::first_keys`].
-pub type KeyWork = Box<dyn FnOnce(&mut Unflushed) -> Result<Change, AccountsError> + Send>;
+pub type KeyWork = Box<dyn FnOnce() -> Result<Option<Unflushed>, AccountsError> + Send>;
 
 /// Sudo rights.
 pub trait SudoHost {
