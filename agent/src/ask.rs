@@ -24,6 +24,8 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of each output is kept, in bytes.
 const LONGEST: usize = 256 * 1024;
+/// How often a program is looked after that the kernel gives no handle of.
+const BEAT: Duration = Duration::from_millis(20);
 /// How long the kernel may take to end a killed program.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -115,24 +117,31 @@ fn watch(child: &mut Child, said: &mut Said, until: Instant) -> io::Result<ExitS
     for pipe in [out.as_fd(), err.as_fd()] {
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty())?;
+    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty());
+    // To kill it for want of a handle would cut in half what it is doing.
+    let pidfd = pidfd.inspect_err(|errno| tracing::warn!(%errno, "a program is looked after")).ok();
     let (mut out_open, mut err_open) = (true, true);
     loop {
-        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = Vec::with_capacity(3);
+        if let Some(pidfd) = &pidfd {
+            fds.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        }
         if out_open {
             fds.push(PollFd::new(out.as_fd(), PollFlags::POLLIN));
         }
         if err_open {
             fds.push(PollFd::new(err.as_fd(), PollFlags::POLLIN));
         }
-        if !wait_ready(&mut fds, Some(until))? {
+        let look_again = if pidfd.is_some() { until } else { until.min(Instant::now() + BEAT) };
+        if !wait_ready(&mut fds, Some(look_again))? && Instant::now() >= until {
             return Err(ErrorKind::TimedOut.into());
         }
-        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
+        // Before what it said is taken: all of it is there then.
+        let ended = child.try_wait()?;
         out_open = out_open && drain(&mut out, &mut said.stdout);
         err_open = err_open && drain(&mut err, &mut said.stderr);
-        if ended {
-            return child.wait();
+        if let Some(ended) = ended {
+            return Ok(ended);
         }
     }
 }
