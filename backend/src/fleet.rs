@@ -6,6 +6,7 @@
 
 mod changes;
 mod convergence;
+mod declared;
 mod edit;
 mod enroll;
 mod error;

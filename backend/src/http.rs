@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod changes;
+mod declared;
 mod external;
 mod extract;
 mod grants;
@@ -46,6 +47,8 @@ pub use serve::serve;
 
 /// Largest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
+/// Largest body that is a whole model, in bytes.
+const MAX_POLICY_BODY: usize = 16 * 1024 * 1024;
 /// Largest body that is read before it is known who sends it, in bytes: two keys and a secret.
 const MAX_EXTERNAL_BODY: usize = 64 * 1024;
 /// Most of a path that is logged, in bytes: anybody may send any.
@@ -159,6 +162,12 @@ fn v1_routes() -> Router<HttpState> {
         .route("/status", get(status::status))
         .route("/log", get(log::list))
         .route("/plan", get(plan::show))
+        .route(
+            "/policy",
+            get(declared::export)
+                .post(declared::apply)
+                .layer(DefaultBodyLimit::max(MAX_POLICY_BODY)),
+        )
         .route("/changes/{revision}", get(changes::show))
         .route("/servers", get(servers::list))
         .route("/servers/{name}", get(servers::show).patch(servers::update).delete(servers::remove))

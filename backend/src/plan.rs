@@ -17,6 +17,7 @@
 //! every agent understands them. Where more is to be said, one set-user says all of it.
 
 mod blast;
+mod declared;
 mod groups;
 mod host_labels;
 mod merge;
@@ -27,6 +28,9 @@ use bastio_protocol::api::{Labels, utc};
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
 pub use blast::{Effect, Rails, Stop, effect, radius};
+pub use declared::{
+    Fault, GrantIdentity, ModelEdit, faults, in_numbers, model_edits, touched_logins, without_ended,
+};
 pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};

@@ -39,6 +39,13 @@ pub(crate) fn key(number: u8) -> PublicKey {
     line("ssh-ed25519", &[&[number; 32]], &format!("key{number}@test"))
 }
 
+/// As [`key`], where there are many.
+pub(crate) fn numbered_key(number: usize) -> PublicKey {
+    let mut bytes = [0xff; 32];
+    bytes.iter_mut().zip(number.to_be_bytes()).for_each(|(place, byte)| *place = byte);
+    line("ssh-ed25519", &[&bytes], &format!("key{number}@test"))
+}
+
 /// An RSA key of so many bytes.
 pub(crate) fn rsa_key(number: u8, bytes: usize) -> PublicKey {
     let mut modulus = vec![0, 0x80 | number];

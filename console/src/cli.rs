@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Intent;
 use crate::commands::{
-    Format, api_key, generate, grant, group, key, log, login, plan, server, sudo_policy, user,
+    Format, api_key, declared, generate, grant, group, key, log, login, plan, server, sudo_policy,
+    user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -107,6 +108,10 @@ pub enum Command {
     ApiKey(api_key::Command),
     /// Show who did what, and what the servers answered
     Log(Box<log::Log>),
+    /// Make the model as a file says: users, keys, groups, labels, grants
+    Apply(declared::Apply),
+    /// Write the whole model as a file that apply takes
+    Export(declared::Export),
     /// Show how far each server is, and what it has still to do
     Plan(plan::Plan),
     /// Show the fleet in numbers

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bastio_protocol::api::{
     ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group, Key,
-    NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, PolicyName,
+    NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName,
     RemoveGroup, RemoveUser, RequestReport, Server, ServerDetail, ServerPlan, StatusReport,
     UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
@@ -30,6 +30,8 @@ use crate::settings::{Access, BackendUrl};
 const CONNECT: Duration = Duration::from_secs(10);
 /// Limit for a whole request.
 const REQUEST: Duration = Duration::from_secs(35);
+/// Limit for making a whole model so: longer than the backend's own for any request.
+const WHOLE: Duration = Duration::from_secs(60);
 /// What a long poll gets beyond the time that the backend was asked to wait.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -260,6 +262,18 @@ impl Client {
     /// Removes a sudo policy.
     pub fn remove_sudo_policy(&self, name: &PolicyName) -> Result<NamedPolicy, ClientError> {
         self.delete(&path(["sudo-policies", name.as_str()]))
+    }
+
+    /// The whole model.
+    pub fn policy(&self) -> Result<Policy, ClientError> {
+        self.get("policy")
+    }
+
+    /// Makes what a policy names so; what its sections do not name goes when `prune` is said.
+    pub fn apply(&self, policy: &Policy, prune: bool) -> Result<Change, ClientError> {
+        let body = serde_json::to_vec(policy).map_err(|_| ClientError::Unsendable)?;
+        let path = if prune { "policy?prune=true" } else { "policy" };
+        answer::parse(&self.call(Method::POST, path, Some(body), WHOLE)?)
     }
 
     /// All API keys, without their secrets.

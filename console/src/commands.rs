@@ -3,6 +3,7 @@
 //! Must not know HTTP or how servers are waited for.
 
 pub mod api_key;
+pub mod declared;
 pub mod generate;
 pub mod grant;
 pub mod group;
@@ -80,6 +81,8 @@ pub fn run(
         Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
         Command::Log(command) => command.run(format, terminal, with),
+        Command::Apply(command) => command.run(|| with(terminal)),
+        Command::Export(command) => command.run(&mut with(terminal)?),
         Command::Plan(command) => command.run(&mut with(terminal)?),
         Command::Status => status::run(&mut with(terminal)?),
         Command::Completions(command) => command.run(terminal),

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::client::ClientError;
 use crate::key_input::KeyInputError;
 use crate::login_file::LoginFileError;
+use crate::policy_file::PolicyFileError;
 use crate::settings::SettingsError;
 use crate::token::TokenError;
 
@@ -64,6 +65,9 @@ pub enum Failure {
     /// A key file is not usable.
     #[error(transparent)]
     Keys(#[from] KeyInputError),
+    /// A policy file is not usable.
+    #[error(transparent)]
+    PolicyFile(#[from] PolicyFileError),
     /// The person has no such key.
     #[error("{user} has no key {key}")]
     NoSuchKey {
@@ -127,6 +131,7 @@ impl Failure {
             | Self::LoginFile(_)
             | Self::Token(_)
             | Self::Keys(_)
+            | Self::PolicyFile(_)
             | Self::Exists { .. }
             | Self::Read { .. }
             | Self::NotAnExport { .. } => USAGE,
@@ -145,6 +150,7 @@ impl Failure {
             Self::Settings(error) => error.hint(),
             Self::LoginFile(error) => error.hint(),
             Self::Keys(error) => error.hint(),
+            Self::PolicyFile(error) => error.hint().map(str::to_owned),
             Self::Client(error) => error.hint(),
             Self::Token(_) => Some(
                 "a token is one line that the backend printed at its first start, or that \

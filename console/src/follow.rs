@@ -19,6 +19,9 @@ const MAX_POLL: u64 = 30;
 /// Pause after an answer that came at once and told nothing, or did not come at all.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Edits of the model that are shown one by one.
+const EDITS: usize = 50;
+
 /// Whether to wait for servers, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -66,6 +69,12 @@ fn tried(context: &mut Context<'_>, changes: &[Change]) -> Result<Ending, Failur
             continue;
         }
         terminal.note(&format!("would be done: {}", change.summary));
+        for edit in preview.edits.iter().take(EDITS) {
+            terminal.note(&format!("  {edit}"));
+        }
+        if let Some(more) = preview.edits.len().checked_sub(EDITS).filter(|more| *more > 0) {
+            terminal.note(&format!("  and {more} more; --output json has all of them"));
+        }
         if preview.servers.is_empty() {
             terminal.note("no server is concerned");
         } else {

@@ -13,6 +13,7 @@ mod key_input;
 mod login_file;
 mod moment;
 mod outcome;
+mod policy_file;
 mod preview;
 mod settings;
 mod table;

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
+use bastio_protocol::api::Time;
 pub use bastio_protocol::api::utc;
-use bastio_protocol::{civil_from_days, days_from_civil};
 
 /// Seconds of a day.
 const DAY: i64 = 24 * 3600;
@@ -31,7 +31,7 @@ impl FromStr for Moment {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        span(text).map(Self::In).or_else(|| time(text).map(Self::At)).ok_or(
+        span(text).map(Self::In).or_else(|| text.parse().ok().map(|Time(at)| Self::At(at))).ok_or(
             "give a duration (90s, 15min, 2h, 7d, 4w), a day (2026-12-01, its begin in UTC) or a \
              time (2026-12-01T18:00Z)",
         )
@@ -61,7 +61,7 @@ impl FromStr for Past {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        span(text).map(Self::Ago).or_else(|| time(text).map(Self::At)).ok_or(
+        span(text).map(Self::Ago).or_else(|| text.parse().ok().map(|Time(at)| Self::At(at))).ok_or(
             "give how long ago it was (90s, 15min, 2h, 7d, 4w), a day (2026-12-01, its begin in \
              UTC) or a time (2026-12-01T18:00:00Z)",
         )
@@ -83,51 +83,10 @@ fn span(text: &str) -> Option<i64> {
     number.parse::<i64>().ok().filter(|number| *number > 0)?.checked_mul(seconds)
 }
 
-/// A day, or a day with a time and its distance from UTC (RFC 3339).
-fn time(text: &str) -> Option<i64> {
-    let (day, rest) = match text.split_at_checked(10)? {
-        (day, "") => return days(day).map(|days| days * DAY),
-        (day, rest) => (days(day)? * DAY, rest.strip_prefix(['T', 't', ' '])?),
-    };
-    let (clock, rest) = rest.split_at_checked(5)?;
-    let (seconds, zone) = match rest.strip_prefix(':') {
-        Some(rest) => rest.split_at_checked(2)?,
-        None => ("00", rest),
-    };
-    let zone = match zone.split_at_checked(1)? {
-        ("Z" | "z", "") => 0,
-        ("+", zone) => minutes(zone)? * 60,
-        ("-", zone) => -minutes(zone)? * 60,
-        _ => return None,
-    };
-    let seconds = number(seconds, 2, 0..=59)?;
-    Some(day + minutes(clock)? * 60 + seconds - zone)
-}
-
-/// `HH:MM` in minutes.
-fn minutes(text: &str) -> Option<i64> {
-    let (hours, minutes) = text.split_once(':')?;
-    Some(number(hours, 2, 0..=23)? * 60 + number(minutes, 2, 0..=59)?)
-}
-
-/// `YYYY-MM-DD` in days since the Unix epoch.
-fn days(text: &str) -> Option<i64> {
-    let mut parts = text.split('-');
-    let year = number(parts.next()?, 4, 1970..=9999)?;
-    let month = number(parts.next()?, 2, 1..=12)?;
-    let day = number(parts.next()?, 2, 1..=31)?;
-    let days = days_from_civil(year, month, day);
-    // A day that the month does not have is the next month's.
-    (parts.next().is_none() && civil_from_days(days) == (year, month, day)).then_some(days)
-}
-
-fn number(text: &str, digits: usize, range: std::ops::RangeInclusive<i64>) -> Option<i64> {
-    let good = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-    good.then(|| text.parse().ok()).flatten().filter(|number| range.contains(number))
-}
-
 #[cfg(test)]
 mod tests {
+    use bastio_protocol::{civil_from_days, days_from_civil};
+
     use super::*;
 
     #[test]

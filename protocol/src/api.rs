@@ -11,7 +11,9 @@ use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAc
 
 mod groups;
 mod people;
+mod policy;
 mod preview;
+mod time;
 
 pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
@@ -20,9 +22,13 @@ pub use people::{
     Grant, Key, NamedPolicy, NewGrant, NewKeys, NewUser, PolicyName, RemoveUser, Terms, UpdateUser,
     User, UserState,
 };
+pub use policy::{
+    Policy, PolicyGrant, PolicyGroup, PolicyKey, PolicyServer, PolicyUser, PolicyVersion, SudoRule,
+};
 pub use preview::{
     BlastRadius, CONFIRM_HEADER, DRY_RUN_HEADER, Preview, ServerPlan, ServerPreview, StepPreview,
 };
+pub use time::Time;
 
 /// Labels of a server: name to value.
 pub type Labels = BTreeMap<String, String>;

@@ -180,6 +180,20 @@ impl<'a> Edit<'a> {
         })
     }
 
+    /// Ends an edit that changes nothing: the model stays at its revision.
+    pub(super) async fn unchanged(mut self) -> Result<Change, FleetError> {
+        self.notify.forget();
+        Ok(Change {
+            revision: store::revisions::current(&mut self.tx).await?,
+            summary: "nothing to change".to_owned(),
+            progress: 0,
+            complete: true,
+            servers: Vec::new(),
+            request: None,
+            preview: self.intent.dry_run.then(Box::default),
+        })
+    }
+
     /// Makes an edit durable from which nothing follows for any server.
     pub(super) async fn keep(mut self) -> Result<(), FleetError> {
         if self.intent.dry_run {

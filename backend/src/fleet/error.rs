@@ -4,7 +4,7 @@ use bastio_protocol::api::{PolicyName, UserGroup};
 use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
-use crate::plan::{Conflict, Stop};
+use crate::plan::{Conflict, Fault, Stop};
 use crate::store::StoreError;
 
 /// Why the model was not read or edited.
@@ -148,6 +148,17 @@ pub enum FleetError {
     /// A request that was only to be tried, and does not know how.
     #[error("this cannot be tried without being done")]
     NotTriable,
+    /// A file that cannot be made so.
+    #[error("{}", faults(.0))]
+    Faults(Vec<Fault>),
+    /// An edit of a file that cannot be made.
+    #[error("{place}: {error}")]
+    At {
+        /// Which.
+        place: String,
+        /// Why not.
+        error: Box<FleetError>,
+    },
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -207,9 +218,22 @@ impl FleetError {
             Self::NotTriable => {
                 Some("nothing was done; `bastio server check NAME` tells what a sync would change")
             }
+            Self::Faults(_) => Some("nothing was changed; correct the file and repeat"),
+            Self::At { error, .. } => error.hint(),
             Self::BadPolicy(_) | Self::BadLabel(_) | Self::BadText { .. } | Self::Store(_) => None,
         }
     }
+}
+
+/// At most so many faults are named: who has more corrects these first.
+const FAULTS: usize = 20;
+
+fn faults(all: &[Fault]) -> String {
+    let mut texts: Vec<String> = all.iter().take(FAULTS).map(ToString::to_string).collect();
+    if let Some(more) = all.len().checked_sub(FAULTS).filter(|more| *more > 0) {
+        texts.push(format!("and {more} more"));
+    }
+    texts.join("; ")
 }
 
 fn circle(groups: &[UserGroup]) -> String {

@@ -38,18 +38,8 @@ impl Fleet {
     /// [`FleetError::NoSuchUser`], [`FleetError::NoSuchGroup`], [`FleetError::NoSuchServer`],
     /// [`FleetError::BadText`], [`FleetError::Store`].
     pub async fn add_grant(&self, proof: &Admin, new: &NewGrant) -> Result<Change, FleetError> {
-        check_text("the reason", &new.reason)?;
         let mut edit = Edit::begin(self, proof).await?;
-        let (id, login) = match &new.holder {
-            Holder::User(user) => {
-                let id = HolderId::User(edit.user(user).await?.id);
-                (id, Some(new.login.as_ref().unwrap_or(user)))
-            }
-            Holder::Group(group) => (HolderId::Group(edit.group(group).await?), new.login.as_ref()),
-        };
-        let (on, terms) = (&new.on, &new.terms);
-        let (sudo, reason) = (new.sudo, new.reason.as_str());
-        let grant = GrantData { holder: id, on, login, sudo, terms, reason };
+        let grant = data(&mut edit, new).await?;
         let (words, logins) = add(&mut edit, &new.holder, &grant).await?;
         edit.commit(&format!("{}: {words}", new.holder), &Scope::Logins(logins)).await
     }
@@ -63,11 +53,32 @@ impl Fleet {
         let grant = store::grants::find(edit.db(), id).await?;
         let grant = grant.ok_or(FleetError::NoSuchGrant(id))?;
         let logins = logins_of_grant(edit.db(), &grant).await?;
-        store::grants::remove(edit.db(), id).await?;
-        edit.note("grant.remove", grant.holder.user(), None, &described(&grant)).await?;
+        remove(&mut edit, &grant).await?;
         let summary = format!("{}: grant {id} on {} removed", grant.holder, grant.on);
         edit.commit(&summary, &Scope::Logins(logins)).await
     }
+}
+
+/// A grant as the store has it.
+pub(super) async fn data<'g>(
+    edit: &mut Edit<'_>,
+    new: &'g NewGrant,
+) -> Result<GrantData<'g>, FleetError> {
+    let (holder, login) = match &new.holder {
+        Holder::User(user) => {
+            let id = HolderId::User(edit.user(user).await?.id);
+            (id, Some(new.login.as_ref().unwrap_or(user)))
+        }
+        Holder::Group(group) => (HolderId::Group(edit.group(group).await?), new.login.as_ref()),
+    };
+    let NewGrant { on, terms, sudo, reason, .. } = new;
+    Ok(GrantData { holder, on, login, sudo: *sudo, terms, reason })
+}
+
+/// Removes a grant within an edit.
+pub(super) async fn remove(edit: &mut Edit<'_>, grant: &Grant) -> Result<(), FleetError> {
+    store::grants::remove(edit.db(), grant.id).await?;
+    edit.note("grant.remove", grant.holder.user(), None, &described(grant)).await
 }
 
 /// A grant in words, for the audit log.
@@ -111,13 +122,35 @@ pub(super) async fn forget_removals(
     Ok(())
 }
 
-/// Adds a grant within an edit; the grant in words, and the accounts that it is about. Servers named
-/// must exist: a name mistyped now would be a right for a server enrolled later.
+/// Adds a grant within an edit; the grant in words, and the accounts that it is about.
 pub(super) async fn add(
     edit: &mut Edit<'_>,
     holder: &Holder,
     grant: &GrantData<'_>,
 ) -> Result<(String, BTreeSet<Username>), FleetError> {
+    let words = insert(edit, holder, grant).await?;
+    let people = people_of(edit.db(), holder).await?;
+    for user in &people {
+        let id = edit.user(user).await?.id;
+        check_options(edit, id).await?;
+    }
+    let logins = match grant.login {
+        Some(login) => BTreeSet::from([login.clone()]),
+        None => people,
+    };
+    forget_removals(edit, &logins).await?;
+    Ok((words, logins))
+}
+
+/// Adds a grant within an edit; in words. Servers named must exist: a name mistyped now would be a
+/// right for a server enrolled later. Whether its options stand beside those of keys is for the
+/// caller to check, once all is as it will be.
+pub(super) async fn insert(
+    edit: &mut Edit<'_>,
+    holder: &Holder,
+    grant: &GrantData<'_>,
+) -> Result<String, FleetError> {
+    check_text("the reason", grant.reason)?;
     if let Some(login) = grant.login {
         check_login(login)?;
     }
@@ -131,22 +164,34 @@ pub(super) async fn add(
     }
     let now = edit.now();
     store::grants::upsert(edit.db(), grant, now).await?;
-    let people = people_of(edit.db(), holder).await?;
-    for user in &people {
-        let id = edit.user(user).await?.id;
-        check_options(edit, id).await?;
-    }
-    let logins = match grant.login {
-        Some(login) => BTreeSet::from([login.clone()]),
-        None => people,
-    };
-    forget_removals(edit, &logins).await?;
     let words = format!("granted {} as {}{}", grant.on, as_whom(grant.login), in_words(grant));
     let group = holder.group().map(|group| format!("group {group}: ")).unwrap_or_default();
     let (user, detail, reason) = (holder.user(), format!("{group}{words}"), grant.reason);
     edit.record(Event { action: "grant.add", user, detail: &detail, reason, ..Event::default() })
         .await?;
-    Ok((words, logins))
+    Ok(words)
+}
+
+/// Gives or takes the plain sudo rights of a grant within an edit, and gives it another reason.
+pub(super) async fn change(
+    edit: &mut Edit<'_>,
+    grant: &Grant,
+    new: &NewGrant,
+) -> Result<(), FleetError> {
+    check_text("the reason", &new.reason)?;
+    if new.sudo && new.terms.sudo_policy.is_some() {
+        return Err(FleetError::TwoSudos);
+    }
+    store::grants::change(edit.db(), grant.id, new.sudo, &new.reason).await?;
+    let sudo = match (grant.sudo, new.sudo) {
+        (false, true) => ", sudo given",
+        (true, false) => ", sudo taken",
+        _ => "",
+    };
+    let (user, reason) = (grant.holder.user(), new.reason.as_str());
+    let detail = format!("{}{sudo}", described(grant));
+    edit.record(Event { action: "grant.update", user, detail: &detail, reason, ..Event::default() })
+        .await
 }
 
 /// Options that mean nothing for a key, or cannot stand beside its own, are refused here and not by

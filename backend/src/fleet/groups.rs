@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use bastio_protocol::Username;
 use bastio_protocol::api::{
-    Change, Grant, Group, Members, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
+    Change, Grant, Group, Holder, Members, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
 };
 
 use super::edit::Edit;
 use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
-use crate::plan::Groups;
+use crate::plan::{Groups, Inside};
 use crate::store::groups::{GroupId, MemberId};
 use crate::store::{self, Connection, StoreError};
 
@@ -52,9 +52,7 @@ impl Fleet {
         if store::groups::find(edit.db(), &new.name).await?.is_some() {
             return Err(FleetError::GroupTaken(new.name.clone()));
         }
-        let now = edit.now();
-        let id = store::groups::insert(edit.db(), &new.name, now).await?;
-        edit.note("group.add", None, None, &format!("group {}", new.name)).await?;
+        let id = insert(&mut edit, &new.name).await?;
         let mut members = MemberEdit::begin(&mut edit, id, &new.name).await?;
         members.add(&new.members).await?;
         // Nobody has granted it anything yet, and it is in no other group.
@@ -114,19 +112,64 @@ impl Fleet {
         }
         let groups = store::groups::all(edit.db()).await?;
         let logins = logins_through(edit.db(), &groups.around(name), &groups.people(name)).await?;
-        for grant in &own {
-            let detail = format!("grant {} of group {name} on {}", grant.id, grant.on);
-            edit.note("grant.remove", None, None, &detail).await?;
-        }
-        store::groups::remove(edit.db(), id).await?;
-        let with = match own.len() {
-            0 => String::new(),
-            1 => " with its grant".to_owned(),
-            more => format!(" with its {more} grants"),
-        };
-        edit.note("group.remove", None, None, &format!("group {name}{with}")).await?;
+        let with = remove(&mut edit, id, name, &own).await?;
         edit.commit(&format!("group {name}: removed{with}"), &Scope::Logins(logins)).await
     }
+}
+
+/// Adds an empty group within an edit.
+pub(super) async fn insert(edit: &mut Edit<'_>, name: &UserGroup) -> Result<GroupId, FleetError> {
+    let now = edit.now();
+    let id = store::groups::insert(edit.db(), name, now).await?;
+    edit.note("group.add", None, None, &format!("group {name}")).await?;
+    Ok(id)
+}
+
+/// Removes a group within an edit, with these grants, which are its own; in words, with what.
+pub(super) async fn remove(
+    edit: &mut Edit<'_>,
+    id: GroupId,
+    name: &UserGroup,
+    own: &[Grant],
+) -> Result<String, FleetError> {
+    for grant in own {
+        let detail = format!("grant {} of group {name} on {}", grant.id, grant.on);
+        edit.note("grant.remove", None, None, &detail).await?;
+    }
+    store::groups::remove(edit.db(), id).await?;
+    let with = match own.len() {
+        0 => String::new(),
+        1 => " with its grant".to_owned(),
+        more => format!(" with its {more} grants"),
+    };
+    edit.note("group.remove", None, None, &format!("group {name}{with}")).await?;
+    Ok(with)
+}
+
+/// Puts somebody into a group within an edit, or takes somebody out of it; in words, if that changed
+/// anything. Circles are for the caller to find.
+pub(super) async fn set_member(
+    edit: &mut Edit<'_>,
+    (id, name): (GroupId, &UserGroup),
+    who: &Holder,
+    inside: bool,
+) -> Result<Option<String>, FleetError> {
+    let (member, who_in_words) = match who {
+        Holder::User(user) => (MemberId::User(edit.user(user).await?.id), user.to_string()),
+        Holder::Group(group) => (MemberId::Group(edit.group(group).await?), who.to_string()),
+    };
+    let (changed, action, done) = if inside {
+        (store::groups::add_member(edit.db(), id, member).await?, "group.member-add", "added")
+    } else {
+        let changed = store::groups::remove_member(edit.db(), id, member).await?;
+        (changed, "group.member-remove", "removed")
+    };
+    if !changed {
+        return Ok(None);
+    }
+    let what = format!("{who_in_words} {done}");
+    edit.note(action, who.user(), None, &format!("group {name}: {what}")).await?;
+    Ok(Some(what))
 }
 
 /// The accounts that these people have by the grants of these groups.
@@ -178,22 +221,18 @@ impl<'e, 'a> MemberEdit<'e, 'a> {
 
     async fn add(&mut self, members: &Members) -> Result<(), FleetError> {
         for user in &members.users {
-            let member = MemberId::User(self.edit.user(user).await?.id);
-            if store::groups::add_member(self.edit.db(), self.id, member).await? {
-                self.groups.0.entry(self.name.clone()).or_default().users.insert(user.clone());
+            if self.set(&Holder::User(user.clone()), true).await? {
+                self.inside().users.insert(user.clone());
                 self.come.insert(user.clone());
-                self.note("group.member-add", Some(user), &format!("{user} added")).await?;
             }
         }
         for group in &members.groups {
-            let member = MemberId::Group(self.edit.group(group).await?);
             if let Some(circle) = self.groups.circle(self.name, group) {
                 return Err(FleetError::Circle(circle));
             }
-            if store::groups::add_member(self.edit.db(), self.id, member).await? {
-                self.groups.0.entry(self.name.clone()).or_default().groups.insert(group.clone());
+            if self.set(&Holder::Group(group.clone()), true).await? {
+                self.inside().groups.insert(group.clone());
                 self.come.extend(self.groups.people(group));
-                self.note("group.member-add", None, &format!("group {group} added")).await?;
             }
         }
         Ok(())
@@ -201,33 +240,29 @@ impl<'e, 'a> MemberEdit<'e, 'a> {
 
     async fn remove(&mut self, members: &Members) -> Result<(), FleetError> {
         for user in &members.users {
-            let member = MemberId::User(self.edit.user(user).await?.id);
-            if store::groups::remove_member(self.edit.db(), self.id, member).await? {
-                self.groups.0.entry(self.name.clone()).or_default().users.remove(user);
+            if self.set(&Holder::User(user.clone()), false).await? {
+                self.inside().users.remove(user);
                 self.gone.insert(user.clone());
-                self.note("group.member-remove", Some(user), &format!("{user} removed")).await?;
             }
         }
         for group in &members.groups {
-            let member = MemberId::Group(self.edit.group(group).await?);
-            if store::groups::remove_member(self.edit.db(), self.id, member).await? {
-                self.groups.0.entry(self.name.clone()).or_default().groups.remove(group);
+            if self.set(&Holder::Group(group.clone()), false).await? {
+                self.inside().groups.remove(group);
                 self.gone.extend(self.groups.people(group));
-                self.note("group.member-remove", None, &format!("group {group} removed")).await?;
             }
         }
         Ok(())
     }
 
-    async fn note(
-        &mut self,
-        action: &str,
-        user: Option<&Username>,
-        what: &str,
-    ) -> Result<(), FleetError> {
-        self.edit.note(action, user, None, &format!("group {}: {what}", self.name)).await?;
-        self.done.push(what.to_owned());
-        Ok(())
+    async fn set(&mut self, who: &Holder, inside: bool) -> Result<bool, FleetError> {
+        let what = set_member(self.edit, (self.id, self.name), who, inside).await?;
+        let changed = what.is_some();
+        self.done.extend(what);
+        Ok(changed)
+    }
+
+    fn inside(&mut self) -> &mut Inside {
+        self.groups.0.entry(self.name.clone()).or_default()
     }
 }
 

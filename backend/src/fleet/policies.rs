@@ -27,24 +27,11 @@ impl Fleet {
         proof: &Admin,
         new: &NamedPolicy,
     ) -> Result<NamedPolicy, FleetError> {
-        let policy = SudoPolicy {
-            commands: new.commands.clone(),
-            run_as: new.run_as.clone(),
-            password: new.password,
-            not_before: None,
-            not_after: None,
-        };
-        let anybody = Username::parse("somebody").expect("a good login name");
-        policy
-            .to_sudoers(&anybody, None)
-            .map_err(|error| FleetError::BadPolicy(error.to_string()))?;
         let mut edit = Edit::begin(self, proof).await?;
         if store::policies::exists(edit.db(), &new.name).await? {
             return Err(FleetError::PolicyTaken(new.name.clone()));
         }
-        let now = edit.now();
-        store::policies::insert(edit.db(), &new.name, &policy, now).await?;
-        edit.note("sudo-policy.add", None, None, &in_words(new)).await?;
+        set(&mut edit, "sudo-policy.add", new).await?;
         edit.keep().await?;
         Ok(new.clone())
     }
@@ -62,15 +49,40 @@ impl Fleet {
         let all = store::policies::list(edit.db()).await?;
         let policy = all.into_iter().find(|policy| policy.name == *name);
         let policy = policy.ok_or_else(|| FleetError::NoSuchPolicy(name.clone()))?;
-        let grants = store::policies::used_by(edit.db(), name).await?;
-        if !grants.is_empty() {
-            return Err(FleetError::PolicyInUse { name: name.clone(), grants });
-        }
-        store::policies::remove(edit.db(), name).await?;
-        edit.note("sudo-policy.remove", None, None, name.as_str()).await?;
+        remove(&mut edit, name).await?;
         edit.keep().await?;
         Ok(policy)
     }
+}
+
+/// Makes a policy so within an edit, once it is certain that it can be written as a rule.
+pub(super) async fn set(
+    edit: &mut Edit<'_>,
+    action: &str,
+    new: &NamedPolicy,
+) -> Result<(), FleetError> {
+    let policy = SudoPolicy {
+        commands: new.commands.clone(),
+        run_as: new.run_as.clone(),
+        password: new.password,
+        not_before: None,
+        not_after: None,
+    };
+    let anybody = Username::parse("somebody").expect("a good login name");
+    policy.to_sudoers(&anybody, None).map_err(|error| FleetError::BadPolicy(error.to_string()))?;
+    let now = edit.now();
+    store::policies::set(edit.db(), &new.name, &policy, now).await?;
+    edit.note(action, None, None, &in_words(new)).await
+}
+
+/// Removes a policy within an edit, unless a grant gives it.
+pub(super) async fn remove(edit: &mut Edit<'_>, name: &PolicyName) -> Result<(), FleetError> {
+    let grants = store::policies::used_by(edit.db(), name).await?;
+    if !grants.is_empty() {
+        return Err(FleetError::PolicyInUse { name: name.clone(), grants });
+    }
+    store::policies::remove(edit.db(), name).await?;
+    edit.note("sudo-policy.remove", None, None, name.as_str()).await
 }
 
 /// `dba: /usr/bin/psql as postgres`

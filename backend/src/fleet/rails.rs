@@ -75,7 +75,12 @@ pub(super) async fn preview(
     let of = store::servers::count(db).await?;
     let last_admin_lost = u32::try_from(orphaned.len()).unwrap_or(u32::MAX);
     let blast = BlastRadius { last_admin_lost, ..plan::radius(effects, &logins, of) };
-    Ok(Preview { servers, blast, stops: stops.iter().map(ToString::to_string).collect() })
+    Ok(Preview {
+        servers,
+        blast,
+        edits: Vec::new(),
+        stops: stops.iter().map(ToString::to_string).collect(),
+    })
 }
 
 fn step(step: &Step) -> StepPreview {

@@ -86,11 +86,7 @@ impl Fleet {
         }
         let name = update.name.as_ref().unwrap_or(name);
         let touched = label(&mut edit, server.id, name, update, &mut done).await?;
-        if done.is_empty() {
-            done.push("nothing to change".to_owned());
-        }
-        let detail = done.join(", ");
-        edit.note("server.update", None, Some(name), &detail).await?;
+        let detail = updated(&mut edit, name, done).await?;
         let summary = format!("server {}: {detail}", server.name);
         edit.commit(&summary, &Scope::Server(server.id, Some(touched))).await
     }
@@ -172,7 +168,21 @@ impl Fleet {
     }
 }
 
-fn check_labels(update: &UpdateServer) -> Result<(), FleetError> {
+/// Tells the log what was changed of a server; the same in words.
+pub(super) async fn updated(
+    edit: &mut Edit<'_>,
+    name: &ServerName,
+    mut done: Vec<String>,
+) -> Result<String, FleetError> {
+    if done.is_empty() {
+        done.push("nothing to change".to_owned());
+    }
+    let detail = done.join(", ");
+    edit.note("server.update", None, Some(name), &detail).await?;
+    Ok(detail)
+}
+
+pub(super) fn check_labels(update: &UpdateServer) -> Result<(), FleetError> {
     let mut named = update.set_labels.keys().chain(&update.unset_labels);
     if let Some(name) = named.find(|name| plan::is_host_label(name)) {
         return Err(FleetError::HostLabel(name.chars().take(80).collect()));
@@ -217,6 +227,22 @@ async fn label(
 ) -> Result<BTreeSet<Username>, FleetError> {
     let now = edit.now();
     let before = store::servers::labels(edit.db(), server).await?;
+    done.extend(set_labels(edit, server, &before, update).await?);
+    let after = store::servers::labels(edit.db(), server).await?;
+    let before = Host { name: name.clone(), labels: before };
+    let after = Host { name: name.clone(), labels: after };
+    let model = store::grants::entitlements(edit.db(), None, now).await?;
+    Ok(plan::touched(&model, &before, &after))
+}
+
+/// Sets and unsets labels of a server that has those of `before`; what was done.
+pub(super) async fn set_labels(
+    edit: &mut Edit<'_>,
+    server: ServerId,
+    before: &Labels,
+    update: &UpdateServer,
+) -> Result<Vec<String>, FleetError> {
+    let mut done = Vec::new();
     for (label, value) in &update.set_labels {
         store::servers::set_label(edit.db(), server, label, value).await?;
         done.push(format!("label {label}={value}"));
@@ -227,11 +253,7 @@ async fn label(
             done.push(format!("label {label} removed"));
         }
     }
-    let after = store::servers::labels(edit.db(), server).await?;
-    let before = Host { name: name.clone(), labels: before };
-    let after = Host { name: name.clone(), labels: after };
-    let model = store::grants::entitlements(edit.db(), None, now).await?;
-    Ok(plan::touched(&model, &before, &after))
+    Ok(done)
 }
 
 /// Takes a server's name out of every grant, so that a later server of that name inherits none.

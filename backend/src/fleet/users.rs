@@ -66,14 +66,12 @@ impl Fleet {
     /// [`FleetError::BadKey`], [`FleetError::BadText`], [`FleetError::NoSuchServer`],
     /// [`FleetError::Store`].
     pub async fn add_user(&self, proof: &Admin, new: &NewUser) -> Result<Change, FleetError> {
-        check_text("the full name", &new.full_name)?;
-        check_text("the mail address", &new.mail)?;
-        check_text("the reason", &new.reason)?;
-        check_login(&new.name)?;
+        check_new(new)?;
         let keys: Vec<KeyGrant> = parse_keys(&new.keys)?.into_iter().map(KeyGrant::plain).collect();
         let mut edit = Edit::begin(self, proof).await?;
         let user = add_or_update(&mut edit, new).await?;
         let added = add_keys(&mut edit, user, &new.name, &keys).await?;
+        grants::check_options(&mut edit, user).await?;
         let mut summary = format!("user {}: {}", new.name, keys_in_words(added));
         if let Some(on) = &new.on {
             let (sudo, terms, reason) = (new.sudo, &new.terms, new.reason.as_str());
@@ -102,19 +100,18 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
-        let mut done = rename(&mut edit, &row, update).await?;
-        let rights = update_rights(&mut edit, &row, update).await?;
+        let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
+        let mail = update.mail.as_ref().unwrap_or(&row.mail);
+        let mut done = rename(&mut edit, &row, full_name, mail).await?;
+        let spec = overlay(&row.spec, &update.spec);
+        let rights = update_rights(&mut edit, &row, update.sudo, update.state, &spec).await?;
         let logins = if rights.is_empty() {
             BTreeSet::new()
         } else {
             logins_of(edit.db(), row.id, name).await?
         };
         done.extend(rights);
-        if done.is_empty() {
-            done.push("nothing to change".to_owned());
-        }
-        let detail = done.join(", ");
-        edit.note("user.update", Some(name), None, &detail).await?;
+        let detail = updated(&mut edit, name, done).await?;
         edit.commit(&format!("user {name}: {detail}"), &Scope::Logins(logins)).await
     }
 
@@ -131,14 +128,7 @@ impl Fleet {
         let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
         let logins = logins_of(edit.db(), row.id, name).await?;
-        store::users::remove(edit.db(), row.id).await?;
-        if how.home.is_some() {
-            // Only of accounts that nobody else has.
-            store::policies::set_removal(edit.db(), name, how.home).await?;
-        }
-        let home = how.home.map(|home| format!(", home: {}", home.name())).unwrap_or_default();
-        let detail = format!("with every key and grant{home}");
-        edit.note("user.remove", Some(name), None, &detail).await?;
+        let home = remove(&mut edit, &row, how).await?;
         edit.commit(&format!("user {name}: removed{home}"), &Scope::Logins(logins)).await
     }
 
@@ -167,6 +157,7 @@ impl Fleet {
         }
         let row = edit.user(name).await?;
         let added = add_keys(&mut edit, row.id, name, &keys).await?;
+        grants::check_options(&mut edit, row.id).await?;
         let logins = logins_of(edit.db(), row.id, name).await?;
         let summary = format!("user {name}: {}", keys_in_words(added));
         edit.commit(&summary, &Scope::Logins(logins)).await
@@ -186,10 +177,7 @@ impl Fleet {
         let fingerprint: String = "SHA256:".chars().chain(bare.chars().take(80)).collect();
         let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
-        if !store::users::remove_key(edit.db(), row.id, &fingerprint).await? {
-            return Err(FleetError::NoSuchKey { user: name.clone(), fingerprint });
-        }
-        edit.note("key.remove", Some(name), None, &fingerprint).await?;
+        remove_key(&mut edit, &row, &fingerprint).await?;
         let logins = logins_of(edit.db(), row.id, name).await?;
         let summary = format!("user {name}: key {fingerprint} removed");
         edit.commit(&summary, &Scope::Logins(logins)).await
@@ -212,14 +200,8 @@ fn memberships(groups: &Groups, user: &Username) -> Vec<Membership> {
 }
 
 async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
-    let now = edit.now();
     let Some(row) = store::users::find(edit.db(), &new.name).await? else {
-        let db = edit.db();
-        let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
-        store::users::set_spec(edit.db(), id, &new.spec).await?;
-        let (user, reason) = (Some(&new.name), new.reason.as_str());
-        edit.record(Event { action: "user.add", user, reason, ..Event::default() }).await?;
-        return Ok(id);
+        return insert(edit, new).await;
     };
     let chosen =
         |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
@@ -237,50 +219,100 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
     Ok(row.id)
 }
 
-/// Changes how a person is called and reached; what was changed.
-async fn rename(
+fn check_new(new: &NewUser) -> Result<(), FleetError> {
+    check_text("the full name", &new.full_name)?;
+    check_text("the mail address", &new.mail)?;
+    check_text("the reason", &new.reason)?;
+    check_login(&new.name)
+}
+
+/// Adds a person within an edit, without keys and grants.
+pub(super) async fn insert(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
+    check_new(new)?;
+    let now = edit.now();
+    let db = edit.db();
+    let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
+    store::users::set_spec(edit.db(), id, &new.spec).await?;
+    let (user, reason) = (Some(&new.name), new.reason.as_str());
+    edit.record(Event { action: "user.add", user, reason, ..Event::default() }).await?;
+    Ok(id)
+}
+
+/// Removes a person within an edit; what becomes of the home, in words.
+pub(super) async fn remove(
     edit: &mut Edit<'_>,
     row: &UserRow,
-    update: &UpdateUser,
+    how: RemoveUser,
+) -> Result<String, FleetError> {
+    store::users::remove(edit.db(), row.id).await?;
+    if how.home.is_some() {
+        // Only of accounts that nobody else has.
+        store::policies::set_removal(edit.db(), &row.name, how.home).await?;
+    }
+    let home = how.home.map(|home| format!(", home: {}", home.name())).unwrap_or_default();
+    let detail = format!("with every key and grant{home}");
+    edit.note("user.remove", Some(&row.name), None, &detail).await?;
+    Ok(home)
+}
+
+/// Tells the log what was changed of a person; the same in words.
+pub(super) async fn updated(
+    edit: &mut Edit<'_>,
+    name: &Username,
+    mut done: Vec<String>,
+) -> Result<String, FleetError> {
+    if done.is_empty() {
+        done.push("nothing to change".to_owned());
+    }
+    let detail = done.join(", ");
+    edit.note("user.update", Some(name), None, &detail).await?;
+    Ok(detail)
+}
+
+/// Changes how a person is called and reached; what was changed.
+pub(super) async fn rename(
+    edit: &mut Edit<'_>,
+    row: &UserRow,
+    full_name: &str,
+    mail: &str,
 ) -> Result<Vec<String>, FleetError> {
-    let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
-    let mail = update.mail.as_ref().unwrap_or(&row.mail);
     check_text("the full name", full_name)?;
     check_text("the mail address", mail)?;
     store::users::update(edit.db(), row.id, full_name, mail).await?;
     let mut done = Vec::new();
-    if *full_name != row.full_name {
+    if full_name != row.full_name {
         done.push(format!("full name {full_name:?}"));
     }
-    if *mail != row.mail {
+    if mail != row.mail {
         done.push(format!("mail {mail:?}"));
     }
     Ok(done)
 }
 
 /// Changes what concerns the person's accounts; what was changed.
-async fn update_rights(
+pub(super) async fn update_rights(
     edit: &mut Edit<'_>,
     row: &UserRow,
-    update: &UpdateUser,
+    sudo: Option<bool>,
+    state: Option<UserState>,
+    spec: &AccountSpec,
 ) -> Result<Vec<String>, FleetError> {
     let mut done = Vec::new();
-    if let Some(sudo) = update.sudo {
+    if let Some(sudo) = sudo {
         if !sudo {
             check_own_sudo(edit, row).await?;
         }
         store::grants::set_sudo(edit.db(), row.id, sudo).await?;
         done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
     }
-    if let Some(state) = update.state {
+    if let Some(state) = state {
         let locked = state == UserState::Locked;
         store::users::set_locked(edit.db(), row.id, locked).await?;
         done.push(if locked { "locked" } else { "unlocked" }.to_owned());
     }
-    let spec = overlay(&row.spec, &update.spec);
-    if spec != row.spec {
-        store::users::set_spec(edit.db(), row.id, &spec).await?;
-        done.extend(spec_in_words(&update.spec));
+    if *spec != row.spec {
+        store::users::set_spec(edit.db(), row.id, spec).await?;
+        done.extend(spec_in_words(&row.spec, spec));
     }
     Ok(done)
 }
@@ -296,22 +328,29 @@ async fn check_own_sudo(edit: &mut Edit<'_>, row: &UserRow) -> Result<(), FleetE
     }
 }
 
-fn spec_in_words(spec: &AccountSpec) -> Vec<String> {
-    let AccountSpec { uid, group, groups, shell, comment, home, skel } = spec;
-    let names = |groups: &BTreeSet<GroupName>| {
-        groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(",")
-    };
-    let fields = [
-        ("uid", uid.map(|uid| uid.to_string())),
-        ("group", group.as_ref().map(ToString::to_string)),
-        ("groups", groups.as_ref().map(names)),
-        ("shell", shell.as_ref().map(ToString::to_string)),
-        ("comment", comment.as_ref().map(ToString::to_string)),
-        ("home", home.as_ref().map(ToString::to_string)),
-        ("skel", skel.as_ref().map(ToString::to_string)),
-    ];
-    let said = |(name, value): (&str, Option<String>)| Some(format!("{name} {}", value?));
-    fields.into_iter().filter_map(said).collect()
+/// The fields that are others than they were.
+fn spec_in_words(old: &AccountSpec, new: &AccountSpec) -> Vec<String> {
+    fn values(spec: &AccountSpec) -> [(&'static str, Option<String>); 7] {
+        let AccountSpec { uid, group, groups, shell, comment, home, skel } = spec;
+        let names = |groups: &BTreeSet<GroupName>| {
+            groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(",")
+        };
+        [
+            ("uid", uid.map(|uid| uid.to_string())),
+            ("group", group.as_ref().map(ToString::to_string)),
+            ("groups", groups.as_ref().map(names)),
+            ("shell", shell.as_ref().map(ToString::to_string)),
+            ("comment", comment.as_ref().map(ToString::to_string)),
+            ("home", home.as_ref().map(ToString::to_string)),
+            ("skel", skel.as_ref().map(ToString::to_string)),
+        ]
+    }
+    let both = values(old).into_iter().zip(values(new)).filter(|(old, new)| old != new);
+    let said = both.map(|(_, (name, value))| match value {
+        Some(value) => format!("{name} {value}"),
+        None => format!("{name} left to the host"),
+    });
+    said.collect()
 }
 
 /// The old fields with the new ones laid over them.
@@ -327,8 +366,9 @@ fn overlay(old: &AccountSpec, new: &AccountSpec) -> AccountSpec {
     }
 }
 
-/// Adds keys; how many the person did not have.
-async fn add_keys(
+/// Adds keys within an edit; how many the person did not have. Whether they stand beside the options
+/// of grants is for the caller to check, once all is as it will be.
+pub(super) async fn add_keys(
     edit: &mut Edit<'_>,
     user: UserId,
     name: &Username,
@@ -343,8 +383,20 @@ async fn add_keys(
             edit.note("key.add", Some(name), None, detail.trim_end()).await?;
         }
     }
-    grants::check_options(edit, user).await?;
     Ok(added)
+}
+
+/// Takes a key from a person within an edit.
+pub(super) async fn remove_key(
+    edit: &mut Edit<'_>,
+    row: &UserRow,
+    fingerprint: &str,
+) -> Result<(), FleetError> {
+    if !store::users::remove_key(edit.db(), row.id, fingerprint).await? {
+        let (user, fingerprint) = (row.name.clone(), fingerprint.to_owned());
+        return Err(FleetError::NoSuchKey { user, fingerprint });
+    }
+    edit.note("key.remove", Some(&row.name), None, fingerprint).await
 }
 
 fn key_in_words(key: &KeyGrant) -> String {

@@ -97,7 +97,12 @@ impl From<AccessError> for Problem {
 
 impl From<FleetError> for Problem {
     fn from(error: FleetError) -> Self {
+        let (text, hint) = (error.to_string(), error.hint());
         let status = match error {
+            FleetError::At { error, .. } => {
+                let inner = Self::from(*error);
+                return Self::new(inner.status, text, hint);
+            }
             FleetError::NoSuchServer(_)
             | FleetError::NoSuchUser(_)
             | FleetError::NoSuchGroup(_)
@@ -123,6 +128,7 @@ impl From<FleetError> for Problem {
             | FleetError::Past
             | FleetError::NotTriable
             | FleetError::Backwards
+            | FleetError::Faults(_)
             | FleetError::TwoSudos
             | FleetError::BadPolicy(_)
             | FleetError::BadKey { .. }
@@ -132,7 +138,7 @@ impl From<FleetError> for Problem {
             | FleetError::BadText { .. } => StatusCode::BAD_REQUEST,
             FleetError::Store(error) => return error.into(),
         };
-        Self::new(status, error.to_string(), error.hint())
+        Self::new(status, text, hint)
     }
 }
 

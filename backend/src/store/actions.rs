@@ -17,6 +17,8 @@ use crate::plan::Step;
 
 /// Rows of one INSERT; eight values each stay far below the engine's limit of 32766.
 const ROWS_AT_ONCE: usize = 500;
+/// Login names that one query names.
+const LOGINS_AT_ONCE: usize = 5000;
 
 /// An action's number; its order in the queue of its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -314,6 +316,19 @@ pub async fn supersede(
     db: &mut Connection,
     server: Option<ServerId>,
     logins: Option<&BTreeSet<Username>>,
+) -> Result<(), StoreError> {
+    let Some(logins) = logins else { return supersede_some(db, server, None).await };
+    let logins: Vec<&Username> = logins.iter().collect();
+    for some in logins.chunks(LOGINS_AT_ONCE) {
+        supersede_some(db, server, Some(some)).await?;
+    }
+    Ok(())
+}
+
+async fn supersede_some(
+    db: &mut Connection,
+    server: Option<ServerId>,
+    logins: Option<&[&Username]>,
 ) -> Result<(), StoreError> {
     let mut update = QueryBuilder::<sqlx::Sqlite>::new(
         "UPDATE actions SET standing = FALSE WHERE standing = TRUE",

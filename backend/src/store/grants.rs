@@ -202,6 +202,22 @@ pub async fn set_sudo(db: &mut Connection, user: UserId, sudo: bool) -> Result<(
     Ok(())
 }
 
+/// Gives or takes the plain sudo rights of one grant, and says why it is there.
+pub async fn change(
+    db: &mut Connection,
+    id: i64,
+    sudo: bool,
+    reason: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE grants SET sudo = $1, reason = $2 WHERE id = $3")
+        .bind(sudo)
+        .bind(reason)
+        .bind(id)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Lets a grant be about other servers.
 pub async fn set_target(db: &mut Connection, id: i64, on: &Target) -> Result<(), StoreError> {
     sqlx::query("UPDATE grants SET target = $1 WHERE id = $2")

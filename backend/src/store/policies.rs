@@ -35,20 +35,23 @@ pub async fn exists(db: &mut Connection, name: &PolicyName) -> Result<bool, Stor
     Ok(found.is_some())
 }
 
-/// Adds a policy.
-pub async fn insert(
+/// Adds a policy, or makes the one of that name so.
+pub async fn set(
     db: &mut Connection,
     name: &PolicyName,
     policy: &SudoPolicy,
     now: i64,
 ) -> Result<(), StoreError> {
     let policy = serde_json::to_string(policy).expect("texts and lists always serialise");
-    sqlx::query("INSERT INTO sudo_policies (name, policy, created) VALUES ($1, $2, $3)")
-        .bind(name.as_str())
-        .bind(policy)
-        .bind(now)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO sudo_policies (name, policy, created) VALUES ($1, $2, $3) \
+         ON CONFLICT (name) DO UPDATE SET policy = excluded.policy",
+    )
+    .bind(name.as_str())
+    .bind(policy)
+    .bind(now)
+    .execute(db)
+    .await?;
     Ok(())
 }
 

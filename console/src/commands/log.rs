@@ -7,6 +7,8 @@ mod follow;
 mod syslog;
 mod verify;
 
+pub use export::Sink;
+
 use bastio_protocol::audit::{ChainedRow, Head, LogFilter, Pattern};
 use bastio_protocol::{ServerName, Username};
 use clap::{Args, Subcommand};

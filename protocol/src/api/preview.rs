@@ -19,6 +19,9 @@ pub struct Preview {
     pub servers: Vec<ServerPreview>,
     /// All of it in numbers.
     pub blast: BlastRadius,
+    /// What the model would become, one line for each edit of it, where one request asks for several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<String>,
     /// Why this edit needs a confirmation; empty when it needs none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stops: Vec<String>,

@@ -14,6 +14,7 @@ mod limits;
 mod main_job;
 mod monitoring;
 mod orders;
+mod policy_file;
 mod privileges;
 mod processor;
 mod sudo;

@@ -53,8 +53,9 @@ enum ExportFormat {
     Syslog,
 }
 
-/// Where rows go.
-enum Sink {
+/// Where an export goes.
+#[derive(Debug)]
+pub enum Sink {
     Stdout,
     File { partial: NamedTempFile, path: PathBuf, force: bool },
 }
@@ -130,7 +131,11 @@ fn json_line(value: &impl Serialize) -> io::Result<String> {
 }
 
 impl Sink {
-    fn open(path: Option<PathBuf>, force: bool) -> Result<Self, Failure> {
+    /// A file, that must not be there unless it is to be replaced, or stdout.
+    ///
+    /// # Errors
+    /// [`Failure::Exists`], [`Failure::Write`].
+    pub fn open(path: Option<PathBuf>, force: bool) -> Result<Self, Failure> {
         let Some(path) = path else { return Ok(Self::Stdout) };
         if !force && path.symlink_metadata().is_ok() {
             return Err(Failure::Exists { path });
@@ -144,7 +149,7 @@ impl Sink {
     }
 
     /// Whether somebody still reads.
-    fn write(&mut self, terminal: &mut Terminal, text: &str) -> Result<bool, Failure> {
+    pub fn write(&mut self, terminal: &mut Terminal, text: &str) -> Result<bool, Failure> {
         match self {
             Self::Stdout => Ok(terminal.stream(text)?),
             Self::File { partial, path, .. } => match partial.write_all(text.as_bytes()) {
@@ -155,7 +160,7 @@ impl Sink {
     }
 
     /// Puts the file in its place; which one that is.
-    fn finish(self) -> Result<Option<PathBuf>, Failure> {
+    pub fn finish(self) -> Result<Option<PathBuf>, Failure> {
         let Self::File { partial, path, force } = self else { return Ok(None) };
         let done = partial.as_file().sync_all().and_then(|()| {
             let placed =
