@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bastio_protocol::api::{ActionState, Change, RequestReport};
+use bastio_protocol::api::{ActionState, CONFIRM_HEADER, Change, RequestReport};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -53,6 +53,7 @@ impl Client {
 
     pub fn patch(&self, path: &str, body: &Value) -> Result<Change, BenchError> {
         let request = self.agent.patch(format!("{}{path}", self.base));
+        let request = request.header(CONFIRM_HEADER, "yes-really");
         read(request.header("Authorization", &self.token).send_json(body))
     }
 
@@ -63,6 +64,7 @@ impl Client {
 
     pub fn delete(&self, path: &str) -> Result<Change, BenchError> {
         let request = self.agent.delete(format!("{}{path}", self.base));
+        let request = request.header(CONFIRM_HEADER, "yes-really");
         read(request.header("Authorization", &self.token).call())
     }
 }

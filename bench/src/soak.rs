@@ -6,7 +6,7 @@
 //! `BASTIO_SOAK_ACTIONS` asks for fewer actions.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bastio_protocol::api::Change;
 use bastio_tests::World;
@@ -49,43 +49,58 @@ pub fn run() -> Result<(), BenchError> {
     let mut watched = named.map(|(name, pid)| Watched { name, pid, samples: Vec::new() });
     let (url, token) = (fleet.backend.url(), fleet.backend.token().to_owned());
     let client = || Client::new(url.clone(), &token);
-    let done = world.within(|| traffic(client, actions, &mut watched))??;
+    let asked = &AtomicU32::new(0);
+    let done = std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(PEOPLE as usize);
+        // The network is another in there, and so is /proc.
+        let day = scope.spawn(|| world.within(|| traffic(client, actions, asked, sender)));
+        let done = watch(receiver, asked, actions, &mut watched);
+        day.join().map_err(|_| BenchError::Action("the day ended by a panic".to_owned()))??;
+        done
+    })?;
     println!("\nsoak, the whole product: {done} actions, PSS every {LOOK_EVERY}\n");
     println!("{:<12} {:>10} {:>10} {:>10}   KiB", "process", "start", "half-way", "end");
     let broken = watched.iter().filter_map(|it| judge(it).err()).collect::<Vec<_>>();
     broken.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Everybody's changes until there were so many actions; how many there were.
+/// Everybody's changes until there were so many actions.
 fn traffic(
     client: impl Fn() -> Client,
     actions: u32,
-    watched: &mut [Watched],
-) -> Result<u32, BenchError> {
-    let asked = AtomicU32::new(0);
+    asked: &AtomicU32,
+    sender: SyncSender<Result<u32, BenchError>>,
+) {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(PEOPLE as usize);
         for person in 0..PEOPLE {
-            let (client, sender, asked) = (client(), sender.clone(), &asked);
+            let (client, sender) = (client(), sender.clone());
             scope.spawn(move || Person { client, number: person, sender, asked }.live(actions));
         }
-        drop(sender);
-        let (mut done, mut looked, mut told) = (0, 0, 0);
-        for turn in receiver {
-            done += turn.inspect_err(|_| asked.store(actions, Ordering::Relaxed))?;
-            if done / LOOK_EVERY > looked {
-                looked = done / LOOK_EVERY;
-                for it in &mut *watched {
-                    it.samples.push((f64::from(done), pss(it.pid)? as f64));
-                }
-            }
-            if done / TELL_EVERY > told {
-                told = done / TELL_EVERY;
-                println!("{done} actions are done");
+    });
+}
+
+/// Looks at the memory along the way; how many actions there were.
+fn watch(
+    turns: Receiver<Result<u32, BenchError>>,
+    asked: &AtomicU32,
+    actions: u32,
+    watched: &mut [Watched],
+) -> Result<u32, BenchError> {
+    let (mut done, mut looked, mut told) = (0, 0, 0);
+    for turn in turns {
+        done += turn.inspect_err(|_| asked.store(actions, Ordering::Relaxed))?;
+        if done / LOOK_EVERY > looked {
+            looked = done / LOOK_EVERY;
+            for it in &mut *watched {
+                it.samples.push((f64::from(done), pss(it.pid)? as f64));
             }
         }
-        Ok(done)
-    })
+        if done / TELL_EVERY > told {
+            told = done / TELL_EVERY;
+            println!("{done} actions are done");
+        }
+    }
+    Ok(done)
 }
 
 /// One whose account changes all day.
