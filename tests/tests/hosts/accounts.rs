@@ -111,7 +111,7 @@ fn goes_with_the_home(world: &World, backend: &Backend<'_>, host: &BootedHost<'_
     assert!(logs_in(&bob, "bob", host));
     let deep = "mkdir -p a/b/c && touch a/b/c/d && chmod 0 a/b";
     assert!(bob.run("bob", host.ip(), deep).unwrap().success());
-    done(backend, &["user", "rm", "bob", "--home", "delete", "--yes"]);
+    done(backend, &["user", "rm", "bob", "--home", "delete", "--yes", "--yes-really"]);
     assert!(!host.try_exec(&["getent", "passwd", "bob"]).unwrap().success());
     assert!(!host.exists("/home/bob").unwrap());
 }
@@ -119,12 +119,12 @@ fn goes_with_the_home(world: &World, backend: &Backend<'_>, host: &BootedHost<'_
 fn loses_rights_and_is_kept_locked(world: &World, backend: &Backend<'_>, host: &BootedHost<'_>) {
     let carol = add_person(world, backend, "carol");
     assert!(can_sudo(&carol, "carol", host));
-    done(backend, &["user", "update", "carol", "--no-sudo"]);
+    done(backend, &["user", "update", "carol", "--no-sudo", "--yes-really"]);
     assert!(!can_sudo(&carol, "carol", host) && logs_in(&carol, "carol", host));
     assert_eq!(groups(host, "carol"), ["bastio-managed", "carol"]);
     done(backend, &["user", "update", "carol", "--sudo"]);
     assert!(can_sudo(&carol, "carol", host));
-    done(backend, &["user", "rm", "carol", "--home", "lock", "--yes"]);
+    done(backend, &["user", "rm", "carol", "--home", "lock", "--yes", "--yes-really"]);
     assert!(!passwd(host, "carol").is_empty() && host.exists("/home/carol").unwrap());
     let shadow = host.exec(&["getent", "shadow", "carol"]).unwrap().stdout;
     assert_eq!(shadow.split(':').nth(7), Some("1"), "it has ended long ago: {shadow}");
