@@ -29,9 +29,9 @@ pub enum Command {
 /// An API key to make.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  bastio api-key add rack-7 --role enroll      for servers; prints how they enrol
-  bastio api-key add bob --role admin          a token for `bastio login`
-  bastio api-key add prometheus --role metrics a token for the scrapes of /metrics")]
+  bastio api-key add rack-7 --role enroll         for servers; prints how they enrol
+  bastio api-key add bob --role admin             a token for `bastio login`
+  bastio api-key add prometheus --role metrics    a token for the scrapes of /metrics")]
 pub struct Add {
     /// A name to know it by
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
