@@ -3,7 +3,6 @@
 //! This file must not know who may be removed, nor which policy holds.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -59,18 +58,19 @@ fn homes_of_people(all: &Databases) -> impl Iterator<Item = PathBuf> {
 
 /// The home stays, closed to all but its owner: whoever gets the group's number next is a stranger to it.
 fn kept(account: &Account) -> Result<HomeFate, AccountsError> {
-    match account.home.symlink_metadata() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HomeFate::Missing),
-        _ => {}
+    match home::judge(account)? {
+        HomeFate::Removed => {}
+        // It may be open to others, and says why.
+        fate => return Ok(fate),
     }
-    if home::judge(account)? == HomeFate::Removed
-        && let Err(errno) = shut(account)
-    {
-        let home = account.home.display();
-        let why = errno.desc();
-        return Ok(HomeFate::Left(format!("{home} cannot be closed to others: {why}")));
-    }
-    Ok(HomeFate::Kept(account.home.clone()))
+    let home = account.home.clone();
+    Ok(match shut(account) {
+        Ok(()) => HomeFate::Kept(home),
+        Err(errno) => {
+            let why = errno.desc();
+            HomeFate::Left(format!("{} cannot be closed to others: {why}", home.display()))
+        }
+    })
 }
 
 fn shut(account: &Account) -> Result<(), Errno> {
