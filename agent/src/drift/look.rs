@@ -200,10 +200,10 @@ fn fit(mut detail: Detail) -> Detail {
 
 #[cfg(test)]
 mod tests {
-    use bastio_protocol::{AbsolutePath, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo};
+    use bastio_protocol::{AbsolutePath, KeyGrant, KeyPolicy, PublicKey, Sudo};
 
     use super::*;
-    use crate::reconcile::fake::{FakeHost, account, go_on, name};
+    use crate::reconcile::fake::{FakeHost, account, go_on, name, rules};
     use crate::reconcile::host::{AccountFacts, DAY, SudoState};
 
     const KEY: &str =
@@ -211,17 +211,6 @@ mod tests {
 
     fn key() -> PublicKey {
         PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap()
-    }
-
-    fn rules() -> Rules {
-        Rules {
-            now: 1000,
-            removal: Removal::Keep,
-            break_glass: None,
-            key_policy: KeyPolicy::default(),
-            uid_min: 1000,
-            reserved: BTreeMap::new(),
-        }
     }
 
     /// Alice with a key and sudo, as she is meant to be.
@@ -247,7 +236,7 @@ mod tests {
         let (host, wanted, names) = alice();
         for policy in [Policy::Report, Policy::Heal] {
             let mut drift = Drift::new(policy);
-            assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
+            assert_eq!(drift.look(&host, &wanted, &names, &rules(1000), &mut go_on), None);
             assert_eq!(drift.news(), None);
             assert_eq!(drift.tell_all(), Detail::default());
         }
@@ -260,7 +249,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Report);
         change(&host, |state| state.keys.as_mut().unwrap().ours.clear());
         for round in 0..3 {
-            assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
+            assert_eq!(drift.look(&host, &wanted, &names, &rules(1000), &mut go_on), None);
             let news = drift.news();
             assert_eq!(news.is_some(), round == 0, "{news:?}");
             if let Some(news) = news {
@@ -271,11 +260,11 @@ mod tests {
         assert!(host.calls.borrow().is_empty(), "only reported");
         // More of it is news.
         change(&host, |state| state.sudo = SudoState::None);
-        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+        drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
         assert_eq!(drift.news().unwrap().changes.len(), 2);
         // Put right by hand: an empty word, once.
         host.insert(alice().0.get("alice").unwrap());
-        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+        drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
         assert_eq!(drift.news(), Some(Detail::default()));
         assert_eq!(drift.news(), None);
     }
@@ -288,17 +277,17 @@ mod tests {
             state.keys.as_mut().unwrap().ours.clear();
             state.sudo = SudoState::None;
         });
-        let healed = drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
+        let healed = drift.look(&host, &wanted, &names, &rules(1000), &mut go_on).unwrap();
         assert_eq!(healed.changes.len(), 2, "{healed:?}");
         assert_eq!(drift.news(), None);
         assert_eq!(host.get("alice"), alice().0.get("alice"));
         // What cannot stays said.
         change(&host, |state| state.sudo = SudoState::None);
         host.fails.borrow_mut().insert("set_sudo alice".to_owned());
-        assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
+        assert_eq!(drift.look(&host, &wanted, &names, &rules(1000), &mut go_on), None);
         let news = drift.news().unwrap();
         assert_eq!((news.changes.len(), news.failures.len()), (1, 1), "{news:?}");
-        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+        drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
         assert_eq!(drift.news(), None);
     }
 
@@ -321,17 +310,17 @@ mod tests {
                 state.sudo = SudoState::None;
             });
             let locked = host.get("alice").unwrap().facts;
-            let healed = drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
+            let healed = drift.look(&host, &wanted, &names, &rules(1000), &mut go_on).unwrap();
             assert_eq!(healed.changes.len(), 1, "everything else is healed: {healed:?}");
             assert_eq!(host.get("alice").unwrap().facts, locked);
             let news = drift.news().unwrap();
             assert!(news.failures[0].text.starts_with("locked by hand"), "{news:?}");
             assert_eq!(news.changes.len(), 1, "what an order would do: {news:?}");
             // The order itself does it.
-            let aims = Aims::one(&name("alice"), &wanted[&name("alice")], &rules());
-            let whole = plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
+            let aims = Aims::one(&name("alice"), &wanted[&name("alice")], &rules(1000));
+            let whole = plan(&aims, &observe(&host, &aims, &rules(1000)).unwrap(), &rules(1000));
             apply(&whole, &host, &mut go_on);
-            drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+            drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
             assert_eq!(drift.news(), Some(Detail::default()));
         }
     }
@@ -343,7 +332,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Heal);
         for expires in [None, Some(6 * DAY)] {
             change(&host, |state| state.facts.expires = expires);
-            drift.look(&host, &wanted, &names, &rules(), &mut go_on).unwrap();
+            drift.look(&host, &wanted, &names, &rules(1000), &mut go_on).unwrap();
             assert_eq!(host.get("alice").unwrap().facts.expires, Some(5 * DAY));
         }
         assert_eq!(drift.news(), None);
@@ -355,7 +344,7 @@ mod tests {
         let mut drift = Drift::new(Policy::Heal);
         let foreign = PublicKey::parse(&KEY.replace("HR4f", "HR4e"), &KeyPolicy::ANY).unwrap();
         change(&host, |state| state.keys.as_mut().unwrap().foreign.push(foreign.clone()));
-        assert_eq!(drift.look(&host, &wanted, &names, &rules(), &mut go_on), None);
+        assert_eq!(drift.look(&host, &wanted, &names, &rules(1000), &mut go_on), None);
         let news = drift.news().unwrap();
         let text = format!("alice: a key that others added logs in: {}", foreign.fingerprint());
         assert_eq!(news, Detail { warnings: vec![text], ..Detail::default() });
@@ -383,7 +372,7 @@ mod tests {
             state.keys.as_mut().unwrap().foreign.extend((0..10_000).map(key));
         });
         let mut drift = Drift::new(Policy::Report);
-        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+        drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
         let news = drift.news().unwrap();
         assert_eq!(news.warnings.len(), NAMED_KEYS + 1);
         assert_eq!(
@@ -407,11 +396,11 @@ mod tests {
         let mut drift = Drift::new(Policy::Report);
         host.insert(account(&name("mallory"), 1002));
         change(&host, |state| state.sudo = SudoState::None);
-        drift.look(&host, &wanted, &[name("mallory")].into(), &rules(), &mut go_on);
+        drift.look(&host, &wanted, &[name("mallory")].into(), &rules(1000), &mut go_on);
         assert_eq!(drift.news(), None);
-        drift.look(&host, &wanted, &names, &rules(), &mut go_on);
+        drift.look(&host, &wanted, &names, &rules(1000), &mut go_on);
         assert!(drift.news().is_some());
-        drift.look(&host, &BTreeMap::new(), &BTreeSet::new(), &rules(), &mut go_on);
+        drift.look(&host, &BTreeMap::new(), &BTreeSet::new(), &rules(1000), &mut go_on);
         assert_eq!(drift.news(), Some(Detail::default()), "not meant to be any more");
     }
 

@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bastio_protocol::{
-    AbsolutePath, Change, KeyGrant, PublicKey, Removal, Sudo, SudoPolicy, Username,
+    AbsolutePath, Change, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo, SudoPolicy, Username,
 };
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use super::Rules;
 use super::host::{
     AccountChange, AccountFacts, AccountHost, AccountState, FoundHome, FoundKeys, KeyHost,
     NewAccount, SudoHost, SudoState,
@@ -52,6 +53,18 @@ impl Default for FakeHost {
 }
 
 /// A beat that never stops.
+/// Rules that forbid nothing, at that time.
+pub(crate) fn rules(now: i64) -> Rules {
+    Rules {
+        now,
+        removal: Removal::Keep,
+        break_glass: None,
+        key_policy: KeyPolicy::default(),
+        uid_min: 1000,
+        reserved: BTreeMap::new(),
+    }
+}
+
 pub(crate) fn go_on() -> ControlFlow<()> {
     ControlFlow::Continue(())
 }

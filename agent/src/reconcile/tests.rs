@@ -9,7 +9,7 @@ use bastio_protocol::{
 };
 use proptest::prelude::*;
 
-use super::fake::{FakeHost, account, go_on, name};
+use super::fake::{FakeHost, account, go_on, name, rules};
 use super::host::{AccountState, DAY, FoundKeys, SudoState};
 use super::*;
 
@@ -19,17 +19,6 @@ const KEYS: [&str; 3] = [
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFhmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZm b",
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea c",
 ];
-
-fn rules() -> Rules {
-    Rules {
-        now: NOW,
-        removal: Removal::Keep,
-        break_glass: None,
-        key_policy: KeyPolicy::default(),
-        uid_min: 1000,
-        reserved: [].into(),
-    }
-}
 
 fn grant(number: usize) -> KeyGrant {
     KeyGrant::plain(PublicKey::parse(KEYS[number], &KeyPolicy::ANY).unwrap())
@@ -55,7 +44,7 @@ fn plan_with(host: &FakeHost, wanted: &WantedState, rules: &Rules) -> Plan {
 }
 
 fn plan_of(host: &FakeHost, wanted: &WantedState) -> Plan {
-    plan_with(host, wanted, &rules())
+    plan_with(host, wanted, &rules(NOW))
 }
 
 fn sync(host: &FakeHost, wanted: &WantedState) -> Applied {
@@ -413,8 +402,8 @@ fn a_key_that_is_wanted_no_more_goes_from_lines_of_others_too() {
     host.insert(ann);
     let keys = [grant(1)].into();
     let before = [(name("ann"), WantedAccount { keys, ..WantedAccount::default() })].into();
-    let aims = Aims::one(&name("ann"), &WantedAccount::default(), &rules()).instead_of(&before);
-    let plan_now = || plan(&aims, &observe(&host, &aims, &rules()).unwrap(), &rules());
+    let aims = Aims::one(&name("ann"), &WantedAccount::default(), &rules(NOW)).instead_of(&before);
+    let plan_now = || plan(&aims, &observe(&host, &aims, &rules(NOW)).unwrap(), &rules(NOW));
     assert_eq!(kinds(&plan_now()), ["ann: remove-key"]);
     assert_eq!(plan_now().closing().notes(), plan_now().notes());
     let applied = apply(&plan_now(), &host, &mut go_on);
@@ -451,7 +440,7 @@ fn removal_that_locks_is_done_once() {
 fn break_glass_is_never_locked_ended_or_removed() {
     let host = FakeHost::default();
     host.insert(ours("glass", 1001, &[0], SudoState::Group));
-    let rules = Rules { break_glass: Some(name("glass")), ..rules() };
+    let rules = Rules { break_glass: Some(name("glass")), ..rules(NOW) };
     let before = host.get("glass");
     let bad = [
         WantedAccount { locked: true, ..admin() },
@@ -701,7 +690,7 @@ proptest! {
         let uid = |it: &AccountState| it.facts.account.owner.uid.as_raw();
         let managed = before.iter().filter(|(_, it)| it.facts.account.is_managed);
         let reserved = managed.map(|(name, it)| (name.clone(), uid(it))).collect();
-        let rules = Rules { break_glass: Some(name("glass")), reserved, ..rules() };
+        let rules = Rules { break_glass: Some(name("glass")), reserved, ..rules(NOW) };
         let plan = plan_with(&host, &wanted, &rules);
         let applied = apply(&plan, &host, &mut go_on);
         prop_assert_eq!(&applied.detail.changes, &plan.notes());

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use bastio_protocol::Status;
 use bastio_protocol::api::AuditRow;
@@ -273,6 +273,12 @@ fn csv_and_syslog() {
     assert_eq!(syslog.lines().count(), 2);
 }
 
+fn following(machine: &Machine, backend: &Backend, arguments: &[&str]) -> Child {
+    let mut command = machine.command(env!("CARGO_BIN_EXE_bastio"), arguments);
+    command.env("BASTIO_URL", &backend.url).env("BASTIO_TOKEN", "bst_env");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
+}
+
 #[test]
 fn following_goes_on_until_it_is_ended() {
     let rows = chain(4);
@@ -284,14 +290,7 @@ fn following_goes_on_until_it_is_ended() {
         Answer::Late(std::time::Duration::from_secs(2), json!([])),
     ]);
     let machine = Machine::new();
-    let mut child = machine
-        .command(env!("CARGO_BIN_EXE_bastio"), &["log", "-f", "--output", "json"])
-        .env("BASTIO_URL", &backend.url)
-        .env("BASTIO_TOKEN", "bst_env")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
+    let mut child = following(&machine, &backend, &["log", "-f", "--output", "json"]);
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     for row in &rows {
         let line = lines.next().expect("a line").expect("read");
@@ -314,14 +313,7 @@ fn following_ends_when_nobody_reads() {
         Answer::Late(std::time::Duration::from_millis(300), nothing_new),
     ]);
     let machine = Machine::new();
-    let mut child = machine
-        .command(env!("CARGO_BIN_EXE_bastio"), &["log", "--follow"])
-        .env("BASTIO_URL", &backend.url)
-        .env("BASTIO_TOKEN", "bst_env")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
+    let mut child = following(&machine, &backend, &["log", "--follow"]);
     let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     reader.read_line(&mut line).expect("the header");

@@ -205,6 +205,11 @@ impl Server {
         there.then(|| String::from_utf8(self.host.read_file(&file).unwrap()).unwrap())
     }
 
+    /// Whether a real login of that person's key succeeds.
+    pub(crate) fn lets_in(&self, client: &SshClient<'_>, user: &str) -> bool {
+        client.run(user, self.host.ip(), "true").unwrap().success()
+    }
+
     fn has_account(&self, user: &str) -> bool {
         self.host.try_exec(&["id", user]).unwrap().success()
     }

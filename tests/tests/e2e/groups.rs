@@ -4,13 +4,9 @@ use std::time::Duration;
 
 use bastio_tests::{SshClient, SshKey, World, require_root};
 
-use crate::faults::{Server, Site, until};
+use crate::faults::{Site, until};
 
 const LIMIT: Duration = Duration::from_secs(40);
-
-fn logs_in(client: &SshClient<'_>, user: &str, server: &Server) -> bool {
-    client.run(user, server.host.ip(), "true").unwrap().success()
-}
 
 #[test]
 fn members_log_in_through_their_group_and_not_without_it() {
@@ -30,9 +26,9 @@ fn members_log_in_through_their_group_and_not_without_it() {
     // What the agent told about its server is a label of it.
     site.done(&["grant", "add", "--group", "ops", "--on", "host/os=*,host/arch!=pdp11", "--sudo"]);
     site.done(&["grant", "add", "--group", "db-admins", "--on", "web-1", "--login", "deploy"]);
-    assert!(logs_in(&alice, "alice", &server) && logs_in(&bob, "bob", &server));
-    assert!(logs_in(&bob, "deploy", &server), "the account of the group");
-    assert!(!logs_in(&alice, "deploy", &server), "of the inner group alone");
+    assert!(server.lets_in(&alice, "alice") && server.lets_in(&bob, "bob"));
+    assert!(server.lets_in(&bob, "deploy"), "the account of the group");
+    assert!(!server.lets_in(&alice, "deploy"), "of the inner group alone");
     let groups = server.host.exec(&["id", "-nG", "bob"]).unwrap().stdout;
     assert!(groups.contains("sudo"), "{groups}");
     let shown = site.done(&["user", "show", "bob"]).stdout;
@@ -45,11 +41,11 @@ fn members_log_in_through_their_group_and_not_without_it() {
     assert!(circle.stderr.contains("db-admins > ops > db-admins"), "{}", circle.stderr);
 
     site.done(&["group", "member", "rm", "db-admins", "bob"]);
-    assert!(!logs_in(&bob, "bob", &server) && !logs_in(&bob, "deploy", &server));
-    assert!(logs_in(&alice, "alice", &server), "nobody else loses anything");
+    assert!(!server.lets_in(&bob, "bob") && !server.lets_in(&bob, "deploy"));
+    assert!(server.lets_in(&alice, "alice"), "nobody else loses anything");
     let kept = site.bastio(&["group", "rm", "ops", "--yes"]);
     assert_eq!(kept.code(), Some(1), "it has a grant");
     site.done(&["group", "rm", "ops", "--with-grants", "--yes", "--yes-really"]);
-    until(LIMIT, "alice is out", || !logs_in(&alice, "alice", &server));
+    until(LIMIT, "alice is out", || !server.lets_in(&alice, "alice"));
     site.done(&["server", "check", "web-1"]);
 }

@@ -2,11 +2,7 @@
 
 use bastio_tests::{SshClient, SshKey, World, require_root};
 
-use crate::faults::{Server, Site};
-
-fn logs_in(client: &SshClient<'_>, user: &str, server: &Server) -> bool {
-    client.run(user, server.host.ip(), "true").unwrap().success()
-}
+use crate::faults::Site;
 
 #[test]
 fn a_file_lets_people_in_and_without_them_takes_them_out() {
@@ -33,7 +29,7 @@ fn a_file_lets_people_in_and_without_them_takes_them_out() {
     let tried = site.done(&["apply", "-f", &file, "--dry-run"]).stderr;
     assert!(tried.contains("user alice: added") && tried.contains("2 users added"), "{tried}");
     site.done(&["apply", "-f", &file]);
-    assert!(logs_in(&alice, "alice", &server) && logs_in(&bob, "bob", &server));
+    assert!(server.lets_in(&alice, "alice") && server.lets_in(&bob, "bob"));
 
     let again = site.done(&["apply", "-f", &file, "--prune"]);
     assert!(again.stderr.contains("nothing to change"), "{} {}", again.stdout, again.stderr);
@@ -50,9 +46,9 @@ fn a_file_lets_people_in_and_without_them_takes_them_out() {
     let tried = site.done(&["apply", "-f", &file, "--prune", "--dry-run"]);
     assert!(tried.stderr.contains("user bob: removed"), "{}", tried.stderr);
     assert!(tried.stdout.contains("remove-user"), "{}", tried.stdout);
-    assert!(logs_in(&bob, "bob", &server), "it was only tried");
+    assert!(server.lets_in(&bob, "bob"), "it was only tried");
     site.done(&["apply", "-f", &file, "--prune"]);
-    assert!(!logs_in(&bob, "bob", &server) && logs_in(&alice, "alice", &server));
+    assert!(!server.lets_in(&bob, "bob") && server.lets_in(&alice, "alice"));
 
     write("version: 1\nusers:\n  alice: {}\n  alice: {}\n");
     let twice = site.bastio(&["apply", "-f", &file]);

@@ -1,22 +1,9 @@
 //! What the processor does by itself, with accounts in memory.
 
-use bastio_protocol::{KeyPolicy, Removal};
-
 use super::*;
-use crate::reconcile::fake::{FakeHost, account, go_on, name};
+use crate::reconcile::fake::{FakeHost, account, go_on, name, rules};
 
 const NOW: i64 = 1_000_000;
-
-fn rules() -> Rules {
-    Rules {
-        now: NOW,
-        removal: Removal::Keep,
-        break_glass: None,
-        key_policy: KeyPolicy::default(),
-        uid_min: 1000,
-        reserved: BTreeMap::new(),
-    }
-}
 
 /// The failures in the last word, if there is one.
 fn failures(words: &[ToConnector]) -> Option<Vec<String>> {
@@ -40,7 +27,7 @@ fn what_is_over_and_cannot_be_taken_is_told_and_tried_again() {
     ledger.set(name("alice"), over);
     let mut tender =
         Tender::new(Policy::Report, Duration::from_secs(60), folder.path().to_owned()).unwrap();
-    let mut site = Site { host: &host, ledger: &mut ledger, rules: rules() };
+    let mut site = Site { host: &host, ledger: &mut ledger, rules: rules(NOW) };
 
     let begun = Instant::now();
     let told = failures(&tender.look(&mut site, &mut go_on)).unwrap();
@@ -74,7 +61,7 @@ fn a_stop_does_not_wait_until_all_are_looked_at() {
     }
     let mut tender =
         Tender::new(Policy::Report, Duration::from_secs(60), folder.path().to_owned()).unwrap();
-    let mut site = Site { host: &host, ledger: &mut ledger, rules: rules() };
+    let mut site = Site { host: &host, ledger: &mut ledger, rules: rules(NOW) };
     tender.look(&mut site, &mut || std::ops::ControlFlow::Break(()));
     let locked = |text| host.get(text).unwrap().facts.locked;
     assert_eq!([locked("alice"), locked("bob"), locked("cid")], [true, false, false]);
