@@ -6,6 +6,7 @@ mod generate;
 mod keys;
 mod status;
 
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -211,7 +212,12 @@ fn complain(text: &str) {
     eprintln!("error: {text}");
 }
 
-#[allow(clippy::print_stdout)] // this is where results reach people
+/// Where results reach people. Whoever reads no further (`| head`) has what was wanted.
 fn say(text: &str) {
-    println!("{text}");
+    let written = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        complain(&format!("the output cannot be written: {error}"));
+    }
 }

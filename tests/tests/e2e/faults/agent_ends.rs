@@ -102,3 +102,16 @@ fn a_killed_connector_is_replaced_and_the_queue_goes_on() {
         server.log()
     );
 }
+
+#[test]
+fn an_agent_that_nobody_listens_to_does_not_fall_over_it() {
+    let agent = bastio_tests::binary("bastio-agent").unwrap();
+    let mut check = std::process::Command::new(agent);
+    check.args(["check", "--config", "/nonexistent"]);
+    let (out, err) = (std::process::Stdio::piped(), std::process::Stdio::piped());
+    let mut check = check.stdout(out).stderr(err).spawn().unwrap();
+    drop(check.stdout.take());
+    let ended = check.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(1), ""));
+}
