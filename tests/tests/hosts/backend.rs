@@ -15,6 +15,10 @@ fn serves_once_its_administrator_starts_it() {
         host.copy_in(package(&format!("{name}_{NEW}-1_amd64.deb")), "/tmp/it.deb").unwrap();
         host.exec(&["dpkg", "-i", "/tmp/it.deb"]).unwrap();
     }
+    for file in ["alerts.yaml", "grafana-dashboard.json"] {
+        let file = format!("/usr/share/bastio-backend/monitoring/{file}");
+        assert!(host.exists(&file).unwrap(), "{file}");
+    }
     assert_eq!(show(&host, UNIT, "ActiveState"), "inactive");
     assert_eq!(show(&host, UNIT, "UnitFileState"), "disabled");
     host.exec(&["systemctl", "enable", "--now", UNIT]).unwrap();
