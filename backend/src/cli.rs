@@ -44,6 +44,7 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   limits.login_grace = 20              seconds for a login
   limits.answer_within = 120           seconds for an agent to answer before all is sent again
   orders.valid_for = 600               seconds in which an agent may obey what was signed
+  uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set
 Each key is also a variable: ssh.listen is BASTIO_BACKEND_SSH_LISTEN. Flags win over variables,
 variables over the file.
 

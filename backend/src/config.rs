@@ -15,6 +15,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::plan;
+use crate::store::uids::UidRange;
 pub use values::{Limit, Percent, PublicUrl, Seconds};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
@@ -27,7 +28,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -41,6 +42,8 @@ const KEYS: [&str; 13] = [
     "orders.valid_for",
     "rails.percent",
     "rails.at_least",
+    "uids.from",
+    "uids.to",
 ];
 
 /// Everything that can be configured.
@@ -61,6 +64,8 @@ pub struct Config {
     pub orders: Orders,
     /// `[rails]`: how large an edit may be before it needs a confirmation.
     pub rails: Rails,
+    /// `[uids]`: numeric ids for login names, the same on every server.
+    pub uids: Uids,
 }
 
 /// `[ssh]`.
@@ -127,6 +132,38 @@ pub struct Rails {
     pub at_least: Limit,
 }
 
+/// `[uids]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Uids {
+    /// `uids.from`: the first id that is given out. Unless set, each server chooses by itself.
+    pub from: Option<u32>,
+    /// `uids.to`: the last one. Default 59999.
+    pub to: Option<u32>,
+}
+
+impl Uids {
+    /// The last id when none is said: below those of systemd, and of nobody.
+    const LAST: u32 = 59_999;
+    /// Ids of people, as login.defs(5) has them, up to what 32 bits with a sign hold.
+    const POSSIBLE: std::ops::RangeInclusive<u32> = 1000..=2_147_483_647;
+
+    /// The range, if ids are given out.
+    #[must_use]
+    pub fn get(self) -> Option<UidRange> {
+        self.from.map(|from| UidRange { from, to: self.to.unwrap_or(Self::LAST) })
+    }
+
+    fn is_sound(self) -> bool {
+        match self.get() {
+            None => self.to.is_none(),
+            Some(UidRange { from, to }) => {
+                from <= to && Self::POSSIBLE.contains(&from) && Self::POSSIBLE.contains(&to)
+            }
+        }
+    }
+}
+
 impl Rails {
     /// As the plan takes them.
     #[must_use]
@@ -158,6 +195,7 @@ impl Default for Config {
             limits: Limits::default(),
             orders: Orders::default(),
             rails: Rails::default(),
+            uids: Uids::default(),
         }
     }
 }
@@ -232,6 +270,9 @@ pub enum ConfigError {
     /// Two ports are to listen on one address.
     #[error("{0} and {1} are the same address {2}\nhint: give each its own port")]
     SameAddress(&'static str, &'static str, SocketAddr),
+    /// A range of ids that is none.
+    #[error("uids: from and to are ids from 1000 on, from not above to\nhint: uids.from = 20000")]
+    Uids,
     /// `legacy.sha1` without `legacy.listen`.
     #[error(
         "legacy.sha1 does nothing without legacy.listen\nhint: set it, e.g. to \"0.0.0.0:2359\""
@@ -293,6 +334,9 @@ impl Config {
         }
         if self.legacy.sha1 && self.legacy.listen.is_none() {
             return Err(ConfigError::Sha1WithoutPort);
+        }
+        if !self.uids.is_sound() {
+            return Err(ConfigError::Uids);
         }
         let ssh = ("ssh.listen", self.ssh.listen);
         let http = ("http.listen", self.http.listen);

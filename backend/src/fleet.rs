@@ -18,6 +18,7 @@ mod rails;
 mod requests;
 mod servers;
 mod times;
+mod uids;
 mod users;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::sync::Notify;
 use crate::access::Admin;
 use crate::dispatch::Dispatch;
 use crate::plan::Rails;
+use crate::store::uids::UidRange;
 use crate::store::{self, ServerId, Store};
 pub use enroll::{EnrollError, Enrolled, Enrolment};
 pub use error::FleetError;
@@ -40,6 +42,8 @@ pub struct Fleet {
     dispatch: Dispatch,
     original_agents: bool,
     rails: Rails,
+    /// From where login names get numeric ids, if they do.
+    uids: Option<UidRange>,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -49,7 +53,7 @@ impl Fleet {
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
         let (rails, turns) = (Rails::default(), Arc::default());
-        Self { store, dispatch, original_agents: false, rails, turns }
+        Self { store, dispatch, original_agents: false, rails, uids: None, turns }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.

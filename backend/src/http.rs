@@ -41,6 +41,7 @@ use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::plan::Rails;
 use crate::store::Store;
+use crate::store::uids::UidRange;
 use extract::Peer;
 use problem::Problem;
 pub use serve::serve;
@@ -106,6 +107,13 @@ impl HttpState {
     #[must_use]
     pub fn with_rails(mut self, rails: Rails) -> Self {
         self.fleet = self.fleet.with_rails(rails);
+        self
+    }
+
+    /// From where login names get numeric ids, if they do.
+    #[must_use]
+    pub fn with_uids(mut self, uids: Option<UidRange>) -> Self {
+        self.fleet = self.fleet.with_uids(uids);
         self
     }
 

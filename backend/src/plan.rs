@@ -158,12 +158,20 @@ pub fn touched(model: &[Entitlement], before: &Host, after: &Host) -> BTreeSet<U
     touched.map(|grant| grant.login.clone()).collect()
 }
 
-/// What stands for the accounts where the agent speaks version 1, which cannot lock: a locked
-/// account has neither keys nor rights there.
+/// What stands for the accounts where the agent speaks version 1, which cannot lock and cannot be
+/// told ids: a locked account has neither keys nor rights there, and where a numeric id is all that
+/// it cannot be told, the server chooses one.
 pub fn for_version_1(accounts: &mut Accounts) {
     for account in accounts.values_mut() {
-        if matches!(&account.more, More::Whole(whole) if whole.locked) {
+        let More::Whole(whole) = &mut account.more else { continue };
+        if whole.locked {
             *account = Account::default();
+            continue;
+        }
+        let mut numberless = whole.as_ref().clone();
+        numberless.spec.uid = None;
+        if numberless.is_plain() {
+            *account = numberless.into();
         }
     }
 }

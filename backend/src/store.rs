@@ -16,6 +16,7 @@ pub mod requests;
 pub mod revisions;
 pub mod servers;
 pub mod suspects;
+pub mod uids;
 pub mod users;
 
 use std::fs::OpenOptions;

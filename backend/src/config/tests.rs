@@ -134,6 +134,11 @@ fn what_is_wrong_is_refused_and_named() {
         ("ssh.listen = \"0.0.0.0:2358\"", "same address"),
         ("legacy.listen = \"0.0.0.0:2357\"", "same address"),
         ("legacy.listen = \"0.0.0.0:2358\"", "same address"),
+        ("uids.to = 5", "from and to"),
+        ("uids.from = 999", "from 1000 on"),
+        ("uids.from = 60000", "from not above to"),
+        ("uids.from = -1", "from"),
+        ("uids.from = 2147483648\nuids.to = 2147483648", "from 1000 on"),
         ("state = ", "line"),
     ];
     for (text, named) in cases {

@@ -81,7 +81,7 @@ pub(crate) async fn replan(
         return Ok(Replanned::default());
     }
     store::actions::supersede(db, scope.server(), scope.logins()).await?;
-    let model = store::grants::entitlements(db, scope.logins(), now).await?;
+    let model = model(db, scope.logins(), now).await?;
     let removals = store::policies::removals(db).await?;
     let old = store::servers::of_version_1(db).await?;
     let mut present = Present::load(db, scope).await?;
@@ -125,6 +125,20 @@ pub(crate) async fn replan(
     Ok(Replanned { servers, conflicts })
 }
 
+/// The rights to these accounts, with the numeric ids that belong to them; to all when `None`.
+async fn model(
+    db: &mut Connection,
+    logins: Option<&BTreeSet<Username>>,
+    now: i64,
+) -> Result<Vec<Entitlement>, StoreError> {
+    let mut model = store::grants::entitlements(db, logins, now).await?;
+    let uids = store::uids::pooled(db, logins).await?;
+    for right in model.iter_mut().filter(|_| !uids.is_empty()) {
+        right.rights.uid = uids.get(&right.login).copied();
+    }
+    Ok(model)
+}
+
 /// What a server must have, as its agent can be told.
 pub(super) fn desired(
     model: &[Entitlement],
@@ -146,7 +160,7 @@ pub(super) async fn wanted(
 ) -> Result<BTreeMap<Username, WantedAccount>, StoreError> {
     let scope = Scope::Server(server, None);
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(BTreeMap::new()) };
-    let model = store::grants::entitlements(db, None, now).await?;
+    let model = model(db, None, now).await?;
     let accounts = plan::desired(&model, &host).into_iter();
     Ok(accounts.map(|(login, account)| (login, account.whole())).collect())
 }
@@ -177,7 +191,7 @@ pub(crate) async fn settle(
     }
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
-    let model = store::grants::entitlements(db, scope.logins(), now).await?;
+    let model = model(db, scope.logins(), now).await?;
     let old = store::servers::of_version_1(db).await?;
     let (wanted, _) = desired(&model, &host, old.contains(&server));
     let (accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);

@@ -66,7 +66,7 @@ impl Session {
         let wanted = WantedState {
             accounts,
             removal: None,
-            reserved_uids: store::users::reserved_uids(db).await?,
+            reserved_uids: store::uids::reserved(db).await?,
             allow_no_admin: open.allow_no_admin,
         };
         let dry_run = open.kind == RequestKind::Check;

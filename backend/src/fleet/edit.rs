@@ -3,7 +3,7 @@
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
-use super::{Fleet, FleetError, rails};
+use super::{Fleet, FleetError, rails, uids};
 use crate::access::{Admin, Intent};
 use crate::audit::{self, Actor, Event};
 use crate::dispatch::queue::{self, Replanned, Scope};
@@ -127,6 +127,7 @@ impl<'a> Edit<'a> {
         summary: &str,
         scope: &Scope,
     ) -> Result<Change, FleetError> {
+        self.assign_uids(scope).await?;
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
         let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
         for conflict in &planned.conflicts {
@@ -154,6 +155,19 @@ impl<'a> Edit<'a> {
         fleet.turns.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
+    }
+
+    /// Gives numeric ids to login names that get their first grant.
+    async fn assign_uids(&mut self, scope: &Scope) -> Result<(), FleetError> {
+        let (Some(range), Some(logins)) = (self.fleet.uids, scope.logins()) else { return Ok(()) };
+        match uids::assign(&mut self.tx, range, logins, self.now).await? {
+            Ok(()) => Ok(()),
+            Err(login) if self.strict => Err(FleetError::NoUidLeft(login)),
+            Err(login) => {
+                tracing::warn!(%login, "no numeric id is left in [uids]: servers choose one");
+                Ok(())
+            }
+        }
     }
 
     /// What the edit would do; it never was.

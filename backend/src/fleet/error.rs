@@ -52,6 +52,17 @@ pub enum FleetError {
         /// The fingerprint asked for.
         fingerprint: String,
     },
+    /// A numeric id that belongs to another login name, also when nobody has that any more.
+    #[error("the uid {uid} belongs to {owner}")]
+    UidTaken {
+        /// The id.
+        uid: u32,
+        /// Whose it is.
+        owner: Username,
+    },
+    /// All numeric ids of the range are somebody's.
+    #[error("no uid is left for {0}")]
+    NoUidLeft(Username),
     /// No edit of that number.
     #[error("there is no revision {0}")]
     NoSuchRevision(i64),
@@ -188,6 +199,11 @@ impl FleetError {
             Self::HostLabel(_) => Some("choose a name that does not begin with host/"),
             Self::NameTaken(_) => Some("choose another name, or rename the other server first"),
             Self::BadKey { .. } => Some("nothing was changed; correct the key and repeat"),
+            Self::UidTaken { .. } => Some(
+                "nothing was changed; ids are nobody else's ever after, also of people who were \
+                 removed: choose another",
+            ),
+            Self::NoUidLeft(_) => Some("nothing was changed; make [uids] in backend.toml larger"),
             Self::NoKeys => Some("give at least one public key line"),
             Self::SystemName(_) => Some("choose a name of the person's own, or another --login"),
             Self::Conflict(_) => Some(

@@ -9,7 +9,7 @@ use bastio_protocol::api::{
 use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
 use super::edit::{Edit, check_login, check_text, parse_keys};
-use super::{Fleet, FleetError, grants};
+use super::{Fleet, FleetError, grants, uids};
 use crate::access::Admin;
 use crate::audit::Event;
 use crate::dispatch::queue::Scope;
@@ -31,6 +31,7 @@ impl Fleet {
             grants.entry(grant.holder.clone()).or_default().push(grant);
         }
         let groups = store::groups::all(&mut db).await?;
+        let uids = store::uids::pooled(&mut db, None).await?;
         let rows = store::users::list(&mut db).await?.into_iter();
         let users = rows.map(|row| {
             let keys = keys.remove(&row.id).unwrap_or_default();
@@ -40,7 +41,8 @@ impl Fleet {
             let mut own: Vec<Grant> =
                 holders.filter_map(|holder| grants.get(&holder)).flatten().cloned().collect();
             own.sort_by_key(|grant| grant.id);
-            user_view(row, keys, own, memberships)
+            let uid = uids.get(&row.name).copied();
+            user_view(row, keys, own, memberships, uid)
         });
         Ok(users.collect())
     }
@@ -56,7 +58,8 @@ impl Fleet {
         let keys = store::users::keys(&mut db, row.id).await?;
         let grants = store::grants::of_user(&mut db, row.id).await?;
         let memberships = memberships(&store::groups::all(&mut db).await?, name);
-        Ok(user_view(row, keys, grants, memberships))
+        let uids = store::uids::pooled(&mut db, Some(&BTreeSet::from([name.clone()]))).await?;
+        Ok(user_view(row, keys, grants, memberships, uids.get(name).copied()))
     }
 
     /// Adds a person with keys and, if asked for, a grant. To a person who is there already, keys
@@ -214,6 +217,7 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
     }
     let spec = overlay(&row.spec, &new.spec);
     if spec != row.spec {
+        uids::claim(edit, &row.name, &spec).await?;
         store::users::set_spec(edit.db(), row.id, &spec).await?;
     }
     Ok(row.id)
@@ -232,6 +236,7 @@ pub(super) async fn insert(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId,
     let now = edit.now();
     let db = edit.db();
     let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
+    uids::claim(edit, &new.name, &new.spec).await?;
     store::users::set_spec(edit.db(), id, &new.spec).await?;
     let (user, reason) = (Some(&new.name), new.reason.as_str());
     edit.record(Event { action: "user.add", user, reason, ..Event::default() }).await?;
@@ -311,6 +316,7 @@ pub(super) async fn update_rights(
         done.push(if locked { "locked" } else { "unlocked" }.to_owned());
     }
     if *spec != row.spec {
+        uids::claim(edit, &row.name, spec).await?;
         store::users::set_spec(edit.db(), row.id, spec).await?;
         done.extend(spec_in_words(&row.spec, spec));
     }
@@ -418,8 +424,15 @@ fn keys_in_words(added: usize) -> String {
     }
 }
 
-fn user_view(row: UserRow, keys: Vec<Key>, grants: Vec<Grant>, groups: Vec<Membership>) -> User {
+fn user_view(
+    row: UserRow,
+    keys: Vec<Key>,
+    grants: Vec<Grant>,
+    groups: Vec<Membership>,
+    uid: Option<u32>,
+) -> User {
     User {
+        uid: row.spec.uid.or(uid),
         name: row.name,
         full_name: row.full_name,
         mail: row.mail,

@@ -116,6 +116,8 @@ impl From<FleetError> for Problem {
             | FleetError::TwoOptions { .. }
             | FleetError::Version1(_)
             | FleetError::NotConnected(_)
+            | FleetError::UidTaken { .. }
+            | FleetError::NoUidLeft(_)
             | FleetError::PolicyTaken(_)
             | FleetError::GroupTaken(_)
             | FleetError::GroupInUse { .. }

@@ -26,6 +26,9 @@ pub struct Rights {
     pub keys: Vec<KeyGrant>,
     /// What the account database must say.
     pub spec: AccountSpec,
+    /// The numeric id of the login name, where it has one and `spec` says none. An account that
+    /// others made keeps its own.
+    pub uid: Option<u32>,
     /// Whether the person is locked out.
     pub locked: bool,
     /// Whether an account that bastio did not make may be managed.
@@ -95,18 +98,18 @@ fn account(all: &[&Rights]) -> (WantedAccount, Vec<Clash>) {
         all.iter().copied().filter(|rights| locked || !rights.locked).collect();
     let until = latest(active.iter().map(|rights| rights.until));
     let mut clashes = Vec::new();
+    let take_over = active.iter().any(|rights| rights.take_over);
+    let said = active.iter().map(|rights| &rights.spec).find(|spec| !spec.is_empty());
+    let mut spec = said.cloned().unwrap_or_default();
+    let uid = active.iter().find_map(|rights| rights.uid).filter(|_| !take_over);
+    spec.uid = spec.uid.or(uid);
     let wanted = WantedAccount {
-        spec: active
-            .iter()
-            .map(|rights| &rights.spec)
-            .find(|spec| !spec.is_empty())
-            .cloned()
-            .unwrap_or_default(),
+        spec,
         sudo: sudo(&active, until, &mut clashes),
         keys: keys(&active, until, &mut clashes),
         until,
         locked,
-        take_over: active.iter().any(|rights| rights.take_over),
+        take_over,
     };
     (wanted, clashes)
 }

@@ -120,19 +120,6 @@ pub async fn set_spec(
     Ok(())
 }
 
-/// The numeric ids that belong to people.
-pub async fn reserved_uids(db: &mut Connection) -> Result<BTreeMap<Username, u32>, StoreError> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT name, spec FROM users WHERE spec <> '{}'").fetch_all(db).await?;
-    let mut uids = BTreeMap::new();
-    for (name, spec) in rows {
-        if let Some(uid) = parse_spec(&spec)?.uid {
-            uids.insert(parse_login(&name)?, uid);
-        }
-    }
-    Ok(uids)
-}
-
 /// Removes a person with keys and grants.
 pub async fn remove(db: &mut Connection, user: UserId) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM users WHERE id = $1").bind(user).execute(db).await?;

@@ -390,9 +390,10 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
     ];
     facts.extend((!user.groups.is_empty()).then(|| ("groups", groups(&user.groups))));
     context.terminal.table(&Table::facts(facts))?;
-    if !user.spec.is_empty() {
+    let spec = spec(&AccountSpec { uid: user.uid.or(user.spec.uid), ..user.spec.clone() });
+    if !spec.is_empty() {
         context.terminal.print("\n")?;
-        context.terminal.table(&Table::facts(spec(&user.spec)))?;
+        context.terminal.table(&Table::facts(spec))?;
     }
     if !user.keys.is_empty() {
         context.terminal.print("\n")?;

@@ -23,6 +23,10 @@ pub struct User {
     /// What the accounts of the person's own name must be.
     #[serde(default, skip_serializing_if = "AccountSpec::is_empty")]
     pub spec: AccountSpec,
+    /// The numeric id of the accounts of the person's own name, where all servers have the same: as
+    /// `spec` says, or given out by the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Added at.
     pub created: i64,
     /// The keys that log in.

@@ -137,6 +137,7 @@ fn entitlement(row: RightsRow, keys: Vec<KeyGrant>) -> Result<Entitlement, Store
             key_options: parse_options(&row.key_options)?,
             keys,
             spec,
+            uid: None,
             locked: row.locked,
             take_over: row.take_over,
         },
