@@ -304,6 +304,7 @@ impl BackendConnector {
             facts: self.facts.clone(),
             last_sequence: self.obeys.last_sequence,
             signing_key: self.obeys.signing_key.clone(),
+            receipt_key: self.obeys.receipt_key,
         };
         if let Some(session) = self.session.as_mut() {
             session.answer_hello(Netstring::compose(&answer.to_json()));

@@ -7,7 +7,10 @@ mod api;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use bastio_protocol::{REPLACE_NAMESPACE, ServerName, replacement_text};
+use bastio_protocol::{
+    RECEIPT_NAMESPACE, REPLACE_NAMESPACE, ServerName, VerifyingKey, receipt_key_text,
+    replacement_text,
+};
 use bastio_transport::{KeyError, KeyKind, PrivateKey};
 use thiserror::Error;
 
@@ -34,6 +37,8 @@ pub struct Enrolment {
     pub host_name: Option<String>,
     /// What kind of key to make when there is none.
     pub key_kind: KeyKind,
+    /// The key that signs this server's receipts, when there is one.
+    pub receipt_key: Option<VerifyingKey>,
 }
 
 /// What an enrolment did.
@@ -127,12 +132,16 @@ pub fn enroll(
         .and(asked.host_name.as_deref())
         .and_then(server_name)
         .map(|name| name.to_string());
+    let receipt_key = answer.port.and(asked.receipt_key);
+    let receipt_proof = receipt_key.map(|receipts| prove(&key, &receipts)).transpose()?;
     let upload = Upload {
         api_key: asked.api_key.expose(),
         public_key: &key.public_line(),
         old_public_key: "",
         name: asked.name.as_deref().or(fallback.as_deref()),
         proof: None,
+        receipt_key: receipt_key.map(|key| key.to_string()),
+        receipt_proof,
     };
     let uploaded = api.upload(&upload)?;
     let signer = uploaded.signer().map_err(|reason| {
@@ -160,6 +169,12 @@ pub fn enroll(
         agent_key: key.fingerprint(),
         signing_key: signer.map(|signer| signer.key.fingerprint()),
     })
+}
+
+/// The agent's word that this key signs its server's receipts.
+fn prove(key: &PrivateKey, receipts: &VerifyingKey) -> Result<String, KeyError> {
+    let text = receipt_key_text(&key.public_line(), receipts);
+    key.sign(RECEIPT_NAMESPACE, text.as_bytes())
 }
 
 /// The server's name that a host name gives: its first label in small letters, with `-` for what may
@@ -198,6 +213,8 @@ pub fn upload(api: &Api, api_key: &Secret, key: &PrivateKey) -> Result<(), Enrol
         old_public_key: "",
         name: None,
         proof: None,
+        receipt_key: None,
+        receipt_proof: None,
     };
     api.upload(&upload)?;
     Ok(())
@@ -236,6 +253,8 @@ pub fn replace_key(
         old_public_key: &old_line,
         name: None,
         proof: proof.as_deref(),
+        receipt_key: None,
+        receipt_proof: None,
     };
     api.upload(&upload)?;
     files::replace_secret(key_file, text.as_bytes())

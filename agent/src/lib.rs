@@ -20,6 +20,7 @@ pub mod logging;
 pub mod notify;
 pub mod pipe;
 pub mod processor;
+mod receipt_key;
 pub mod reconcile;
 pub mod selinux;
 pub mod sshd;

@@ -9,7 +9,7 @@
 
 use bastio_protocol::{
     ActionMessage, DriftMessage, FeedbackMessage, HostMessage, KeyPolicy, Message, MessageError,
-    Netstring, NetstringError, Order, V2_LIMIT,
+    Netstring, NetstringError, Order, V2_LIMIT, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -69,6 +69,9 @@ pub struct Obeys {
     pub last_sequence: u64,
     /// Fingerprint of the key that signs; `None` when it obeys no order.
     pub signing_key: Option<String>,
+    /// The key that signs the processor's receipts; `None` when it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt_key: Option<VerifyingKey>,
 }
 
 /// The link to the backend, as the connector sees it.

@@ -36,6 +36,7 @@ mod bounds;
 mod end_point;
 mod listen;
 mod once;
+mod receipt;
 mod report;
 mod run;
 mod stop;

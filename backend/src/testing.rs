@@ -138,6 +138,7 @@ impl TestBackend {
             facts: Facts::default(),
             last_sequence: 0,
             signing_key: None,
+            receipt_key: None,
         };
         session.met(&hello).await.expect("a store");
         session
@@ -191,5 +192,5 @@ pub(crate) fn new_user(name: &str, keys: &[PublicKey], on: &str, sudo: bool) -> 
 }
 
 pub(crate) fn feedback(mid: &str, status: Status, text: &str) -> FeedbackMessage {
-    FeedbackMessage { mid: MessageId::from(mid), status, feedback: text.to_owned(), detail: None }
+    FeedbackMessage::new(MessageId::from(mid), status, text)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::VerifyingKey;
 use crate::order::{ServerId, is_kind};
 
 /// The version of the wire that a hello opens.
@@ -46,6 +47,9 @@ pub struct AgentHello {
     /// Fingerprint of the key whose orders it obeys; absent when it knows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
+    /// The key that signs its receipts; absent when it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt_key: Option<VerifyingKey>,
 }
 
 /// Names and values for people: a few short lines, whatever came in. Names are made of
@@ -132,6 +136,7 @@ mod tests {
             facts: facts(&[("hostname", "web-1")]),
             last_sequence: 9,
             signing_key: None,
+            receipt_key: None,
         };
         let text =
             r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9}"#;

@@ -88,7 +88,7 @@ impl HostMessage {
     /// The answer to this message.
     #[must_use]
     pub fn reply(&self, status: Status, feedback: impl Into<String>) -> FeedbackMessage {
-        FeedbackMessage { mid: self.mid.clone(), status, feedback: feedback.into(), detail: None }
+        FeedbackMessage::new(self.mid.clone(), status, feedback)
     }
 }
 

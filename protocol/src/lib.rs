@@ -17,6 +17,7 @@ mod message_id;
 mod netstring;
 mod order;
 mod public_key;
+mod receipt;
 mod replacement;
 mod signing;
 mod ssh_blob;
@@ -45,7 +46,11 @@ pub use message_id::{MessageId, MessageIdError};
 pub use netstring::{Netstring, NetstringDecoder, NetstringError, V1_LIMIT};
 pub use order::{Order, Payload, PayloadError, ServerId, ServerIdError};
 pub use public_key::{Algorithm, KeyPolicy, PublicKey, PublicKeyError};
-pub use replacement::{REPLACE_NAMESPACE, replacement_text};
+pub use receipt::{
+    LISTED_LIMIT, Occasion, Receipt, ReceiptFault, Standing, StateHash, StateHashError,
+    StateOfAccount, States,
+};
+pub use replacement::{RECEIPT_NAMESPACE, REPLACE_NAMESPACE, receipt_key_text, replacement_text};
 pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
 pub use stamp::{civil_from_days, days_from_civil};
 pub use sudo_policy::{SudoCommand, SudoPolicy, SudoPolicyError};

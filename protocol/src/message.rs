@@ -13,7 +13,8 @@ use thiserror::Error;
 
 use crate::{
     Detail, HostMessage, HostRequest, KeyPolicy, MessageId, MessageIdError, PublicKey,
-    PublicKeyError, Removal, Username, UsernameError, WantedAccount, WantedError, WantedState,
+    PublicKeyError, Receipt, Removal, Username, UsernameError, WantedAccount, WantedError,
+    WantedState,
 };
 
 /// Any message but hellos, orders and drift.
@@ -92,6 +93,9 @@ pub struct FeedbackMessage {
     /// The same for programs (version 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<Detail>>,
+    /// What the server's root processor signs about the state that is left (version 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
 }
 
 /// How an action ended.
@@ -213,7 +217,7 @@ impl ActionMessage {
     /// The answer to this message.
     #[must_use]
     pub fn reply(&self, status: Status, feedback: impl Into<String>) -> FeedbackMessage {
-        FeedbackMessage { mid: self.mid.clone(), status, feedback: feedback.into(), detail: None }
+        FeedbackMessage::new(self.mid.clone(), status, feedback)
     }
 }
 
@@ -236,6 +240,12 @@ impl Action {
 }
 
 impl FeedbackMessage {
+    /// A plain answer: a status and a text.
+    #[must_use]
+    pub fn new(mid: MessageId, status: Status, feedback: impl Into<String>) -> Self {
+        Self { mid, status, feedback: feedback.into(), detail: None, receipt: None }
+    }
+
     /// The JSON body of this message.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
@@ -371,7 +381,9 @@ impl<'a> Members<'a> {
         let code: u16 = self.member("status", "an integer")?;
         let status = Status::try_from(code).map_err(|_| MessageFault::UnknownStatus)?;
         let detail = self.content("detail")?;
-        Ok(FeedbackMessage { mid, status, feedback: self.string("feedback")?, detail })
+        // One that cannot be read proves nothing; the answer counts all the same.
+        let receipt = self.content("receipt").unwrap_or_default();
+        Ok(FeedbackMessage { mid, status, feedback: self.string("feedback")?, detail, receipt })
     }
 
     fn public_key(&self, policy: &KeyPolicy) -> Result<PublicKey, MessageFault> {

@@ -258,7 +258,7 @@ impl Payload {
     /// The answer to it.
     #[must_use]
     pub fn reply(&self, status: Status, feedback: impl Into<String>) -> FeedbackMessage {
-        FeedbackMessage { mid: self.mid().clone(), status, feedback: feedback.into(), detail: None }
+        FeedbackMessage::new(self.mid().clone(), status, feedback)
     }
 
     /// The JSON text that an order carries.
@@ -311,7 +311,8 @@ fn signed_bytes(server: &ServerId, sequence: u64, not_after: i64, payload: &str)
     bytes
 }
 
-fn push(bytes: &mut Vec<u8>, text: &[u8]) {
+/// A text behind its length, in 4 bytes.
+pub(crate) fn push(bytes: &mut Vec<u8>, text: &[u8]) {
     let length = u32::try_from(text.len()).expect("a frame is far shorter than 4 GiB");
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(text);

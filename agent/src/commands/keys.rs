@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use bastio_protocol::VerifyingKey;
 use bastio_transport::{KeyKind, PrivateKey};
 
 use super::{CommandError, say};
@@ -12,6 +13,7 @@ use crate::connector::lockdown::Identity;
 use crate::enroll::{self, Api, EnrollError, Enrolled, Enrolment};
 use crate::files;
 use crate::processor::forget_succession;
+use crate::receipt_key;
 
 /// The environment variable with an API key.
 const API_KEY: &str = "BASTIO_API_KEY";
@@ -30,6 +32,7 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
         name: args.name.clone(),
         host_name: nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()),
         key_kind: kind(args.kind, None),
+        receipt_key: receipt_key(settings),
     };
     let pinned = args.host_key.is_some() || settings.backend.is_some();
     if let Some(warning) = clear_text(&asked.backend, pinned) {
@@ -43,6 +46,17 @@ pub(super) fn enroll(args: &EnrollArgs, settings: &Settings) -> Result<(), Comma
     })?;
     tell(&done, settings);
     Ok(())
+}
+
+/// The key that signs receipts; without one, the server is enrolled all the same.
+fn receipt_key(settings: &Settings) -> Option<VerifyingKey> {
+    match receipt_key::read_or_make(&settings.state) {
+        Ok(key) => Some(key.verifying_key()),
+        Err(error) => {
+            say(&format!("warning: this server will give no receipts: {error}"));
+            None
+        }
+    }
 }
 
 /// The warning for a URL whose requests anybody on the way can read; `pinned` when they can at least

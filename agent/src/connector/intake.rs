@@ -88,14 +88,14 @@ impl Intake {
 fn no_order(error: &serde_json::Error) -> FeedbackMessage {
     let feedback = format!("an order that cannot be read: {error}; nothing was done");
     let mid = MessageId::from_number(chance::number());
-    FeedbackMessage { mid, status: Status::Failed, feedback, detail: None }
+    FeedbackMessage::new(mid, Status::Failed, feedback)
 }
 
 /// The answer to a message that is none; with an id of its own when the message has no usable one.
 fn refusal(error: MessageError) -> FeedbackMessage {
     let feedback = error.to_string();
     let mid = error.mid.unwrap_or_else(|| MessageId::from_number(chance::number()));
-    FeedbackMessage { mid, status: Status::Failed, feedback, detail: None }
+    FeedbackMessage::new(mid, Status::Failed, feedback)
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ pub struct Upload<'a> {
     /// Signature by the key to be replaced, see [`bastio_protocol::replacement_text`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<&'a str>,
+    /// The key that signs this server's receipts, as base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt_key: Option<String>,
+    /// Signature by `public_key`, see [`bastio_protocol::receipt_key_text`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt_proof: Option<String>,
 }
 
 /// What the backend answered to an upload.

@@ -127,6 +127,7 @@ impl Server {
             name: name.map(str::to_owned),
             host_name: Some("DB-1.example.org".to_owned()),
             key_kind: KeyKind::Ed25519,
+            receipt_key: None,
         };
         enroll(&asked, &self.config(), &self.key(), self.settings().backend.as_ref())
     }

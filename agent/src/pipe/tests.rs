@@ -50,17 +50,16 @@ fn everything_sent_to_the_processor_arrives_equal() {
 
 #[test]
 fn everything_sent_to_the_connector_arrives_equal() {
-    let feedback = FeedbackMessage {
-        mid: MessageId::from_number(7),
-        status: Status::Failed,
-        feedback: "no\nway: é".into(),
-        detail: None,
-    };
+    let feedback = FeedbackMessage::new(MessageId::from_number(7), Status::Failed, "no\nway: é");
     for message in [
         ToConnector::Feedback(feedback),
         ToConnector::Ready,
-        ToConnector::Obeys(Obeys { last_sequence: u64::MAX, signing_key: None }),
-        ToConnector::Obeys(Obeys { last_sequence: 0, signing_key: Some("SHA256:x".into()) }),
+        ToConnector::Obeys(Obeys { last_sequence: u64::MAX, signing_key: None, receipt_key: None }),
+        ToConnector::Obeys(Obeys {
+            last_sequence: 0,
+            signing_key: Some("SHA256:x".into()),
+            receipt_key: "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=".parse().ok(),
+        }),
         ToConnector::Drift(DriftMessage { at: 7, healed: true, detail: Detail::default() }),
         ToConnector::Reconnect,
         ToConnector::Answered,

@@ -87,12 +87,9 @@ mod tests {
             report: Some(Box::new(report)),
             ..Detail::default()
         };
-        FeedbackMessage {
-            mid: MessageId::from_number(1),
-            status: Status::Failed,
-            feedback: "many".to_owned(),
-            detail: Some(Box::new(detail)),
-        }
+        let mut feedback = FeedbackMessage::new(MessageId::from_number(1), Status::Failed, "many");
+        feedback.detail = Some(Box::new(detail));
+        feedback
     }
 
     #[test]

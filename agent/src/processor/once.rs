@@ -1,8 +1,9 @@
 //! The life of an action: written down, carried out, its answer written down, handed over, forgotten when the backend
 //! has it. This file must not know sockets or threads, nor how the journal keeps what it is told.
 
-use bastio_protocol::{FeedbackMessage, Status, Username};
+use bastio_protocol::{FeedbackMessage, Status, Username, VerifyingKey};
 
+use super::receipt::Notary;
 use super::tend::Site;
 use super::work::{Effect, Extent, Work};
 use super::{Processor, System, bounds};
@@ -20,6 +21,8 @@ pub(super) struct Once<A> {
     flushes_first: bool,
     /// Whether saving the ledger failed since the last action.
     has_failed: bool,
+    /// Who signs receipts.
+    notary: Option<Notary>,
 }
 
 /// So many bytes of edits may wait for the ledger's file (256 KiB).
@@ -45,7 +48,7 @@ pub(super) struct Outcome {
 impl<A: System> Once<A> {
     pub(super) fn new(mut processor: Processor<A>, journal: Journal) -> Self {
         processor.catch_up(journal.edits());
-        Self { processor, journal, flushes_first: false, has_failed: false }
+        Self { processor, journal, flushes_first: false, has_failed: false, notary: None }
     }
 
     /// The same, and each action is on the disk before it is carried out: after a loss of power nobody takes for drift
@@ -53,6 +56,33 @@ impl<A: System> Once<A> {
     #[must_use]
     pub(super) fn flushing_first(self, flushes_first: bool) -> Self {
         Self { flushes_first, ..self }
+    }
+
+    /// The same, and its answers carry receipts.
+    #[must_use]
+    pub(super) fn certifying(self, notary: Option<Notary>) -> Self {
+        Self { notary, ..self }
+    }
+
+    /// The key that signs receipts.
+    pub(super) fn receipt_key(&self) -> Option<VerifyingKey> {
+        self.notary.as_ref().map(Notary::verifying_key)
+    }
+
+    /// Does the work; its answer with a receipt, where all of the work was to be done.
+    fn process(
+        &mut self,
+        work: &Work,
+        extent: Extent,
+        beat: &mut Beat<'_>,
+    ) -> Option<FeedbackMessage> {
+        let mut feedback = self.processor.process(work, extent, beat)?;
+        if let Some(notary) = self.notary.as_ref().filter(|_| extent == Extent::All) {
+            // A journal that cannot be read has no number: then it says none.
+            let sequence = self.journal.highest_sequence().unwrap_or_default();
+            self.processor.certify(notary, work, &mut feedback, sequence);
+        }
+        Some(feedback)
     }
 
     /// Whether the ledger waits for a quiet moment to be written down.
@@ -105,7 +135,7 @@ impl<A: System> Once<A> {
     pub(super) fn redo(&mut self, begun: &Begun, beat: &mut Beat<'_>) -> bool {
         let mid = begun.work.mid().text();
         tracing::warn!(mid, "an action was cut short: carrying it out again");
-        let feedback = self.processor.process(&begun.work, Extent::All, beat);
+        let feedback = self.process(&begun.work, Extent::All, beat);
         let is_done = feedback.is_some();
         feedback.into_iter().for_each(|feedback| self.end(begun, feedback));
         is_done
@@ -222,7 +252,7 @@ impl<A: System> Once<A> {
         ticket: Ticket,
         beat: &mut Beat<'_>,
     ) -> Option<Outcome> {
-        let mut feedback = self.processor.process(work, Extent::All, beat)?;
+        let mut feedback = self.process(work, Extent::All, beat)?;
         bounds::fit(&mut feedback, self.journal.held());
         let carried_out = Some(feedback.status);
         self.write_down(ticket, body, &feedback);
@@ -239,14 +269,14 @@ impl<A: System> Once<A> {
     ) -> Option<Outcome> {
         tracing::error!(mid = work.mid().text(), %error, "cannot keep the journal");
         let mut feedback = match work.effect() {
-            Effect::Looks => self.processor.process(work, Extent::All, beat)?,
+            Effect::Looks => self.process(work, Extent::All, beat)?,
             Effect::Closes => {
                 self.journal.skip();
-                self.processor.process(work, Extent::All, beat)?
+                self.process(work, Extent::All, beat)?
             }
             Effect::Both => {
                 self.journal.skip();
-                let mut feedback = self.processor.process(work, Extent::Closing, beat)?;
+                let mut feedback = self.process(work, Extent::Closing, beat)?;
                 feedback.status = Status::Failed;
                 let done = feedback.feedback;
                 feedback.feedback = format!("cannot keep the journal: {error}; {done}");

@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bastio_protocol::{KeyPolicy, Removal, Username};
@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::end_point::EndPoint;
 use super::listen::{Accepted, ListenError, Listener, Peers, take_given, take_stdin};
 use super::once::{Once, Outcome};
+use super::receipt::Notary;
 use super::stop::{Signals, Stop};
 use super::tend::Tender;
 use super::verify::{Obedience, SuccessionError, Verifier, refuse_plain};
@@ -29,6 +30,7 @@ use crate::drift::Policy;
 use crate::journal::{Journal, JournalError};
 use crate::ledger::Ledger;
 use crate::pipe::{IN_FLIGHT, LinkState, ToConnector, ToProcessor};
+use crate::receipt_key;
 use crate::sshd::KeyMode;
 use crate::status::StatusFile;
 use crate::sudoers::PlainSudo;
@@ -155,6 +157,7 @@ pub(super) fn run<A: System>(
     let mut ready = settings.ready;
     let pause = settings.heartbeat.as_ref().map(|it| it.every.max(SHORTEST_HEARTBEAT));
     let journal = Journal::open(&settings.state)?;
+    let notary = notary(&settings.obedience, &settings.state);
     let verifier = Verifier::new(settings.obedience, &settings.state)?;
     let mut service = Service {
         pause,
@@ -165,7 +168,8 @@ pub(super) fn run<A: System>(
                 .keeping(Ledger::open(&settings.state)),
             journal,
         )
-        .flushing_first(settings.drift == Policy::Heal),
+        .flushing_first(settings.drift == Policy::Heal)
+        .certifying(notary),
         verifier,
         status: StatusFile::new(settings.status_file),
         heartbeat: settings.heartbeat,
@@ -190,6 +194,14 @@ pub(super) fn run<A: System>(
     peers.check(&socket)?;
     say_ready();
     service.serve(socket)
+}
+
+/// Who signs receipts: nobody where no backend's id is pinned, or there is no key to sign with. The work goes on without.
+fn notary(obedience: &Obedience, state: &Path) -> Option<Notary> {
+    let server = obedience.signer.as_ref()?.server.clone();
+    let key = receipt_key::read_or_make(state);
+    let key = key.inspect_err(|error| tracing::error!(%error, "no receipts will be given"));
+    Some(Notary::new(server, key.ok()?))
 }
 
 struct Service<A> {

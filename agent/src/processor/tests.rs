@@ -16,6 +16,7 @@ use crate::reconcile::fake::{FakeHost, go_on};
 use crate::reconcile::host::NewAccount;
 
 mod host;
+mod receipts;
 mod wanted;
 
 const KEY: &str =

@@ -194,7 +194,7 @@ pub(super) fn refuse(order: &Order, refusal: &Refusal) -> FeedbackMessage {
         mid = mid.text(), server = %order.server(), sequence = order.sequence(), why = %refusal,
         "an order was refused"
     );
-    FeedbackMessage { mid, status: Status::Failed, feedback: refusal.to_string(), detail: None }
+    FeedbackMessage::new(mid, Status::Failed, refusal.to_string())
 }
 
 /// The answer to an action that nobody has signed.

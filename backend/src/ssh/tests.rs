@@ -184,9 +184,7 @@ impl Agent {
 fn feedback(mid: u64) -> Vec<u8> {
     let mid = MessageId::from_number(mid);
     let feedback = "there is no such account".to_owned();
-    Netstring::compose(
-        &FeedbackMessage { mid, status: Status::Unchanged, feedback, detail: None }.to_json(),
-    )
+    Netstring::compose(&FeedbackMessage::new(mid, Status::Unchanged, feedback).to_json())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,12 +392,7 @@ async fn largest_feedback_is_taken() {
     backend.queue(server, 1..=1).await;
     let mut agent = backend.agent(&key).await;
     assert_eq!(agent.mids(1).await, ["1"]);
-    let mut answer = FeedbackMessage {
-        mid: MessageId::from_number(1),
-        status: Status::Unchanged,
-        feedback: String::new(),
-        detail: None,
-    };
+    let mut answer = FeedbackMessage::new(MessageId::from_number(1), Status::Unchanged, "");
     answer.feedback = "x".repeat(FEEDBACK_LIMIT - answer.to_json().len());
     let body = answer.to_json();
     assert_eq!(body.len(), FEEDBACK_LIMIT);

@@ -133,9 +133,7 @@ fn actions_are_written_with_the_members_of_version_1_only() {
 proptest! {
     #[test]
     fn any_feedback_text_survives(text in ".*", mid in ".{1,40}") {
-        let feedback = FeedbackMessage {
-            mid: MessageId::from(mid.as_str()), status: Status::Failed, feedback: text,
-            detail: None };
+        let feedback = FeedbackMessage::new(MessageId::from(mid.as_str()), Status::Failed, text);
         let read = Message::parse(&feedback.to_json(), &KeyPolicy::default()).expect("what we wrote");
         prop_assert_eq!(read, Message::Feedback(feedback));
     }

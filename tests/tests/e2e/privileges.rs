@@ -119,7 +119,9 @@ fn the_connector_cannot_read_the_agents_key_again() {
     let connector = server.connector();
     let open = handles(connector);
     assert!(!open.iter().any(|it| it.contains("/etc/bastio")), "{open:?}");
-    for file in ["/etc/bastio/agent.key", "/etc/bastio/agent.toml", "/etc/shadow"] {
+    let receipts = "/var/lib/bastio-agent/receipt_key";
+    assert!(!server.host.read_file(receipts).unwrap().is_empty());
+    for file in ["/etc/bastio/agent.key", "/etc/bastio/agent.toml", receipts, "/etc/shadow"] {
         let words = ["setpriv", "--reuid=bastio", "--regid=bastio", "--clear-groups", "cat", file];
         let refused = server.host.try_exec(&words).unwrap();
         assert!(refused.stderr.contains("Permission denied"), "{file}: {}", refused.stderr);

@@ -31,9 +31,10 @@ async fn agent_hello(session: &mut BackendSession) -> AgentHello {
 
 #[tokio::test]
 async fn version_2_is_offered_and_a_hello_is_answered() {
+    let receipt_key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=".parse().ok();
     let (key, obeys) = (
         PrivateKey::generate(KeyKind::Ed25519).unwrap(),
-        Obeys { last_sequence: 41, signing_key: Some("SHA256:abc".to_owned()) },
+        Obeys { last_sequence: 41, signing_key: Some("SHA256:abc".to_owned()), receipt_key },
     );
     let mut backend = Backend::start(&key).await;
     let words = [ToConnector::Obeys(obeys), ToConnector::Ready].map(|word| word.to_frame());
@@ -48,10 +49,12 @@ async fn version_2_is_offered_and_a_hello_is_answered() {
         facts: Facts::default(),
         last_sequence: 41,
         signing_key: Some("SHA256:abc".to_owned()),
+        receipt_key,
     };
     assert_eq!(answer, expected);
     // A new key is told with the next hello.
-    let obeys = Obeys { last_sequence: 42, signing_key: Some("SHA256:def".to_owned()) };
+    let obeys =
+        Obeys { last_sequence: 42, signing_key: Some("SHA256:def".to_owned()), receipt_key: None };
     agent.processor.say(&ToConnector::Obeys(obeys)).await;
     agent.processor.say(&ToConnector::Feedback(action(1).reply(Status::Done, ""))).await;
     session.feedback().await;

@@ -48,12 +48,11 @@ fn messages_arrive_from_pieces_of_one_byte() {
 fn answers_go_out_in_order_before_the_end() {
     let (theirs, end_point, _stop) = start();
     let feedback = |number| {
-        ToConnector::Feedback(bastio_protocol::FeedbackMessage {
-            mid: MessageId::from_number(number),
-            status: Status::Done,
-            feedback: "done".into(),
-            detail: None,
-        })
+        ToConnector::Feedback(bastio_protocol::FeedbackMessage::new(
+            MessageId::from_number(number),
+            Status::Done,
+            "done",
+        ))
     };
     let sent: Vec<_> = (0..50).map(feedback).chain([ToConnector::Stopping]).collect();
     for message in &sent {

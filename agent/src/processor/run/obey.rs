@@ -22,7 +22,7 @@ impl<A: System> Service<A> {
             Ok(Payload::Host(host)) => (self.follow(order, &Work::Host(host)), false),
             Ok(Payload::RotateKey { mid, key }) => {
                 let (status, feedback) = self.rotate(key, order.sequence());
-                let feedback = FeedbackMessage { mid, status, feedback, detail: None };
+                let feedback = FeedbackMessage::new(mid, status, feedback);
                 (Some(self.once.reply(feedback)), status.is_success())
             }
         };
@@ -36,7 +36,8 @@ impl<A: System> Service<A> {
         // A journal that cannot be read refuses orders one by one.
         let highest = self.once.highest_sequence().unwrap_or_default();
         let last_sequence = self.verifier.at_least(highest);
-        Some(ToConnector::Obeys(Obeys { last_sequence, signing_key }))
+        let receipt_key = self.once.receipt_key();
+        Some(ToConnector::Obeys(Obeys { last_sequence, signing_key, receipt_key }))
     }
 
     pub(super) fn say_obeys(&mut self, end_point: &EndPoint) -> bool {

@@ -49,6 +49,7 @@ impl Modern {
             facts: Facts::from(facts),
             last_sequence,
             signing_key: signing_key.map(VerifyingKey::fingerprint),
+            receipt_key: None,
         };
         self.say(&hello.to_json()).await;
     }
@@ -164,12 +165,7 @@ async fn answers_may_be_as_long_as_version_2_allows() {
     agent.hello().await;
     agent.greet(Some(&backend.signing_key()), 0).await;
     agent.order().await;
-    let mut answer = FeedbackMessage {
-        mid: MessageId::from_number(1),
-        status: Status::Unchanged,
-        feedback: String::new(),
-        detail: None,
-    };
+    let mut answer = FeedbackMessage::new(MessageId::from_number(1), Status::Unchanged, "");
     answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
     agent.say(&answer.to_json()).await;
     backend.wait_until_pending(server, &[]).await;
@@ -220,8 +216,7 @@ async fn the_old_key_tells_of_the_new_one_before_anything_else() {
     };
     assert_eq!(offered, new);
     assert!(agent.gets_nothing().await, "nothing before the answer");
-    let answer =
-        FeedbackMessage { mid, status: Status::Done, feedback: String::new(), detail: None };
+    let answer = FeedbackMessage::new(mid, Status::Done, "");
     agent.say(&answer.to_json()).await;
     for sequence in [2, 3] {
         let order = agent.order().await;
@@ -247,12 +242,7 @@ async fn an_agent_that_refuses_the_new_key_is_served_with_the_old_one() {
     agent.hello().await;
     agent.greet(Some(&old), 0).await;
     let mid = agent.order().await.mid().unwrap();
-    let answer = FeedbackMessage {
-        mid,
-        status: Status::Failed,
-        feedback: "disk full".to_owned(),
-        detail: None,
-    };
+    let answer = FeedbackMessage::new(mid, Status::Failed, "disk full");
     agent.say(&answer.to_json()).await;
     assert!(agent.order().await.verify(&old));
     assert_eq!(backend.known_keys().await, [old.fingerprint()]);

@@ -43,6 +43,22 @@ fn restart(connector: Connector, running: Running) -> (Connector, Running, Obeys
     start(folder)
 }
 
+#[test]
+fn what_an_order_has_left_is_signed_by_a_key_that_stays() {
+    let (mut connector, running, obeys) = start(tempfile::tempdir().unwrap());
+    let receipt_key = obeys.receipt_key.unwrap();
+    connector.send(&order(1, 5, &payload(1, Action::RemoveUser { removal: None })));
+    let Some(ToConnector::Feedback(feedback)) = connector.receive() else { panic!("no answer") };
+    let receipt = feedback.receipt.unwrap();
+    assert_eq!(receipt.verify(&receipt_key), Ok(()));
+    let found = receipt.occasion();
+    assert_eq!((found.sequence, found.mid), (5, MessageId::from_number(1)));
+    assert!(receipt.ends_access(&message(ADD).username));
+    connector.send(&ToProcessor::Delivered { count: 1 });
+    let (_connector, _running, obeys) = restart(connector, running);
+    assert_eq!(obeys.receipt_key, Some(receipt_key));
+}
+
 impl Connector {
     fn order(&mut self, message: &ToProcessor) -> (Status, String) {
         self.send(message);
@@ -66,7 +82,9 @@ impl Connector {
 fn orders_are_obeyed_once_and_in_rising_numbers_also_after_a_restart() {
     let (mut connector, running, obeys) = start(tempfile::tempdir().unwrap());
     let fingerprint = key(1).verifying_key().fingerprint();
-    assert_eq!(obeys, Obeys { last_sequence: 0, signing_key: Some(fingerprint) });
+    let receipt_key = obeys.receipt_key;
+    assert!(receipt_key.is_some());
+    assert_eq!(obeys, Obeys { last_sequence: 0, signing_key: Some(fingerprint), receipt_key });
     let first = order(1, 5, &payload(1, ADD));
     assert_eq!(connector.order(&first).0, Status::Done);
     connector.refuses(&first, "5 was obeyed already");
@@ -96,13 +114,14 @@ fn orders_are_obeyed_once_and_in_rising_numbers_also_after_a_restart() {
 
 #[test]
 fn the_key_changes_on_the_word_of_the_old_one_and_stays_changed() {
-    let (mut connector, running, _) = start(tempfile::tempdir().unwrap());
+    let (mut connector, running, first) = start(tempfile::tempdir().unwrap());
     let new = key(2).verifying_key();
     let rotate = Payload::RotateKey { mid: MessageId::from_number(9), key: new };
     connector.refuses(&order(2, 1, &rotate), "signature");
     connector.refuses(&order(3, 1, &rotate), "signature");
     assert_eq!(connector.order(&order(1, 3, &rotate)).0, Status::Done);
-    let obeys = Obeys { last_sequence: 3, signing_key: Some(new.fingerprint()) };
+    let receipt_key = first.receipt_key;
+    let obeys = Obeys { last_sequence: 3, signing_key: Some(new.fingerprint()), receipt_key };
     assert_eq!(connector.receive(), Some(ToConnector::Obeys(obeys.clone())));
     connector.refuses(&order(1, 4, &payload(1, ADD)), "signature");
     let (mut connector, _running, found) = restart(connector, running);
