@@ -17,6 +17,7 @@ mod create;
 mod databases;
 mod home;
 mod host;
+mod making;
 mod modify;
 mod processes;
 mod quarantine;

@@ -86,12 +86,36 @@ pub fn ask(program: &Path, arguments: &[&str], limit: Duration) -> io::Result<An
 /// The same, with what it said until it had to be killed, too. It is waited for by its pidfd; its
 /// outputs are read along the way, so that it cannot block on a full pipe.
 pub fn run(program: &Path, arguments: &[&str], limit: Duration) -> (io::Result<ExitStatus>, Said) {
-    let mut said = Said::default();
-    let ended = start(program, arguments).and_then(|mut child| {
-        let watched = watch(&mut child, &mut said, Instant::now() + limit);
-        watched.inspect_err(|_| end(&mut child))
-    });
-    (ended, said)
+    match begin(program, arguments, limit) {
+        Ok(begun) => begun.finish(),
+        Err(error) => (Err(error), Said::default()),
+    }
+}
+
+/// A program that runs.
+#[derive(Debug)]
+#[must_use = "it runs on, and nobody waits for it"]
+pub struct Begun {
+    child: Child,
+    until: Instant,
+}
+
+/// Starts a program; it is waited for by [`Begun::finish`]. Until then it gets no further than a full pipe lets it.
+///
+/// # Errors
+/// As the system says.
+pub fn begin(program: &Path, arguments: &[&str], limit: Duration) -> io::Result<Begun> {
+    let until = Instant::now() + limit;
+    start(program, arguments).map(|child| Begun { child, until })
+}
+
+impl Begun {
+    /// Waits for its end, as [`run`] does.
+    pub fn finish(mut self) -> (io::Result<ExitStatus>, Said) {
+        let mut said = Said::default();
+        let watched = watch(&mut self.child, &mut said, self.until);
+        (watched.inspect_err(|_| end(&mut self.child)), said)
+    }
 }
 
 fn start(program: &Path, arguments: &[&str]) -> io::Result<Child> {
@@ -197,6 +221,21 @@ mod tests {
         assert_eq!(answer.complaint(), "two");
         assert_eq!(sh("exit 4", 10_000).unwrap().complaint(), "exit code 4");
         assert!(sh("exit 0", 10_000).unwrap().is_good());
+    }
+
+    #[test]
+    fn what_was_begun_runs_while_others_work() {
+        let (sh, limit) = (Path::new("/bin/sh"), Duration::from_secs(10));
+        let begun = begin(sh, &["-c", "echo said; exit 5"], limit).unwrap();
+        assert_eq!(self::sh("exit 4", 10_000).unwrap().code, 4, "another one meanwhile");
+        let (ended, said) = begun.finish();
+        assert_eq!((ended.unwrap().code(), said.stdout.as_slice()), (Some(5), &b"said\n"[..]));
+        let late = begin(sh, &["-c", "exit 6"], Duration::ZERO).unwrap();
+        // What ended in time is no failure, however late somebody asks.
+        let pid = rustix::process::Pid::from_child(&late.child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        wait_ready(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], None).unwrap();
+        assert_eq!(late.finish().0.unwrap().code(), Some(6));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::databases::{self, CLOSED_DAY};
 use super::snapshot::Databases;
-use super::{Account, AccountsError, MANAGED_GROUP, Tool, ToolError, home, is_own_group};
+use super::tool::RunningTool;
+use super::{Account, AccountsError, MANAGED_GROUP, Tool, home, is_own_group};
 use crate::keys_on_disk::Owner;
 use crate::reconcile::host::{DAY, NewAccount};
 
@@ -46,11 +47,12 @@ pub(super) fn expiry_day(expires: i64) -> i64 {
 }
 
 impl Recipe {
-    /// Looks whether all of it can be had; nothing is changed.
+    /// Looks whether all of it can be had; nothing is changed. `taken` is an id that is about to be somebody's.
     pub(super) fn look(
         all: &Databases,
         name: &Username,
         new: &NewAccount,
+        taken: Option<u32>,
     ) -> Result<Self, AccountsError> {
         let spec = &new.spec;
         let primary = spec.group.as_ref().map(|group| group.to_string());
@@ -65,7 +67,7 @@ impl Recipe {
             Some(home) => PathBuf::from(home.as_str()),
             None => databases::home_base()?.join(name.as_str()),
         };
-        let uid = choose_uid(all, new, &home)?;
+        let uid = choose_uid(all, new, taken, &home)?;
         check_home(name, &home, spec.home.is_some(), new.keep_home.then_some(uid))?;
         if let Some(shell) = &spec.shell {
             check_shell(shell)?;
@@ -109,10 +111,21 @@ impl Recipe {
         Ok(Some(home))
     }
 
-    /// Makes the account. The tool may fail half-way: the caller takes back what is there then.
-    pub(super) fn run(&self, name: &Username) -> Result<(), ToolError> {
+    /// The numeric id of the account.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Begins to make the account. The tool may fail half-way: the caller takes back what is there then.
+    ///
+    /// # Errors
+    /// [`AccountsError::Path`] when something stands by now where the home is to be, and the tool's own.
+    pub(super) fn begin(&self, name: &Username) -> Result<RunningTool, AccountsError> {
+        if !self.keep_home && self.home.symlink_metadata().is_ok() {
+            return unusable("a home", &self.home, "something is there by now".to_owned());
+        }
         let arguments = self.arguments(name);
-        Tool::Useradd.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        Ok(Tool::Useradd.begin(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?)
     }
 
     fn arguments(&self, name: &Username) -> Vec<String> {
@@ -172,11 +185,17 @@ fn is_group_elsewhere(name: &Username) -> Result<bool, AccountsError> {
 
 /// The id asked for, if it can be had; else one that nobody has, nobody is promised, and that owns nothing where
 /// homes are: a home that was kept must not fall to a stranger.
-fn choose_uid(all: &Databases, new: &NewAccount, home: &Path) -> Result<u32, AccountsError> {
+fn choose_uid(
+    all: &Databases,
+    new: &NewAccount,
+    taken: Option<u32>,
+    home: &Path,
+) -> Result<u32, AccountsError> {
     if let Some(uid) = new.uid {
         return check_uid(all, new, uid).map(|()| uid);
     }
     let mut avoided = new.avoid.clone();
+    avoided.extend(taken);
     if let Some(folder) = home.parent() {
         avoided.extend(owners_in(folder)?);
     }

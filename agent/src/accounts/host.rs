@@ -17,7 +17,9 @@ use super::{
     is_own_group, modify,
 };
 use crate::keys_on_disk::Owner;
-use crate::reconcile::host::{AccountChange, AccountFacts, AccountHost, FoundHome, NewAccount};
+use crate::reconcile::host::{
+    AccountChange, AccountFacts, AccountHost, Asked, FoundHome, NewAccount, Told,
+};
 
 impl AccountHost for SystemAccounts {
     fn managed(&self) -> Result<Vec<Username>, AccountsError> {
@@ -67,8 +69,12 @@ impl AccountHost for SystemAccounts {
         }
     }
 
-    fn create(&self, name: &Username, new: &NewAccount) -> Result<(), AccountsError> {
-        self.make(name, new).map(|_| ())
+    fn create(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError> {
+        self.make(name, new)
+    }
+
+    fn create_row(&self, row: &[Asked<'_>], told: &mut Told<'_>) {
+        self.make_row(row, told);
     }
 
     fn take_over(&self, name: &Username) -> Result<(), AccountsError> {
@@ -206,18 +212,24 @@ impl SystemAccounts {
     }
 }
 
+/// The account as the local databases have it.
+pub(super) fn local_account(all: &Databases, name: &Username) -> Option<Account> {
+    let found = all.account(name.as_str())?;
+    Some(Account {
+        name: name.clone(),
+        owner: Owner { uid: Uid::from_raw(found.uid), gid: Gid::from_raw(found.gid) },
+        home: found.home.clone(),
+        is_system: all.is_system(found.uid),
+        is_managed: all.is_managed(name.as_str()),
+    })
+}
+
 fn local_facts(all: &Databases, name: &Username) -> Result<Option<AccountFacts>, AccountsError> {
     let Some(found) = all.account(name.as_str()) else { return Ok(None) };
-    let owner = Owner { uid: Uid::from_raw(found.uid), gid: Gid::from_raw(found.gid) };
+    let Some(account) = local_account(all, name) else { return Ok(None) };
     Ok(Some(AccountFacts {
-        account: Account {
-            name: name.clone(),
-            owner,
-            home: found.home.clone(),
-            is_system: all.is_system(found.uid),
-            is_managed: all.is_managed(name.as_str()),
-        },
-        group: group_name(all, owner.gid)?,
+        group: group_name(all, account.owner.gid)?,
+        account,
         groups: all.supplementary(name.as_str()),
         shell: found.shell.clone(),
         comment: found.comment.clone(),

@@ -10,11 +10,10 @@ use bastio_protocol::{Change, PublicKey, Removal, Sudo, Username};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::create::Recipe;
 use super::snapshot::Databases;
 use super::{
-    Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, Tool, ToolFault,
-    databases, modify, removal, sessions,
+    Account, Accounts, AccountsError, HomeFate, LeftOver, MANAGED_GROUP, Tool, databases, modify,
+    removal, sessions,
 };
 use crate::keys_on_disk::{self, KeysOnDiskError, Owner};
 use crate::reconcile::host::{NewAccount, SudoHost as _};
@@ -86,7 +85,7 @@ impl Accounts for SystemAccounts {
         });
         match given {
             Ok(_) => Ok(account),
-            Err(cause) => Err(self.unmake(name, &new, cause)),
+            Err(cause) => Err(self.unmake((name, &new), cause)),
         }
     }
 
@@ -151,63 +150,6 @@ impl SystemAccounts {
     #[must_use]
     pub fn with_plain_sudo(self, plain_sudo: PlainSudo) -> Self {
         Self { plain_sudo, ..self }
-    }
-
-    /// Makes the account, or leaves nothing of it.
-    pub(super) fn make(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError> {
-        ensure_managed_group()?;
-        if user(name.as_str())?.is_some() {
-            return Err(AccountsError::Exists(name.clone()));
-        }
-        // A rule that a former account of that name left over would be the new one's.
-        Sudoers::system().remove(name)?;
-        let recipe = Recipe::look(&*self.databases()?, name, new)?;
-        // A key that could not be taken out when the account went must not come back with it.
-        let shape = Shape::of_coming(name);
-        keys_on_disk::clear_stale(&recipe.coming(name), &shape)?;
-        if let Some(home) = recipe.kept_home(name)? {
-            keys_on_disk::remove_all_keys(&home, &shape)?;
-        }
-        // From here on, what is there of that name is what useradd made.
-        match recipe.run(name) {
-            // The name was free a moment ago: somebody else took it, and theirs is left alone.
-            Err(error) if error.fault == ToolFault::NameTaken => Err(error.into()),
-            Err(error) => Err(self.unmake(name, new, error.into())),
-            Ok(()) => match self.find(name)? {
-                Some(account) => self.clear(account, new),
-                None => Err(AccountsError::Absent(name.clone())),
-            },
-        }
-    }
-
-    /// Once more what was done before there was an account: now sshd may read other files, for its groups.
-    fn clear(&self, account: Account, new: &NewAccount) -> Result<Account, AccountsError> {
-        let shape = Shape::of_account(&account.name);
-        let cleared = keys_on_disk::clear_stale(&account, &shape).and_then(|()| {
-            if new.keep_home { keys_on_disk::remove_all_keys(&account, &shape) } else { Ok(()) }
-        });
-        match cleared {
-            Ok(()) => Ok(account),
-            Err(error) => Err(self.unmake(&account.name, new, error.into())),
-        }
-    }
-
-    /// Takes back what a failed making left, and passes its failure on. Only an account with the
-    /// mark is certainly ours: somebody may have made the name meanwhile.
-    fn unmake(&self, name: &Username, new: &NewAccount, cause: AccountsError) -> AccountsError {
-        let removal = if new.keep_home { Removal::Keep } else { Removal::Delete };
-        let undone = match self.find(name) {
-            Ok(Some(account)) if !account.is_managed => {
-                return AccountsError::Unmarked { name: name.clone(), cause: Box::new(cause) };
-            }
-            Ok(Some(account)) => removal::carry_out(&account, removal).map(|_| ()),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match undone {
-            Ok(()) => cause,
-            Err(undo) => AccountsError::HalfMade { cause: Box::new(cause), undo: Box::new(undo) },
-        }
     }
 
     /// Ends every session and process; how many processes there were.

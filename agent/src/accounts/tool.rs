@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::ask;
+use crate::ask::{self, Begun};
 
 /// How long a tool may take.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -99,19 +99,19 @@ impl Tool {
     /// # Errors
     /// [`ToolError`] unless it ended with 0. What it says on stderr is no failure by itself.
     pub fn run(self, arguments: &[&str]) -> Result<(), ToolError> {
-        let error = |fault, stderr| ToolError { tool: self, fault, stderr };
-        let path = ask::find(self.name());
-        let path = path.ok_or_else(|| error(ToolFault::NotInstalled, String::new()))?;
-        let (ended, stderr) = run_to_end(&path, arguments, TIME_LIMIT);
-        match ended {
-            Ok(status) if status.success() => Ok(()),
-            // Its codes say nothing (loginctl(1)).
-            Ok(status) if self == Self::Loginctl => {
-                Err(error(ToolFault::Other(status.code().unwrap_or_default()), stderr))
-            }
-            Ok(status) => Err(error(ToolFault::from_status(status), stderr)),
-            Err(fault) => Err(error(fault, stderr)),
-        }
+        self.begin(arguments)?.finish()
+    }
+
+    /// Starts the tool; [`RunningTool::finish`] waits for its end.
+    ///
+    /// # Errors
+    /// [`ToolError`] when it cannot be started.
+    pub(super) fn begin(self, arguments: &[&str]) -> Result<RunningTool, ToolError> {
+        let error = |fault| ToolError { tool: self, fault, stderr: String::new() };
+        let path = ask::find(self.name()).ok_or_else(|| error(ToolFault::NotInstalled))?;
+        let begun = ask::begin(&path, arguments, TIME_LIMIT);
+        let begun = begun.map_err(|cause| error(ToolFault::from_io(&cause)))?;
+        Ok(RunningTool { tool: self, begun })
     }
 
     fn name(self) -> &'static str {
@@ -126,7 +126,42 @@ impl Tool {
     }
 }
 
+/// A tool at work.
+#[derive(Debug)]
+pub(super) struct RunningTool {
+    tool: Tool,
+    begun: Begun,
+}
+
+impl RunningTool {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// As [`Tool::run`].
+    pub(super) fn finish(self) -> Result<(), ToolError> {
+        let Self { tool, begun } = self;
+        let (ended, said) = begun.finish();
+        let fault = match ended {
+            Ok(status) if status.success() => return Ok(()),
+            // Its codes say nothing (loginctl(1)).
+            Ok(status) if tool == Tool::Loginctl => {
+                ToolFault::Other(status.code().unwrap_or_default())
+            }
+            Ok(status) => ToolFault::from_status(status),
+            Err(error) => ToolFault::from_io(&error),
+        };
+        Err(ToolError { tool, fault, stderr: for_people(&said.stderr) })
+    }
+}
+
 impl ToolFault {
+    fn from_io(error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::CannotRun(error.to_string()),
+        }
+    }
+
     fn from_status(status: ExitStatus) -> Self {
         match status.code() {
             None => {
@@ -178,16 +213,12 @@ fn run_to_end(
     limit: Duration,
 ) -> (Result<ExitStatus, ToolFault>, String) {
     let (ended, said) = ask::run(path, arguments, limit);
-    let ended = ended.map_err(|error| match error.kind() {
-        ErrorKind::TimedOut => ToolFault::TimedOut,
-        _ => ToolFault::CannotRun(error.to_string()),
-    });
-    (ended, for_people(said.stderr.get(..STDERR_LIMIT).unwrap_or(&said.stderr)))
+    (ended.map_err(|error| ToolFault::from_io(&error)), for_people(&said.stderr))
 }
 
-/// One line of printable text.
+/// One line of printable text, of the first 4 KiB.
 fn for_people(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
+    let text = String::from_utf8_lossy(stderr.get(..STDERR_LIMIT).unwrap_or(stderr));
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let text = lines.collect::<Vec<_>>().join("; ");
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

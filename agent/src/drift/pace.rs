@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use super::Topic;
 
 /// How long after a change it is looked at: a burst is one look.
-pub(super) const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(200);
 /// The shortest time between two looks at the same: what has changed is told within a second also right behind one.
 pub(super) const BETWEEN: Duration = Duration::from_millis(800);
+
+/// How long nobody listens after a change while no look is soon: of thousands of changes in a row, some twenty a second
+/// are heard, and none of them is missed.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// So many looks in a row may follow each other that fast. Then each comes twice as late as the one before it:
 /// whoever changes his files (or, by chfn(1), those of all) in a loop must not have everybody told of it for ever.
@@ -24,6 +28,17 @@ const REST: Duration = Duration::from_secs(2);
 pub(super) struct Pace {
     due: BTreeMap<Topic, Instant>,
     last: BTreeMap<Topic, Look>,
+    /// When something was heard last.
+    heard: Option<Instant>,
+}
+
+/// What there is to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// Whether changes are to be heard at once. Else they wait in the kernel, and are read at the end.
+    pub(super) listens: bool,
+    /// Until when.
+    pub(super) until: Option<Instant>,
 }
 
 /// The last look at something.
@@ -56,6 +71,24 @@ impl Pace {
     /// When the next look is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.values().min().copied()
+    }
+
+    /// Changes were heard, whatever they are about.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+    }
+
+    /// What to wait for now.
+    pub(super) fn wait(&self, now: Instant) -> Wait {
+        let due = self.next();
+        // Soon they will be read anyhow: a burst wakes us twice and not a hundred times.
+        if due.is_some_and(|due| due <= now + SETTLE) {
+            return Wait { listens: false, until: due };
+        }
+        match self.heard.map(|heard| heard + GATHER).filter(|end| due.is_some() && *end > now) {
+            Some(end) => Wait { listens: false, until: Some(end) },
+            None => Wait { listens: true, until: due },
+        }
     }
 
     /// Takes what is due.
@@ -129,6 +162,33 @@ mod tests {
         pace.take(later + LONGEST + SETTLE);
         pace.changed(&Topic::Accounts, later + LONGEST + SETTLE);
         assert_eq!(pace.next(), Some(later + LONGEST + SETTLE + BETWEEN));
+    }
+
+    #[test]
+    fn a_loop_between_two_looks_wakes_nobody_for_each_change() {
+        let begun = Instant::now();
+        let at = |millis: u64| begun + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        assert_eq!(pace.wait(at(0)), Wait { listens: true, until: None });
+        // A change each millisecond, heard when somebody listens or wakes up.
+        let (mut wakes, mut looks) = (0, 0);
+        for millis in 0..4000 {
+            let wait = pace.wait(at(millis));
+            if !wait.listens && wait.until.is_some_and(|until| until > at(millis)) {
+                continue;
+            }
+            wakes += 1;
+            pace.changed(&Topic::Accounts, at(millis));
+            pace.heard(at(millis));
+            looks += pace.take(at(millis)).len();
+        }
+        assert_eq!(looks, 5, "as without a rest");
+        assert!((5..100).contains(&wakes), "{wakes}");
+        // Nothing is due: nobody wakes up for nothing.
+        let end = at(10_000);
+        pace.take(end);
+        pace.heard(end);
+        assert_eq!(pace.wait(end), Wait { listens: true, until: None });
     }
 
     #[test]

@@ -23,7 +23,7 @@ use rustix::time::{
 };
 
 use super::Topic;
-use super::pace::{Pace, SETTLE};
+use super::pace::{Pace, Wait};
 use super::spot::{Aim, OfIt, Spot};
 use crate::wait::wait_ready;
 
@@ -186,16 +186,14 @@ impl Shared {
 
     fn run(&self, ended: &PipeReader, ring: &Sender<()>) {
         loop {
-            let due = self.state().pace.next();
-            // Soon it will be read anyhow: a burst wakes us twice and not a hundred times.
-            let is_soon = due.is_some_and(|due| due <= Instant::now() + SETTLE);
-            let of_inotify = if is_soon { PollFlags::empty() } else { PollFlags::POLLIN };
+            let Wait { listens, until } = self.state().pace.wait(Instant::now());
+            let of_inotify = if listens { PollFlags::POLLIN } else { PollFlags::empty() };
             let mut fds = vec![
                 PollFd::new(ended.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
             ];
             fds.extend(self.inotify.iter().map(|it| PollFd::new(it.as_fd(), of_inotify)));
-            if let Err(error) = wait_ready(&mut fds, due) {
+            if let Err(error) = wait_ready(&mut fds, until) {
                 tracing::error!(%error, "drift is not watched any more");
                 return;
             }
@@ -245,6 +243,7 @@ impl Shared {
                 }
             };
             let now = Instant::now();
+            state.pace.heard(now);
             events.iter().for_each(|event| take_event(state, event, now));
         }
     }

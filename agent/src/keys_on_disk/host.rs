@@ -36,11 +36,11 @@ impl KeyHost for SystemAccounts {
 
     fn first_keys(
         &self,
-        name: &Username,
+        account: &Account,
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<KeyWork, AccountsError> {
-        let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
+        let (account, shape) = (account.clone(), Shape::of_account(&account.name));
         let (wanted, gone) = (wanted.to_vec(), gone.to_vec());
         Ok(Box::new(move || {
             let unflushed = set_first_keys(&account, &shape, &wanted)?;

@@ -11,6 +11,7 @@ use bastio_protocol::{
 
 use super::{Processor, System};
 use crate::accounts::AccountsError;
+use crate::ledger::Ledger;
 use crate::reconcile::host::{NewAccount, SudoState};
 use crate::reconcile::{Applied, Observed, Plan, Step};
 
@@ -88,12 +89,16 @@ impl<A: System> Processor<A> {
                 None => state.accounts.remove(name),
             };
         }
-        let created = plan.accounts.iter().filter(|account| {
+        let taken_over = plan.accounts.iter().filter(|account| {
             !applied.failed.contains(&account.name)
-                && matches!(account.steps.first(), Some(Step::Create(_) | Step::TakeOver))
+                && matches!(account.steps.first(), Some(Step::TakeOver))
         });
-        let created: Vec<Username> = created.map(|account| account.name.clone()).collect();
-        self.reserve(created.into_iter());
+        let taken_over: Vec<Username> = taken_over.map(|account| account.name.clone()).collect();
+        self.reserve(taken_over.into_iter());
+        let made = applied.made.clone();
+        self.with_ledger(|ledger| {
+            made.into_iter().for_each(|(name, uid)| reserve(ledger, name, uid));
+        });
         self.with_ledger(|ledger| ledger.replace(&state));
     }
 
@@ -104,8 +109,7 @@ impl<A: System> Processor<A> {
             let Ok(seen) = seen else { continue };
             let account = seen.state.as_ref().map(|state| &state.facts.account);
             if let Some(account) = account.filter(|it| it.is_managed && !it.is_system) {
-                let reserved = ledger.reserve(name.clone(), account.owner.uid.as_raw());
-                let _ = reserved.inspect_err(|error| tracing::warn!(%name, %error, "shared uid"));
+                reserve(ledger, name.clone(), account.owner.uid.as_raw());
             }
         }
     }
@@ -115,10 +119,7 @@ impl<A: System> Processor<A> {
         let Some(ledger) = &mut self.ledger else { return };
         for name in names {
             let Ok(Some(facts)) = self.accounts.facts(&name) else { continue };
-            let uid = facts.account.owner.uid.as_raw();
-            if let Err(error) = ledger.reserve(name.clone(), uid) {
-                tracing::warn!(%name, %error, "an id that two accounts have");
-            }
+            reserve(ledger, name, facts.account.owner.uid.as_raw());
         }
     }
 
@@ -144,7 +145,7 @@ impl<A: System> Processor<A> {
         found.ours.into_iter().find(|grant| grant.public_key == *key)
     }
 
-    fn with_ledger(&mut self, edit: impl FnOnce(&mut crate::ledger::Ledger)) {
+    fn with_ledger(&mut self, edit: impl FnOnce(&mut Ledger)) {
         if let Some(ledger) = &mut self.ledger {
             edit(ledger);
         }
@@ -178,6 +179,12 @@ impl<A: System> Processor<A> {
             "the ledger may be behind: what accounts are meant to be is learned anew"
         );
         ledger.doubt();
+    }
+}
+
+fn reserve(ledger: &mut Ledger, name: Username, uid: u32) {
+    if let Err(error) = ledger.reserve(name.clone(), uid) {
+        tracing::warn!(%name, %error, "an id that two accounts have");
     }
 }
 

@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid};
 
 use super::Rules;
 use super::host::{
-    AccountChange, AccountFacts, AccountHost, AccountState, FoundHome, FoundKeys, KeyHost,
-    NewAccount, SudoHost, SudoState,
+    AccountChange, AccountFacts, AccountHost, AccountState, Asked, FoundHome, FoundKeys, KeyHost,
+    NewAccount, SudoHost, SudoState, Told,
 };
 use crate::accounts::{Account, AccountsError, HomeFate};
 use crate::keys_on_disk::Owner;
@@ -35,6 +35,8 @@ pub(crate) struct FakeHost {
     /// `VERB NAME` that fails.
     pub(crate) fails: RefCell<BTreeSet<String>>,
     pub(crate) next_uid: Cell<u32>,
+    /// Whether each of a row is told when the next one has been made.
+    pub(crate) tells_late: bool,
 }
 
 impl Default for FakeHost {
@@ -48,6 +50,7 @@ impl Default for FakeHost {
             calls: RefCell::default(),
             fails: RefCell::default(),
             next_uid: Cell::new(1000),
+            tells_late: false,
         }
     }
 }
@@ -172,7 +175,7 @@ impl AccountHost for FakeHost {
         Ok(homes.get(name).map(|uid| FoundHome { path, uid: *uid, is_folder: true }))
     }
 
-    fn create(&self, name: &Username, new: &NewAccount) -> Result<(), AccountsError> {
+    fn create(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError> {
         self.verb("create", name)?;
         let uid = new.uid.unwrap_or_else(|| self.free_uid(&new.avoid));
         let mut state = account(name, uid);
@@ -189,8 +192,24 @@ impl AccountHost for FakeHost {
         }
         state.sudo = if new.sudo_group { SudoState::Group } else { SudoState::None };
         self.homes.borrow_mut().remove(name);
+        let account = state.facts.account.clone();
         self.insert(state);
-        Ok(())
+        Ok(account)
+    }
+
+    fn create_row(&self, row: &[Asked<'_>], told: &mut Told<'_>) {
+        let (mut made, mut goes_on) = (None, true);
+        for (name, new) in row {
+            if !goes_on {
+                break;
+            }
+            let next = self.create(name, new);
+            let ready = if self.tells_late { made.replace(next) } else { Some(next) };
+            goes_on = ready.is_none_or(|ready| told(ready).is_continue());
+        }
+        if let Some(last) = made {
+            let _ = told(last);
+        }
     }
 
     fn take_over(&self, name: &Username) -> Result<(), AccountsError> {

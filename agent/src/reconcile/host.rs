@@ -9,6 +9,7 @@
 //! This file must not know what is wanted, in which order it is done, or why.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bastio_protocol::{
@@ -21,6 +22,12 @@ use crate::keys_on_disk::Unflushed;
 
 /// Seconds of a day; shadow(5) counts expiry in days since the Unix epoch.
 pub const DAY: i64 = 24 * 60 * 60;
+
+/// An account to be made: its name, and how it is to be.
+pub type Asked<'a> = (&'a Username, &'a NewAccount);
+
+/// What hears of accounts that are made, and whether to go on.
+pub type Told<'a> = dyn FnMut(Result<Account, AccountsError>) -> ControlFlow<()> + 'a;
 
 /// The account database, sessions and homes. Look-ups that fail are errors, never "there is none".
 pub trait AccountHost {
@@ -70,7 +77,13 @@ pub trait AccountHost {
     ///
     /// # Errors
     /// As [`crate::accounts::Accounts::create_plain`].
-    fn create(&self, name: &Username, new: &NewAccount) -> Result<(), AccountsError>;
+    fn create(&self, name: &Username, new: &NewAccount) -> Result<Account, AccountsError>;
+
+    /// Does the same for each, in order; `told` hears what became of each, in order, when that is certain. When it ends
+    /// it there, nothing more is begun, and what was begun is told, too.
+    fn create_row(&self, row: &[Asked<'_>], told: &mut Told<'_>) {
+        let _ = row.iter().try_for_each(|(name, new)| told(self.create(name, new)));
+    }
 
     /// Marks an account that is there as bastio's, and changes nothing else.
     ///
@@ -145,11 +158,11 @@ pub trait KeyHost {
     /// [`AccountsError::LookUp`], and what [`KeyHost::set_keys`] says when it is done.
     fn first_keys(
         &self,
-        name: &Username,
+        account: &Account,
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<KeyWork, AccountsError> {
-        self.set_keys(name, wanted, gone)?;
+        self.set_keys(&account.name, wanted, gone)?;
         Ok(Box::new(|| Ok(None)))
     }
 }

@@ -580,6 +580,48 @@ fn a_stop_comes_between_two_accounts() {
 }
 
 #[test]
+fn what_was_begun_when_the_stop_came_is_made_and_told_with_its_keys() {
+    let user = || WantedAccount { keys: [grant(0)].into(), ..WantedAccount::default() };
+    let names = ["ann", "bob", "cid", "dan", "eve"];
+    let wanted = state(&names.map(|name| (name, user())));
+    for stop_after in 1..=names.len() {
+        // Looks after one account while it makes the next, as the real one does.
+        let host = FakeHost { tells_late: true, ..FakeHost::default() };
+        let mut beats = 0;
+        let applied = apply(&plan_of(&host, &wanted), &host, &mut || {
+            beats += 1;
+            if beats == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let made = names.len().min(stop_after + 1);
+        assert_eq!((host.accounts.borrow().len(), applied.made.len()), (made, made));
+        assert_eq!(applied.is_stopped, made < names.len());
+        assert_eq!(applied.detail.changes.len(), 2 * made, "{:?}", applied.detail);
+        let accounts = host.accounts.borrow();
+        let has_key = |it: &AccountState| it.keys.as_ref().is_ok_and(|keys| keys.ours.len() == 1);
+        assert!(accounts.values().all(has_key), "each has all of its own");
+        let uid = |it: &AccountState| it.facts.account.owner.uid.as_raw();
+        assert!(accounts.iter().all(|(name, it)| applied.made.get(name) == Some(&uid(it))));
+    }
+}
+
+#[test]
+fn one_of_a_row_that_cannot_be_made_is_told_in_its_place() {
+    let user = || WantedAccount { keys: [grant(0)].into(), ..WantedAccount::default() };
+    let wanted = state(&["ann", "bob", "cid"].map(|name| (name, user())));
+    for (call, failed, left) in [("create bob", "bob", 2), ("set_keys cid", "cid", 3)] {
+        let host = FakeHost::default();
+        host.fail(call);
+        let applied = apply(&plan_of(&host, &wanted), &host, &mut go_on);
+        assert_eq!(applied.failed, [name(failed)].into());
+        assert_eq!((applied.made.len(), applied.detail.failures.len()), (left, 1));
+        let told: Vec<_> =
+            applied.detail.changes.iter().filter_map(|it| it.username.clone()).collect();
+        assert!(told.is_sorted(), "in the order of the plan: {told:?}");
+        assert_eq!(host.accounts.borrow().len(), left);
+    }
+}
+
+#[test]
 fn where_only_closing_is_allowed_nothing_else_is_done() {
     let host = FakeHost::default();
     host.insert(ours("boss", 1000, &[0], SudoState::Group));

@@ -4,6 +4,7 @@
 //! program is run inside the server, as [`verb_inside_a_server`], one verb a run.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 mod homes;
 mod lives;
+mod rows;
 
 /// Carries the verb to the run inside.
 const VERB: &str = "BASTIO_TEST_VERB";
@@ -29,6 +31,11 @@ enum Verb {
     Create {
         name: Username,
         new: New,
+    },
+    /// All in a row, and stop behind the answer of that number.
+    CreateRow {
+        names: Vec<Username>,
+        stop_behind: usize,
     },
     Modify {
         name: Username,
@@ -108,7 +115,18 @@ fn carry_out(verb: Verb) -> Result<String, AccountsError> {
     let accounts = SystemAccounts::default();
     let done = |()| "done".to_owned();
     match verb {
-        Verb::Create { name, new } => accounts.create(&name, &new.into()).map(done),
+        Verb::Create { name, new } => accounts.create(&name, &new.into()).map(|_| done(())),
+        Verb::CreateRow { names, stop_behind } => {
+            let new = NewAccount::default();
+            let row: Vec<_> = names.iter().map(|name| (name, &new)).collect();
+            let mut told = Vec::new();
+            accounts.create_row(&row, &mut |result| {
+                told.push(result.map_or_else(|error| error.to_string(), |it| it.name.to_string()));
+                let goes_on = told.len() < stop_behind;
+                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            Ok(told.join("|"))
+        }
         Verb::Modify { name, change } => accounts.modify(&name, &change.into()).map(done),
         Verb::TakeOver { name } => accounts.take_over(&name).map(done),
         Verb::Lock { name } => accounts.lock(&name).map(done),

@@ -24,7 +24,7 @@ delegate! { AccountHost:
     fn has_program(path: &AbsolutePath) -> bool;
     fn holder_of_uid(uid: u32) -> Option<String>;
     fn found_home(name: &Username, home: Option<&AbsolutePath>) -> Option<FoundHome>;
-    fn create(name: &Username, new: &NewAccount) -> ();
+    fn create(name: &Username, new: &NewAccount) -> Account;
     fn take_over(name: &Username) -> ();
     fn modify(name: &Username, change: &AccountChange) -> ();
     fn lock(name: &Username) -> ();
