@@ -292,7 +292,8 @@ impl BackendConnector {
 
     /// Answers the hello of a backend that speaks version 2.
     fn greet(&mut self, hello: &BackendHello) {
-        let off = hello.time.saturating_sub(unix_now());
+        let now = unix_now();
+        let off = hello.time.saturating_sub(now);
         if off.abs() > CLOCK_LIMIT {
             warn!(
                 seconds = off,
@@ -305,6 +306,7 @@ impl BackendConnector {
             last_sequence: self.obeys.last_sequence,
             signing_key: self.obeys.signing_key.clone(),
             receipt_key: self.obeys.receipt_key,
+            time: Some(now),
         };
         if let Some(session) = self.session.as_mut() {
             session.answer_hello(Netstring::compose(&answer.to_json()));

@@ -58,6 +58,8 @@ pub struct Enrolled {
     pub agent_key: String,
     /// Fingerprint of the key that signs this server's orders, when this backend signs.
     pub signing_key: Option<String>,
+    /// What an operator must decide before the agent is let in.
+    pub waits: Option<String>,
 }
 
 /// Why a server was not enrolled, or its key not replaced.
@@ -160,6 +162,7 @@ pub fn enroll(
         agent_key: key_file,
     };
     config::write(config_file, &backend)?;
+    let waits = uploaded.waits_for();
     Ok(Enrolled {
         server: uploaded.server_name(),
         address: format!("{}:{port}", host.bracketed()),
@@ -168,6 +171,7 @@ pub fn enroll(
         key_made,
         agent_key: key.fingerprint(),
         signing_key: signer.map(|signer| signer.key.fingerprint()),
+        waits,
     })
 }
 

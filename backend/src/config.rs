@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::plan;
 use crate::store::uids::UidRange;
-pub use values::{Limit, Percent, PublicUrl, Seconds};
+pub use values::{Limit, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
 pub const DEFAULT_FILE: &str = "/etc/bastio/backend.toml";
@@ -28,7 +28,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -39,11 +39,13 @@ const KEYS: [&str; 15] = [
     "limits.max_startups_per_source",
     "limits.login_grace",
     "limits.answer_within",
+    "limits.rivals",
     "orders.valid_for",
     "rails.percent",
     "rails.at_least",
     "uids.from",
     "uids.to",
+    "accounts.system_names",
 ];
 
 /// Everything that can be configured.
@@ -66,6 +68,8 @@ pub struct Config {
     pub rails: Rails,
     /// `[uids]`: numeric ids for login names, the same on every server.
     pub uids: Uids,
+    /// `[accounts]`.
+    pub accounts: Accounts,
 }
 
 /// `[ssh]`.
@@ -111,6 +115,8 @@ pub struct Limits {
     /// `limits.answer_within`: seconds after which a connected agent that answers nothing loses
     /// its session, so that its actions are sent again. Default 120.
     pub answer_within: Seconds,
+    /// `limits.rivals`: what becomes of two sessions of one agent from two places. Default `newest`.
+    pub rivals: RivalPolicy,
 }
 
 /// `[orders]`.
@@ -120,6 +126,15 @@ pub struct Orders {
     /// `orders.valid_for`: seconds in which an agent may obey an order after it was signed; what
     /// is sent again is signed anew. Default 600.
     pub valid_for: Seconds,
+}
+
+/// `[accounts]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// `accounts.system_names`: accounts of the system that may be logins all the same, to be taken
+    /// over. Default none.
+    pub system_names: SystemNames,
 }
 
 /// `[rails]`.
@@ -196,6 +211,7 @@ impl Default for Config {
             orders: Orders::default(),
             rails: Rails::default(),
             uids: Uids::default(),
+            accounts: Accounts::default(),
         }
     }
 }
@@ -219,6 +235,7 @@ impl Default for Limits {
             max_startups_per_source: Limit::DEFAULT_STARTUPS_PER_SOURCE,
             login_grace: Seconds::DEFAULT_LOGIN_GRACE,
             answer_within: Seconds::DEFAULT_ANSWER_WITHIN,
+            rivals: RivalPolicy::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the disk before it is handed out, and what was not answered is queued again when the agent
 //! comes back. This room must not know SSH or frames.
 
+mod doubts;
 mod facts;
 mod fit;
 mod occasionally;
@@ -80,6 +81,8 @@ pub enum EndReason {
     Removed,
     /// The agent's key was replaced by another.
     KeyReplaced,
+    /// Another machine uses the agent's key, and an operator must decide.
+    Contested,
 }
 
 /// Why the SSH side was not served.
@@ -88,6 +91,9 @@ pub enum DispatchError {
     /// The server was removed, or its key replaced, since the login.
     #[error("the server of this key is not on record any more")]
     NotOnRecord,
+    /// Somebody must decide something about the server first; the agent may come back then.
+    #[error("somebody must decide about this server first: bastio server show")]
+    Held,
     /// Another session of the same agent has begun.
     #[error("another session of this agent has taken over")]
     TakenOver,
@@ -124,7 +130,7 @@ impl Dispatch {
     /// not answered is queued again, at its old place.
     ///
     /// # Errors
-    /// [`DispatchError::NotOnRecord`], [`DispatchError::Store`].
+    /// [`DispatchError::NotOnRecord`], [`DispatchError::Held`], [`DispatchError::Store`].
     pub async fn open(
         &self,
         server: &ServerIdentity,
@@ -134,6 +140,9 @@ impl Dispatch {
         let on_record = store::servers::find_by_key(&mut tx, &server.fingerprint).await?;
         if on_record.is_none_or(|(id, _)| id != server.id) {
             return Err(DispatchError::NotOnRecord);
+        }
+        if store::questions::holds(&mut tx, server.id).await? {
+            return Err(DispatchError::Held);
         }
         let ident = queue::for_people(&info.ident, MAX_IDENT);
         let now = self.store.now();

@@ -13,7 +13,9 @@ mod error;
 mod grants;
 mod groups;
 mod log;
+mod names;
 mod policies;
+mod questions;
 mod rails;
 mod requests;
 mod servers;
@@ -21,9 +23,11 @@ mod times;
 mod uids;
 mod users;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bastio_protocol::api::{Presence, StatusReport};
+use bastio_protocol::Username;
+use bastio_protocol::api::{CLOCK_LIMIT, Presence, StatusReport};
 use tokio::sync::Notify;
 
 use crate::access::Admin;
@@ -44,6 +48,8 @@ pub struct Fleet {
     rails: Rails,
     /// From where login names get numeric ids, if they do.
     uids: Option<UidRange>,
+    /// Names of the system's own accounts that may be logins all the same.
+    system_names: Arc<BTreeSet<Username>>,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -52,8 +58,9 @@ impl Fleet {
     /// The model in `store`; `dispatch` must be over the same store.
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
-        let (rails, turns) = (Rails::default(), Arc::default());
-        Self { store, dispatch, original_agents: false, rails, uids: None, turns }
+        let (rails, turns, system_names) = (Rails::default(), Arc::default(), Arc::default());
+        let (original_agents, uids) = (false, None);
+        Self { store, dispatch, original_agents, rails, uids, system_names, turns }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.
@@ -93,6 +100,10 @@ impl Fleet {
             sent,
             failed,
             drifted: u32::try_from(store::requests::drifted(&mut db).await?.len())
+                .unwrap_or(u32::MAX),
+            clocks_off: u32::try_from(store::clocks::off(&mut db, CLOCK_LIMIT).await?.len())
+                .unwrap_or(u32::MAX),
+            undecided: u32::try_from(store::questions::all(&mut db).await?.len())
                 .unwrap_or(u32::MAX),
         })
     }

@@ -22,6 +22,7 @@ mod status;
 mod users;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
-use bastio_protocol::{PublicKey, VerifyingKey};
+use bastio_protocol::{PublicKey, Username, VerifyingKey};
 use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
@@ -117,6 +118,13 @@ impl HttpState {
         self
     }
 
+    /// Names of the system's own accounts that may be logins all the same.
+    #[must_use]
+    pub fn with_system_names(mut self, allowed: BTreeSet<Username>) -> Self {
+        self.fleet = self.fleet.with_system_names(allowed);
+        self
+    }
+
     /// What the ports for agents have counted, under their names.
     #[must_use]
     pub fn with_ports(mut self, ports: Vec<(&'static str, Arc<Tally>)>) -> Self {
@@ -180,6 +188,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/servers", get(servers::list))
         .route("/servers/{name}", get(servers::show).patch(servers::update).delete(servers::remove))
         .route("/servers/{name}/sync", post(servers::sync))
+        .route("/servers/{name}/accept", post(servers::accept))
+        .route("/servers/{name}/replace", post(servers::replace))
         .route("/users", get(users::list).post(users::add))
         .route("/users/{name}", get(users::show).patch(users::update).delete(users::remove))
         .route("/users/{name}/keys", get(users::keys).post(users::add_keys))

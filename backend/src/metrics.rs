@@ -9,6 +9,7 @@ mod process;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bastio_protocol::api::{CLOCK_LIMIT, QuestionKind};
 use bastio_transport::{Handshake, Tally};
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
@@ -42,6 +43,11 @@ struct Figures {
     servers: u32,
     behind: u32,
     drifted: usize,
+    /// Servers whose clock is off, and by how much the worst is.
+    clocks_off: usize,
+    worst_clock: u64,
+    /// What somebody must decide, by kind.
+    questions: [(&'static str, u64); 3],
     queued: u32,
     sent: u32,
     failed: u32,
@@ -104,11 +110,22 @@ impl Metrics {
             let age = if self.dispatch.is_connected(server) { connected } else { away };
             *age = now.saturating_sub(created).max(*age);
         }
+        let clocks = store::clocks::off(&mut db, CLOCK_LIMIT).await?;
+        let kinds = [QuestionKind::SameName, QuestionKind::Machine, QuestionKind::Rivals];
+        let mut questions = kinds.map(|kind| (kind.name(), 0));
+        for open in store::questions::all(&mut db).await?.into_values().flatten() {
+            for (_, count) in questions.iter_mut().filter(|(kind, _)| *kind == open.kind.name()) {
+                *count += 1;
+            }
+        }
         Ok(Figures {
             revision: store::revisions::current(&mut db).await?,
             servers: store::servers::count(&mut db).await?,
             behind: store::outcomes::servers_behind(&mut db).await?,
             drifted: store::requests::drifted(&mut db).await?.len(),
+            clocks_off: clocks.len(),
+            worst_clock: clocks.values().map(|offset| offset.unsigned_abs()).max().unwrap_or(0),
+            questions,
             queued,
             sent,
             failed,
@@ -184,6 +201,13 @@ impl Families {
         self.gauge("bastio_servers_behind", help, figures.behind.into());
         let help = "Servers where others changed something that was not put right.";
         self.gauge("bastio_drifted_servers", help, whole(figures.drifted));
+        let help = "Servers whose clock differs from the backend's by more than 30 s.";
+        self.gauge("bastio_clocks_off", help, whole(figures.clocks_off));
+        let help = "By how much the worst of these clocks is off; 0 when none is.";
+        self.gauge("bastio_clock_skew_seconds", help, whole(figures.worst_clock));
+        let questions = figures.questions.map(|(kind, count)| (kind, whole(count)));
+        let help = "What somebody must decide about servers, by what it is.";
+        self.labelled("bastio_questions", help, "kind", &questions);
         self.gauge("bastio_actions_queued", "Actions to be sent.", figures.queued.into());
         self.gauge("bastio_actions_sent", "Actions sent, not answered.", figures.sent.into());
         let help = "Actions that failed and were not taken up again.";

@@ -120,6 +120,7 @@ impl Backend {
         let state = HttpState::new(store.clone(), dispatch, site)
             .with_rails(config.rails.get())
             .with_uids(config.uids.get())
+            .with_system_names(config.accounts.system_names.get())
             .with_ports(ports.iter().map(Port::tally).collect())
             .with_draining(draining.clone());
         let fleet = state.fleet();

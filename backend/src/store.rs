@@ -8,14 +8,17 @@ pub mod accounts;
 pub mod actions;
 pub mod api_keys;
 pub mod audit;
+pub mod clocks;
 pub mod grants;
 pub mod groups;
 pub mod outcomes;
 pub mod policies;
+pub mod questions;
 pub mod requests;
 pub mod revisions;
 pub mod servers;
 pub mod suspects;
+mod trouble;
 pub mod uids;
 pub mod users;
 
@@ -33,9 +36,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use crate::meters::{StoreMeter, Timer};
+use trouble::FileIdentity;
+pub use trouble::Trouble;
 
 /// A connection that SQL runs on.
 pub type Connection = sqlx::SqliteConnection;
@@ -44,6 +50,8 @@ pub type Connection = sqlx::SqliteConnection;
 const READERS: u32 = 4;
 /// How long a connection waits for a lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it counts that the database took something: anybody may ask, and each look is a write.
+const TAKES_FOR: Duration = Duration::from_secs(2);
 
 /// A server's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -63,6 +71,10 @@ pub struct Store {
     clock: fn() -> i64,
     written: Arc<watch::Sender<()>>,
     meter: StoreMeter,
+    /// The file, where the database is one.
+    file: Option<FileIdentity>,
+    /// When it last took something, or did not, because somebody asked whether it does.
+    takes: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 /// A transaction that reads: it sees one state of the database and is simply dropped.
@@ -78,6 +90,7 @@ pub struct ReadTx {
 pub struct Tx {
     inner: Transaction<'static, Sqlite>,
     written: Arc<watch::Sender<()>>,
+    file: Option<FileIdentity>,
     timer: Timer,
 }
 
@@ -144,8 +157,9 @@ impl Store {
             .busy_timeout(PATIENCE);
         let writer = pool(1).connect_with(options.clone()).await?;
         let readers = pool(READERS).connect_with(options).await?;
-        let (written, meter) = (Arc::default(), StoreMeter::new());
-        Ok(Self { writer, readers, clock, written, meter })
+        let (written, meter, takes) = (Arc::default(), StoreMeter::new(), Arc::default());
+        let file = Some(FileIdentity::of(path).map_err(StoreError::File)?);
+        Ok(Self { writer, readers, clock, written, meter, file, takes })
     }
 
     /// Seconds since the Unix epoch.
@@ -170,7 +184,8 @@ impl Store {
     pub async fn write(&self) -> Result<Tx, StoreError> {
         let timer = self.meter.write();
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Tx { inner, written: Arc::clone(&self.written), timer })
+        let (written, file) = (Arc::clone(&self.written), self.file.clone());
+        Ok(Tx { inner, written, file, timer })
     }
 
     /// Changes whenever this process has written something. Others may write, too, and say nothing.
@@ -179,10 +194,31 @@ impl Store {
         self.written.subscribe()
     }
 
-    /// Whether it reads something in that time.
+    /// Whether it reads and writes something in that time. What it did within the last two seconds
+    /// counts, so that asking often costs little.
     pub async fn answers_within(&self, limit: Duration) -> bool {
-        let reads = async { revisions::current(&mut *self.read().await?).await };
-        matches!(tokio::time::timeout(limit, reads).await, Ok(Ok(_)))
+        let works = async {
+            let mut last = self.takes.lock().await;
+            if let Some((at, takes)) = *last
+                && at.elapsed() < TAKES_FOR
+            {
+                return takes;
+            }
+            // Whoever asks may give up: then it did not.
+            *last = Some((Instant::now(), false));
+            let takes = self.probe().await.is_ok();
+            *last = Some((Instant::now(), takes));
+            takes
+        };
+        tokio::time::timeout(limit, works).await.unwrap_or(false)
+    }
+
+    /// Reads, and writes a row as it is: a full disk shows only so.
+    async fn probe(&self) -> Result<(), StoreError> {
+        revisions::current(&mut *self.read().await?).await?;
+        let mut tx = self.write().await?;
+        api_keys::touch(&mut tx).await?;
+        Ok(tx.commit().await?)
     }
 
     /// How long transactions take.
@@ -204,8 +240,9 @@ impl Tx {
     /// # Errors
     /// What the database says; then nothing was written.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let Self { inner, written, timer: _timer } = self;
+        let Self { inner, written, file, timer: _timer } = self;
         let _told = Told(written);
+        file.as_ref().map_or(Ok(()), FileIdentity::check)?;
         inner.commit().await
     }
 }

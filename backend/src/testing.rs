@@ -139,6 +139,7 @@ impl TestBackend {
             last_sequence: 0,
             signing_key: None,
             receipt_key: None,
+            time: None,
         };
         session.met(&hello).await.expect("a store");
         session

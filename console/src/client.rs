@@ -10,8 +10,8 @@ use std::time::Duration;
 use bastio_protocol::api::{
     ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group, Key,
     NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName,
-    RemoveGroup, RemoveUser, RequestReport, Server, ServerDetail, ServerPlan, StatusReport,
-    UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
+    RemoveGroup, RemoveUser, ReplaceServer, RequestReport, Server, ServerDetail, ServerPlan,
+    StatusReport, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{ServerName, Username};
@@ -140,6 +140,24 @@ impl Client {
     /// Sends a server everything that it should have.
     pub fn sync_server(&self, name: &ServerName) -> Result<Change, ClientError> {
         self.send(Method::POST, &path(["servers", name.as_str(), "sync"]), &serde_json::json!({}))
+    }
+
+    /// Decides that all is well with a server.
+    pub fn accept_server(&self, name: &ServerName) -> Result<Change, ClientError> {
+        self.send(Method::POST, &path(["servers", name.as_str(), "accept"]), &serde_json::json!({}))
+    }
+
+    /// Lets a server take the place of another.
+    pub fn replace_server(
+        &self,
+        name: &ServerName,
+        with: ServerName,
+    ) -> Result<Change, ClientError> {
+        self.send(
+            Method::POST,
+            &path(["servers", name.as_str(), "replace"]),
+            &ReplaceServer { with },
+        )
     }
 
     /// Asks something of a server as a whole.

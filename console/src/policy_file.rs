@@ -128,7 +128,8 @@ fn parse(name: &str, text: &str) -> Result<Policy, PolicyFileError> {
     })
 }
 
-/// Nothing is guessed: a name that is there twice is refused, and so is what merges maps unseen.
+/// Nothing is guessed: a name that is there twice is refused, and so is what merges maps unseen, or
+/// stands for something else.
 fn options() -> Options {
     let mut options = Options::default();
     options.duplicate_keys = DuplicateKeyPolicy::Error;
@@ -139,6 +140,9 @@ fn options() -> Options {
         budget.max_nodes = MAX_NODES;
         budget.max_events = 2 * MAX_NODES;
         budget.max_documents = 1;
+        // A few lines of them can stand for millions.
+        budget.max_anchors = 0;
+        budget.max_aliases = 0;
     }
     options
 }

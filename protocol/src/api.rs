@@ -13,6 +13,7 @@ mod groups;
 mod people;
 mod policy;
 mod preview;
+mod questions;
 mod time;
 
 pub use groups::{
@@ -28,7 +29,11 @@ pub use policy::{
 pub use preview::{
     BlastRadius, CONFIRM_HEADER, DRY_RUN_HEADER, Preview, ServerPlan, ServerPreview, StepPreview,
 };
+pub use questions::{Question, QuestionKind, ReplaceServer};
 pub use time::Time;
+
+/// Clocks that differ by no more than this, in seconds, count as equal.
+pub const CLOCK_LIMIT: i64 = 30;
 
 /// Labels of a server: name to value.
 pub type Labels = BTreeMap<String, String>;
@@ -91,6 +96,13 @@ pub struct Server {
     /// Whether it differs from what it should be, as its agent says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drifted: bool,
+    /// How many seconds its host's clock is ahead of the backend's (behind it, below 0); only where
+    /// that is more than [`CLOCK_LIMIT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset: Option<i64>,
+    /// What somebody must decide about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
 }
 
 /// What can be asked of a server as a whole.
@@ -405,6 +417,12 @@ pub struct StatusReport {
     /// Servers that differ from what they should be, as their agents say.
     #[serde(default)]
     pub drifted: u32,
+    /// Servers whose clock differs from the backend's by more than [`CLOCK_LIMIT`].
+    #[serde(default)]
+    pub clocks_off: u32,
+    /// Servers about which somebody must decide something.
+    #[serde(default)]
+    pub undecided: u32,
 }
 
 #[cfg(test)]

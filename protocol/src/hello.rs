@@ -50,6 +50,9 @@ pub struct AgentHello {
     /// The key that signs its receipts; absent when it gives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt_key: Option<VerifyingKey>,
+    /// Its clock, in seconds since the Unix epoch; absent from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
 }
 
 /// Names and values for people: a few short lines, whatever came in. Names are made of
@@ -137,9 +140,14 @@ mod tests {
             last_sequence: 9,
             signing_key: None,
             receipt_key: None,
+            time: None,
         };
         let text =
             r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9}"#;
+        assert_eq!(String::from_utf8(hello.to_json()).expect("UTF-8"), text);
+        assert_eq!(AgentHello::parse(text.as_bytes()).expect("a hello").expect("good"), hello);
+        let hello = AgentHello { time: Some(1_800), ..hello };
+        let text = r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9,"time":1800}"#;
         assert_eq!(String::from_utf8(hello.to_json()).expect("UTF-8"), text);
         assert_eq!(AgentHello::parse(text.as_bytes()).expect("a hello").expect("good"), hello);
     }

@@ -24,6 +24,30 @@ const ROTATE: &str = "rotate-signing-key";
 /// Longest id of a server, in bytes.
 const MAX_SERVER: usize = 64;
 
+/// An order came after its time limit. The text is the feedback, and both ends know it: such an
+/// order was not obeyed because clocks differ, and is no failure of what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{LATE}{not_after} and it is {now} here (seconds since 1970); nothing was done")]
+pub struct Late {
+    /// Until when it was good, in seconds since the Unix epoch.
+    pub not_after: i64,
+    /// The clock of the server that refused it.
+    pub now: i64,
+}
+
+/// How the feedback of [`Late`] begins.
+const LATE: &str = "the order was good until ";
+
+impl Late {
+    /// Reads a feedback. `None` when it is about something else.
+    #[must_use]
+    pub fn parse(feedback: &str) -> Option<Self> {
+        let (not_after, rest) = feedback.strip_prefix(LATE)?.split_once(" and it is ")?;
+        let (now, _) = rest.split_once(" here")?;
+        Some(Self { not_after: not_after.parse().ok()?, now: now.parse().ok()? })
+    }
+}
+
 /// A server's id at its backend: what an order is bound to. A few printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -230,8 +230,18 @@ pub fn prepare_agent(host: &Host) -> Result<(), LabError> {
 /// The command that enrols a server (its agent reads the API key from its input).
 #[must_use]
 pub fn enroll_command<'host>(host: &'host Host, key: &EnrollKey) -> PlacedCommand<'host> {
+    enroll_command_as(host, key, host.name())
+}
+
+/// The same under another name.
+#[must_use]
+pub fn enroll_command_as<'host>(
+    host: &'host Host,
+    key: &EnrollKey,
+    name: &str,
+) -> PlacedCommand<'host> {
     let command = host.command("bastio-agent").args(["enroll", "--backend", &key.backend]);
-    let command = command.args(["--name", host.name(), "--host-key", &key.host_key]);
+    let command = command.args(["--name", name, "--host-key", &key.host_key]);
     command.args(["--api-key-file", "-"]).input(key.secret.as_bytes())
 }
 

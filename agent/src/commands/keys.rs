@@ -84,6 +84,12 @@ fn tell(done: &Enrolled, settings: &Settings) {
         say(&format!("  signing key    {key} (pinned; nothing else is obeyed)"));
     }
     say(&format!("  configuration  {}", settings.file.display()));
+    if let Some(waits) = &done.waits {
+        say(&format!(
+            "The backend lets this server in once an operator has decided: {waits}\n\
+             The agent can be started meanwhile: it comes in by itself."
+        ));
+    }
     if !done.checked {
         say(
             "The host key was not checked. Compare it with the --host-key that `bastio api-key add` \

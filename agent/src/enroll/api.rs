@@ -81,6 +81,7 @@ struct UploadedServer {
     id: Option<serde_json::Value>,
     name: Option<String>,
     signing_key: Option<String>,
+    waits: Option<String>,
 }
 
 /// Why a call failed.
@@ -182,6 +183,13 @@ impl Uploaded {
         let server = ServerId::parse(&id).map_err(|error| error.to_string())?;
         let key = key.parse().map_err(|error: SigningError| error.to_string())?;
         Ok(Some(Signer { server, key }))
+    }
+
+    /// What an operator must decide before the agent is let in.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let waits = self.server.as_ref()?.waits.as_deref()?;
+        Some(printable(waits))
     }
 
     /// The server's name.

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bastio_protocol::{
-    FeedbackMessage, MessageId, Order, Payload, PayloadError, ServerId, Status, VerifyingKey,
+    FeedbackMessage, Late, MessageId, Order, Payload, PayloadError, ServerId, Status, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -91,10 +91,8 @@ pub(super) enum Refusal {
     OtherServer { found: ServerId },
     #[error("the signature is not that of the pinned key {known}; nothing was done")]
     BadSignature { known: String },
-    #[error(
-        "the order was good until {not_after} and it is {now} here (seconds since 1970); nothing was done"
-    )]
-    Expired { not_after: i64, now: i64 },
+    #[error(transparent)]
+    Expired(#[from] Late),
     #[error(
         "the order has the number {sequence}, but {highest} was obeyed already; nothing was done"
     )]
@@ -141,7 +139,7 @@ impl Verifier {
         }
         let (sequence, not_after) = (order.sequence(), order.not_after());
         if now > not_after.saturating_add(SKEW) {
-            return Err(Refusal::Expired { not_after, now });
+            return Err(Late { not_after, now }.into());
         }
         let highest = highest.max(trusted.sequence);
         if sequence <= highest {

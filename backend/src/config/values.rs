@@ -1,8 +1,10 @@
 //! Values of the configuration that have a rule: built checked, passed as they are.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use bastio_protocol::Username;
 use serde::Deserialize;
 
 /// A number of connections, 1 to 100 000.
@@ -24,6 +26,46 @@ pub struct Seconds(u16);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PublicUrl(String);
+
+/// What becomes of sessions of one agent from two places: a machine and its copy, or a stolen key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RivalPolicy {
+    /// The new one takes over, as an agent does whose address has changed.
+    #[default]
+    Newest,
+    /// The new one is refused as long as the old one is there.
+    First,
+    /// Both are cut, and refused until an operator has decided.
+    Cut,
+}
+
+/// Login names, with commas between them; none by default. Never `root`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SystemNames(BTreeSet<Username>);
+
+impl SystemNames {
+    /// The names.
+    #[must_use]
+    pub fn get(&self) -> BTreeSet<Username> {
+        self.0.clone()
+    }
+}
+
+impl TryFrom<String> for SystemNames {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let names = words.map(Username::parse).collect::<Result<BTreeSet<_>, _>>();
+        let names = names.map_err(|_| "login names are wanted, with commas between them")?;
+        if names.iter().any(|name| name.as_str() == "root") {
+            return Err("root is never anybody's login");
+        }
+        Ok(Self(names))
+    }
+}
 
 impl Limit {
     pub(super) const DEFAULT_RAIL: Self = Self(20);

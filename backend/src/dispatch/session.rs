@@ -145,6 +145,7 @@ impl Session {
     /// Takes the agent's hello: afterwards there may be something to send.
     ///
     /// # Errors
+    /// [`DispatchError::Held`] when it comes from another machine than before,
     /// [`DispatchError::Store`].
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
         let facts: BTreeMap<String, String> = hello
@@ -164,6 +165,13 @@ impl Session {
             0
         };
         let mut tx = self.dispatch.store.write().await?;
+        if let Some(time) = hello.time {
+            self.note_clock(&mut tx, time).await?;
+        }
+        if !self.is_the_machine(&mut tx, &facts).await? {
+            tx.commit().await.map_err(StoreError::from)?;
+            return Err(DispatchError::Held);
+        }
         store::servers::met(&mut tx, self.server.id, &text, key.as_deref(), believed).await?;
         self.label(&mut tx, &facts).await?;
         tx.commit().await.map_err(StoreError::from)?;

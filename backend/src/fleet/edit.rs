@@ -89,6 +89,11 @@ impl<'a> Edit<'a> {
         self.now
     }
 
+    /// Refuses names of accounts that belong to the system.
+    pub(super) fn check_login(&self, login: &Username) -> Result<(), FleetError> {
+        self.fleet.check_login(login)
+    }
+
     /// Appends to the audit log.
     pub(super) async fn note(
         &mut self,
@@ -246,50 +251,6 @@ pub(super) fn parse_keys(lines: &[String]) -> Result<Vec<PublicKey>, FleetError>
             .map_err(|fault| FleetError::BadKey { number, fault })
     };
     (1..).zip(lines).map(parse).collect()
-}
-
-/// Login names that every system has: never a person's.
-const SYSTEM_NAMES: [&str; 32] = [
-    "root",
-    "daemon",
-    "bin",
-    "sys",
-    "sync",
-    "games",
-    "man",
-    "lp",
-    "mail",
-    "news",
-    "uucp",
-    "proxy",
-    "www-data",
-    "backup",
-    "list",
-    "irc",
-    "gnats",
-    "nobody",
-    "adm",
-    "shutdown",
-    "halt",
-    "operator",
-    "ftp",
-    "sshd",
-    "dbus",
-    "polkitd",
-    "messagebus",
-    "systemd-network",
-    "systemd-resolve",
-    "systemd-timesync",
-    "_apt",
-    "bastio",
-];
-
-/// Refuses names of accounts that belong to the system: every server would refuse them.
-pub(super) fn check_login(login: &Username) -> Result<(), FleetError> {
-    if SYSTEM_NAMES.contains(&login.as_str()) {
-        return Err(FleetError::SystemName(login.clone()));
-    }
-    Ok(())
 }
 
 /// Checks a text for people.

@@ -5,6 +5,7 @@
 //! have signed for the new one. Two may do without: an API key of role admin, which could remove
 //! the server as well, and an original agent where there is a port for those, which cannot sign.
 
+use bastio_protocol::api::{Question, QuestionKind};
 use bastio_protocol::{Algorithm, PublicKey, REPLACE_NAMESPACE, ServerName, replacement_text};
 use bastio_transport::PublicKeyBlob;
 use thiserror::Error;
@@ -14,6 +15,7 @@ use super::edit::Edit;
 use crate::access::Enroller;
 use crate::dispatch::EndReason;
 use crate::dispatch::queue::Scope;
+use crate::store::questions::{self, Open};
 use crate::store::{self, Connection, ServerId, StoreError};
 
 /// Names tried with a number behind before a part of the key's fingerprint is taken.
@@ -199,8 +201,32 @@ async fn insert(mut edit: Edit<'_>, request: &Enrolment) -> Result<Enrolled, Enr
     let id = store::servers::insert(edit.db(), &name, &request.public_key, now).await?;
     let detail = format!("key {}", request.public_key.fingerprint());
     edit.note("server.add", None, Some(&name), &detail).await?;
+    let other =
+        |asked: &&ServerName| !asked.as_str().chars().take(MAX_NAME).eq(name.as_str().chars());
+    if let Some(asked) = request.name.as_ref().filter(other) {
+        ask(&mut edit, id, &name, asked).await?;
+    }
     edit.commit(&format!("server {name}: enrolled"), &Scope::Server(id, None)).await?;
     Ok(Enrolled { id, name })
+}
+
+/// A machine that calls itself as another server does may be that one, set up anew, another one, or
+/// somebody who would like to be taken for it: an operator decides, and it gets nothing before.
+async fn ask(
+    edit: &mut Edit<'_>,
+    server: ServerId,
+    name: &ServerName,
+    asked: &ServerName,
+) -> Result<(), EnrollError> {
+    let text = format!(
+        "it calls itself {asked}, and there is a server of that name: the same one, set up anew \
+         (bastio server replace {asked} --with {name}), or another (bastio server accept {name})?"
+    );
+    let (kind, since) = (QuestionKind::SameName, edit.now());
+    let question = Question { kind, holds: true, text, since };
+    let open = Open { question, subject: asked.to_string() };
+    questions::ask(edit.db(), server, &open).await?;
+    Ok(edit.note("server.question", None, Some(name), &open.question.text).await?)
 }
 
 /// The name asked for, or one made from the key, with something behind it when it is taken.

@@ -133,6 +133,17 @@ pub enum FleetError {
     /// The server's agent is away.
     #[error("{0} is not connected")]
     NotConnected(ServerName),
+    /// Nobody must decide anything about that server.
+    #[error("there is nothing to decide about {0}")]
+    NothingAsked(ServerName),
+    /// A server that was not enrolled under the name of the other.
+    #[error("{with} was not enrolled as {name}, so it does not take its place")]
+    NotAsked {
+        /// The one that is there.
+        name: ServerName,
+        /// The new one.
+        with: ServerName,
+    },
     /// No sudo policy of that name.
     #[error("there is no sudo policy named {0}")]
     NoSuchPolicy(PolicyName),
@@ -205,7 +216,10 @@ impl FleetError {
             ),
             Self::NoUidLeft(_) => Some("nothing was changed; make [uids] in backend.toml larger"),
             Self::NoKeys => Some("give at least one public key line"),
-            Self::SystemName(_) => Some("choose a name of the person's own, or another --login"),
+            Self::SystemName(_) => Some(
+                "choose a name of the person's own, or another --login; to take that account over \
+                 all the same, name it in accounts.system_names of the backend's configuration",
+            ),
             Self::Conflict(_) => Some(
                 "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
                  or give both the same policy and options",
@@ -219,6 +233,10 @@ impl FleetError {
                  and bastio grant ls",
             ),
             Self::NoSuchRequest(_) => Some("the last requests of each server are kept"),
+            Self::NothingAsked(_) => Some("`bastio server ls` shows what is undecided"),
+            Self::NotAsked { .. } => Some(
+                "nothing was changed; `bastio server show NAME` tells what is to be decided about it",
+            ),
             Self::Version1(_) => Some("update the agent on that server"),
             Self::NotConnected(_) => Some("try again when `bastio server ls` shows it connected"),
             Self::Backwards => Some("give an end behind the begin, or none at all"),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bastio_protocol::api::{Change, Grant, Holder, NewGrant, utc};
 use bastio_protocol::{Target, Username};
 
-use super::edit::{Edit, check_login, check_text};
+use super::edit::{Edit, check_text};
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::audit::Event;
@@ -152,7 +152,7 @@ pub(super) async fn insert(
 ) -> Result<String, FleetError> {
     check_text("the reason", grant.reason)?;
     if let Some(login) = grant.login {
-        check_login(login)?;
+        edit.check_login(login)?;
     }
     check_terms(edit, grant).await?;
     if let Target::Names(names) = grant.on {

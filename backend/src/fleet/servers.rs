@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bastio_protocol::api::{Account, Change, Labels, Presence, Server, ServerDetail, UpdateServer};
+use bastio_protocol::api::{
+    Account, CLOCK_LIMIT, Change, Labels, Presence, Server, ServerDetail, UpdateServer,
+};
 use bastio_protocol::{ServerName, Target, Username, parse_label};
 
 use super::edit::Edit;
@@ -24,10 +26,13 @@ impl Fleet {
         let mut known = store::servers::names_and_labels(&mut db).await?;
         let rows = store::servers::list(&mut db).await?;
         let drifted = store::requests::drifted(&mut db).await?;
+        let clocks = store::clocks::off(&mut db, CLOCK_LIMIT).await?;
+        let mut questions = store::questions::all(&mut db).await?;
         let with_labels = |row: ServerRow| {
             let labels = known.remove(&row.id).map(|(_, labels)| labels).unwrap_or_default();
-            let drifted = drifted.contains(&row.id);
-            Server { drifted, ..self.server_view(row, labels) }
+            let (drifted, clock_offset) = (drifted.contains(&row.id), clocks.get(&row.id).copied());
+            let questions = questions.remove(&row.id).unwrap_or_default();
+            Server { drifted, clock_offset, questions, ..self.server_view(row, labels) }
         };
         Ok(rows.into_iter().map(with_labels).collect())
     }
@@ -60,7 +65,11 @@ impl Fleet {
         let accounts = accounts.collect();
         let drift = store::requests::drift(&mut db, row.id).await?.map(Box::new);
         let drifted = drift.as_ref().is_some_and(|drift| !drift.healed);
-        let server = Server { drifted, ..self.server_view(row, labels) };
+        let clock_offset = store::clocks::off(&mut db, CLOCK_LIMIT).await?.remove(&row.id);
+        let open = store::questions::of_server(&mut db, row.id).await?;
+        let questions = open.into_iter().map(|open| open.question).collect();
+        let view = self.server_view(row, labels);
+        let server = Server { drifted, clock_offset, questions, ..view };
         Ok(ServerDetail { server, facts, drift, accounts, failures })
     }
 
@@ -164,6 +173,8 @@ impl Fleet {
             pending: row.pending,
             failed: row.failed,
             drifted: false,
+            clock_offset: None,
+            questions: Vec::new(),
         }
     }
 }

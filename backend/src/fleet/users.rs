@@ -8,7 +8,7 @@ use bastio_protocol::api::{
 };
 use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
-use super::edit::{Edit, check_login, check_text, parse_keys};
+use super::edit::{Edit, check_text, parse_keys};
 use super::{Fleet, FleetError, grants, uids};
 use crate::access::Admin;
 use crate::audit::Event;
@@ -69,6 +69,7 @@ impl Fleet {
     /// [`FleetError::BadKey`], [`FleetError::BadText`], [`FleetError::NoSuchServer`],
     /// [`FleetError::Store`].
     pub async fn add_user(&self, proof: &Admin, new: &NewUser) -> Result<Change, FleetError> {
+        self.check_login(&new.name)?;
         check_new(new)?;
         let keys: Vec<KeyGrant> = parse_keys(&new.keys)?.into_iter().map(KeyGrant::plain).collect();
         let mut edit = Edit::begin(self, proof).await?;
@@ -226,12 +227,12 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
 fn check_new(new: &NewUser) -> Result<(), FleetError> {
     check_text("the full name", &new.full_name)?;
     check_text("the mail address", &new.mail)?;
-    check_text("the reason", &new.reason)?;
-    check_login(&new.name)
+    check_text("the reason", &new.reason)
 }
 
 /// Adds a person within an edit, without keys and grants.
 pub(super) async fn insert(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
+    edit.check_login(&new.name)?;
     check_new(new)?;
     let now = edit.now();
     let db = edit.db();

@@ -77,6 +77,9 @@ struct AcceptedServer {
     name: ServerName,
     /// For agents of version 2, to pin; others take no notice.
     signing_key: VerifyingKey,
+    /// What somebody must decide before the server's agent is let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
 }
 
 /// `POST server/upload_key`
@@ -92,7 +95,8 @@ pub(super) async fn upload_key(
     let enrolled = state.fleet.enroll(&proof, &parse(&upload)?).await?;
     let signing_key = state.site.signing_key;
     state.fleet.hand_signing_key(&proof, enrolled.id, &signing_key.fingerprint()).await?;
-    let server = AcceptedServer { id: enrolled.id.0, name: enrolled.name, signing_key };
+    let waits = state.fleet.waits_for(&proof, enrolled.id).await?;
+    let server = AcceptedServer { id: enrolled.id.0, name: enrolled.name, signing_key, waits };
     Ok(Json(Accepted { server }))
 }
 

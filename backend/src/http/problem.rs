@@ -9,7 +9,7 @@ use bastio_protocol::api::ApiError;
 
 use crate::access::AccessError;
 use crate::fleet::{EnrollError, FleetError};
-use crate::store::StoreError;
+use crate::store::{StoreError, Trouble};
 
 /// An answer that is an error. Public as the rejection of [`crate::access::Admin`], and unnameable outside.
 #[derive(Debug)]
@@ -50,18 +50,48 @@ impl IntoResponse for Problem {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let shortly = HeaderValue::from_static("5");
+            response.headers_mut().insert(header::RETRY_AFTER, shortly);
+        }
         response
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed a request");
-        let busy = matches!(error, StoreError::Database(sqlx::Error::PoolTimedOut));
-        let status =
-            if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
-        let hint = "nothing was changed; the backend's log says why";
-        Self::new(status, "the backend's database did not answer", Some(hint))
+        let trouble = error.trouble();
+        tracing::error!(%error, ?trouble, "the store failed a request");
+        let (status, text, hint) = match trouble {
+            Trouble::Full => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "the backend's database has no space left",
+                "nothing was changed; free space on the disk of the state folder, then repeat it",
+            ),
+            Trouble::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the backend's database is held by others, or too slow",
+                "nothing was changed; repeat it shortly. If it stays so: does another program have \
+                 the database open, is its disk slow?",
+            ),
+            Trouble::Gone => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the backend's database is gone, or cannot be reached",
+                "look whether the state folder is mounted and bastio.db in it, and at the backend's \
+                 log; once it is back, `bastio log` says whether this was done",
+            ),
+            Trouble::Damaged => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the backend's database is damaged",
+                "nothing was changed; stop the backend, keep a copy, and restore the last backup",
+            ),
+            Trouble::Other => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the backend's database did not answer",
+                "nothing was changed; the backend's log says why",
+            ),
+        };
+        Self::new(status, text, Some(hint))
     }
 }
 
@@ -118,6 +148,8 @@ impl From<FleetError> for Problem {
             | FleetError::NotConnected(_)
             | FleetError::UidTaken { .. }
             | FleetError::NoUidLeft(_)
+            | FleetError::NothingAsked(_)
+            | FleetError::NotAsked { .. }
             | FleetError::PolicyTaken(_)
             | FleetError::GroupTaken(_)
             | FleetError::GroupInUse { .. }
@@ -162,7 +194,10 @@ impl From<EnrollError> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text(), None)
+        let large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        let hint = "nothing was changed; send it in parts: sections of a policy that are absent are \
+                    left alone";
+        Self::new(rejection.status(), rejection.body_text(), large.then_some(hint))
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use bastio_protocol::ServerName;
-use bastio_protocol::api::{Change, Server, ServerDetail, UpdateServer};
+use bastio_protocol::api::{Change, ReplaceServer, Server, ServerDetail, UpdateServer};
 
 use super::HttpState;
 use super::extract::{Body, Path};
@@ -44,6 +44,25 @@ pub(super) async fn sync(
     Path(name): Path<ServerName>,
 ) -> Result<Json<Change>, Problem> {
     Ok(Json(state.fleet.sync_server(&admin, &name).await?))
+}
+
+/// `POST /servers/{name}/accept`
+pub(super) async fn accept(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<ServerName>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.accept_server(&admin, &name).await?))
+}
+
+/// `POST /servers/{name}/replace`
+pub(super) async fn replace(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<ServerName>,
+    Body(how): Body<ReplaceServer>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.replace_server(&admin, &name, &how.with).await?))
 }
 
 /// `DELETE /servers/{name}`

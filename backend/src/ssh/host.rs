@@ -6,20 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bastio_protocol::V2;
+use bastio_protocol::api::{Question, QuestionKind};
 use bastio_transport::{CloseReason, Link, ServerSession};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::rivals::{Arrival, Fight, Rivals};
+use super::rivals::{Fight, Rivals};
 use super::session::{End, Owner, write};
 use crate::audit::{self, Actor, Event};
-use crate::dispatch::{Dispatch, DispatchError, ServerIdentity, SessionInfo};
+use crate::config::RivalPolicy;
+use crate::dispatch::{Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};
 use crate::signing::Orders;
+use crate::store::questions::{self, Open};
 use crate::store::{ServerId, Store, StoreError};
 
-/// An agent that misbehaves is asked to stay away for this time. The original does not listen.
+/// An agent that misbehaves, or must wait for a decision, is asked to stay away for this time. The original does not listen.
 const PENALTY: Duration = Duration::from_secs(30);
 
 /// What the sessions of one port share. Cheap to clone.
@@ -30,6 +33,7 @@ pub(super) struct Host {
     /// Actions that one agent may have unanswered.
     window: usize,
     answer_within: Duration,
+    policy: RivalPolicy,
     dispatch: Dispatch,
     store: Store,
     orders: Orders,
@@ -60,12 +64,12 @@ impl Host {
     pub(super) fn new(
         legacy: bool,
         window: usize,
-        answer_within: Duration,
+        (answer_within, policy): (Duration, RivalPolicy),
         (dispatch, store, orders): (Dispatch, Store, Orders),
         stop: CancellationToken,
     ) -> Self {
         let rivals = Arc::new(Mutex::new(Rivals::new()));
-        Self { legacy, window, answer_within, dispatch, store, orders, rivals, stop }
+        Self { legacy, window, answer_within, policy, dispatch, store, orders, rivals, stop }
     }
 
     /// Owns one session from its login to its end.
@@ -77,37 +81,66 @@ impl Host {
         if arrival.crowded {
             warn!(server = %server.name, address = %peer, "too many sessions of one agent, this one is refused");
             agent.link.disconnect_with_retry_after(PENALTY).await;
-        } else if self.admit(&server, peer, arrival).await {
+        } else if !self.tolerates(&server, peer.ip(), arrival.fight, arrival.tell).await {
+            agent.link.disconnect_with_retry_after(PENALTY).await;
+        } else if self.waited(arrival.pause).await {
             self.run(agent).await;
         }
     }
 
-    /// Warns about rivals and holds up who comes back too often. False when the backend stops.
-    async fn admit(&self, server: &ServerIdentity, peer: SocketAddr, arrival: Arrival) -> bool {
-        if let Some(fight) = arrival.fight {
-            self.report(server, peer.ip(), &fight).await;
-        }
-        if arrival.pause.is_zero() {
+    /// Holds up who comes back too often. False when the backend stops.
+    async fn waited(&self, pause: Duration) -> bool {
+        if pause.is_zero() {
             return true;
         }
         tokio::select! {
-            () = tokio::time::sleep(arrival.pause) => true,
+            () = tokio::time::sleep(pause) => true,
             () = self.stop.cancelled() => false,
         }
     }
 
-    async fn report(&self, server: &ServerIdentity, from: IpAddr, fight: &Fight) {
-        let detail = match fight {
+    /// Whether a session may begin although it looks like that of a second machine. Whatever is
+    /// decided, it is told.
+    async fn tolerates(
+        &self,
+        server: &ServerIdentity,
+        from: IpAddr,
+        fight: Option<Fight>,
+        tell: bool,
+    ) -> bool {
+        let Some(fight) = fight else { return true };
+        if tell || self.policy == RivalPolicy::Cut {
+            self.report(server, from, fight, tell).await;
+        }
+        match self.policy {
+            RivalPolicy::Newest => true,
+            RivalPolicy::First => false,
+            RivalPolicy::Cut => {
+                self.dispatch.end(server.id, EndReason::Contested);
+                false
+            }
+        }
+    }
+
+    async fn report(&self, server: &ServerIdentity, from: IpAddr, fight: Fight, tell: bool) {
+        let what = match fight {
             Fight::OtherAddress(older) => {
-                format!("taken over by a session from {from} while one from {older} was open")
+                format!("a session from {from} while one from {older} was open")
             }
             Fight::TooOften => format!("more than 5 take-overs in a minute, the last from {from}"),
         };
-        warn!(
-            server = %server.name, detail,
-            "do two machines use one agent key? Give each its own: bastio-agent generate-key"
-        );
-        if let Err(error) = self.record(server, from, &detail).await {
+        let detail = match self.policy {
+            RivalPolicy::Newest => format!("taken over by {what}"),
+            RivalPolicy::First => format!("the second was refused: {what}"),
+            RivalPolicy::Cut => format!("both were cut: {what}"),
+        };
+        if tell {
+            warn!(
+                server = %server.name, detail,
+                "do two machines use one agent key? Give each its own: bastio-agent generate-key"
+            );
+        }
+        if let Err(error) = self.record(server, from, &detail, tell).await {
             error!(server = %server.name, %error, "the audit log could not be written");
         }
     }
@@ -117,12 +150,18 @@ impl Host {
         server: &ServerIdentity,
         from: IpAddr,
         detail: &str,
+        tell: bool,
     ) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
-        let server = &server.name;
-        let event =
-            Event { action: "server.rivals", server: Some(server), detail, ..Event::default() };
-        audit::append(&mut tx, self.store.now(), &Actor::agent(server, from), event).await?;
+        let (name, since) = (&server.name, self.store.now());
+        let (kind, text) = (QuestionKind::Rivals, detail.to_owned());
+        let question = Question { kind, holds: self.policy == RivalPolicy::Cut, text, since };
+        let open = Open { question, subject: String::new() };
+        if questions::ask(&mut tx, server.id, &open).await? || tell {
+            let event =
+                Event { action: "server.rivals", server: Some(name), detail, ..Event::default() };
+            audit::append(&mut tx, since, &Actor::agent(name, from), event).await?;
+        }
         Ok(tx.commit().await?)
     }
 
@@ -141,6 +180,11 @@ impl Host {
         let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
         let session = match self.dispatch.open(&identity, info).await {
             Ok(session) => session,
+            Err(DispatchError::Held) => {
+                info!(server = %identity.name, address = %peer, "the agent waits: somebody must decide");
+                link.disconnect_with_retry_after(PENALTY).await;
+                return;
+            }
             Err(error) => {
                 warn!(server = %identity.name, address = %peer, %error, "no session for the agent");
                 link.close().await;
@@ -164,7 +208,9 @@ impl Host {
 
 async fn goodbye(link: Link, end: &End) -> CloseReason {
     match end {
-        End::Garbage(_) => link.disconnect_with_retry_after(PENALTY).await,
+        End::Garbage(_) | End::Late | End::Failed(DispatchError::Held) => {
+            link.disconnect_with_retry_after(PENALTY).await
+        }
         End::Gone | End::Stopped | End::Dispatch(_) | End::Silent { .. } | End::Failed(_) => {
             link.close().await
         }
@@ -178,7 +224,7 @@ fn log_end(server: &ServerIdentity, peer: SocketAddr, end: &End, closed: &CloseR
         End::Stopped | End::Dispatch(_) | End::Failed(DispatchError::TakenOver) => {
             info!(%server, address = %peer, reason = %end, "session ended");
         }
-        End::Silent { .. } | End::Garbage(_) => {
+        End::Silent { .. } | End::Garbage(_) | End::Late | End::Failed(DispatchError::Held) => {
             warn!(%server, address = %peer, reason = %end, "the agent's session was closed");
         }
         End::Failed(error) => {

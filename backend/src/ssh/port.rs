@@ -15,7 +15,7 @@ use tracing::{error, warn};
 
 use super::host::Host;
 use super::login::Login;
-use crate::config::Limits;
+use crate::config::{Limits, RivalPolicy};
 use crate::dispatch::Dispatch;
 use crate::signing::Orders;
 use crate::store::Store;
@@ -48,6 +48,7 @@ pub struct Port {
     listener: Listener,
     config: ServerConfig,
     answer_within: Duration,
+    rivals: RivalPolicy,
     parts: (Dispatch, Store, Orders),
 }
 
@@ -107,8 +108,8 @@ impl Port {
         config.max_startups = limits.max_startups.get();
         config.max_startups_per_source = limits.max_startups_per_source.get();
         config.login_grace = limits.login_grace.get();
-        let answer_within = limits.answer_within();
-        Ok(Self { kind, listener, config, answer_within, parts })
+        let (answer_within, rivals) = (limits.answer_within(), limits.rivals);
+        Ok(Self { kind, listener, config, answer_within, rivals, parts })
     }
 
     /// What becomes of its connections, under its name.
@@ -131,12 +132,12 @@ impl Port {
     /// # Errors
     /// [`PortError::Serve`] when the transport cannot start.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), PortError> {
-        let Self { kind, listener, config, answer_within, parts } = self;
+        let Self { kind, listener, config, answer_within, rivals, parts } = self;
         let (arriving, mut arrived) = mpsc::channel(ARRIVING);
         let login = Arc::new(Login::new(parts.0.clone()));
         let mut transport = tokio::spawn(serve(listener, config, login, arriving, stop.clone()));
         let (legacy, window) = (kind.is_legacy(), kind.window());
-        let host = Host::new(legacy, window, answer_within, parts, stop.clone());
+        let host = Host::new(legacy, window, (answer_within, rivals), parts, stop.clone());
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {

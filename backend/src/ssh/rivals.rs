@@ -48,8 +48,10 @@ struct Record {
 pub(super) struct Arrival {
     /// For [`Rivals::left`].
     pub(super) ticket: u64,
-    /// To be warned about now; at most once a minute for one server.
+    /// Why it looks like a second machine.
     pub(super) fight: Option<Fight>,
+    /// Whether that is to be told now: at most once a minute for one server.
+    pub(super) tell: bool,
     /// How long this session must wait before it starts.
     pub(super) pause: Duration,
     /// Whether it must not start at all: there are too many.
@@ -57,7 +59,7 @@ pub(super) struct Arrival {
 }
 
 /// Why take-overs look like two machines with one key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fight {
     /// The older session, still open, is from another address.
     OtherAddress(IpAddr),
@@ -79,9 +81,10 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
         let arrivals = count(&mut record.arrivals, ARRIVALS, now);
         let pause = if arrivals > ARRIVALS { PAUSE } else { Duration::ZERO };
         let fight = record.fight(from, now);
+        let tell = fight.is_some() && record.may_warn(now);
         let crowded = record.live.len() >= LIVE;
         record.live.push((ticket, from));
-        Arrival { ticket, fight, pause, crowded }
+        Arrival { ticket, fight, tell, pause, crowded }
     }
 
     /// The session with this ticket has ended.
@@ -106,18 +109,21 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
 impl Record {
     fn fight(&mut self, from: IpAddr, now: Instant) -> Option<Fight> {
         let &(_, older) = self.live.last()?;
-        let fight = if count(&mut self.take_overs, TAKE_OVERS, now) > TAKE_OVERS {
-            Fight::TooOften
+        if count(&mut self.take_overs, TAKE_OVERS, now) > TAKE_OVERS {
+            Some(Fight::TooOften)
         } else if older != from {
-            Fight::OtherAddress(older)
+            Some(Fight::OtherAddress(older))
         } else {
-            return None;
-        };
-        if self.warned.is_some_and(|at| now.duration_since(at) < PERIOD) {
-            return None;
+            None
         }
-        self.warned = Some(now);
-        Some(fight)
+    }
+
+    fn may_warn(&mut self, now: Instant) -> bool {
+        let quiet = self.warned.is_none_or(|at| now.duration_since(at) >= PERIOD);
+        if quiet {
+            self.warned = Some(now);
+        }
+        quiet
     }
 }
 
@@ -166,10 +172,14 @@ mod tests {
         let second = rivals.arrived(&"web-1", THERE, now);
         assert_eq!(second.fight, Some(Fight::OtherAddress(HERE)));
         rivals.left(&"web-1", first.ticket);
-        assert_eq!(rivals.arrived(&"web-1", HERE, now).fight, None, "warned already");
+        let third = rivals.arrived(&"web-1", HERE, now);
+        assert_eq!((third.fight, third.tell), (Some(Fight::OtherAddress(THERE)), false));
+        rivals.left(&"web-1", third.ticket);
         rivals.left(&"web-1", second.ticket);
         let later = rivals.arrived(&"web-1", THERE, now + PERIOD);
-        assert_eq!(later.fight, Some(Fight::OtherAddress(HERE)));
+        assert_eq!((later.fight, later.tell), (None, false), "alone again");
+        let again = rivals.arrived(&"web-1", HERE, now + PERIOD);
+        assert_eq!((again.fight, again.tell), (Some(Fight::OtherAddress(THERE)), true));
         assert_eq!(rivals.arrived(&"web-2", THERE, now).fight, None, "another server");
     }
 
@@ -178,8 +188,9 @@ mod tests {
         let now = Instant::now();
         let mut rivals = Rivals::new();
         let fights: Vec<_> =
-            (0..10).filter_map(|_| rivals.arrived(&"web-1", HERE, now).fight).collect();
-        assert_eq!(fights, [Fight::TooOften]);
+            (0..10).map(|_| rivals.arrived(&"web-1", HERE, now)).filter(|it| it.tell).collect();
+        assert_eq!(fights.len(), 1);
+        assert_eq!(fights[0].fight, Some(Fight::TooOften));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Message, MessageError, MessageId,
+    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageError, MessageId,
     Netstring, NetstringDecoder, NetstringError, Order, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
@@ -74,6 +74,9 @@ pub(super) enum End {
         /// How many answers it owed.
         unanswered: usize,
     },
+    /// The agent refused an order as too old; nothing of it counts as answered.
+    #[error("the agent's clock is beyond the time limit of orders; they will be sent again")]
+    Late,
     /// What the agent sent is no feedback.
     #[error("the agent sent garbage: {0}")]
     Garbage(#[from] Garbage),
@@ -87,6 +90,7 @@ fn why(reason: EndReason) -> &'static str {
         EndReason::TakenOver => "another session of this agent has taken over",
         EndReason::Removed => "the server was removed",
         EndReason::KeyReplaced => "the agent's key was replaced",
+        EndReason::Contested => "another machine uses the agent's key, and somebody must decide",
     }
 }
 
@@ -386,6 +390,12 @@ impl Owner {
             self.window.answered(mid, Instant::now());
             return self.rotated(Arc::clone(old), feedback).await;
         }
+        if !matches!(self.phase, Phase::Plain)
+            && !feedback.status.is_success()
+            && let Some(late) = Late::parse(&feedback.feedback)
+        {
+            return self.came_late(feedback, late).await;
+        }
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
         match self.session.feedback(feedback).await? {
@@ -396,6 +406,22 @@ impl Owner {
         if let Some(took) = self.window.answered(&feedback.mid, Instant::now()) {
             self.session.meter().answered(took);
         }
+        self.check_unasked()
+    }
+
+    /// An order that was refused for its age was not answered: it is sent again, with a new time limit,
+    /// once the agent is back and the clocks agree. One that is told again, from an earlier session,
+    /// says nothing of this one.
+    async fn came_late(&mut self, feedback: &FeedbackMessage, late: Late) -> Result<(), End> {
+        if self.window.is_owed(&feedback.mid) {
+            self.session.late(late.now).await?;
+            return Err(End::Late);
+        }
+        self.unasked += 1;
+        self.check_unasked()
+    }
+
+    fn check_unasked(&self) -> Result<(), End> {
         if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
     }
 
@@ -403,7 +429,7 @@ impl Owner {
     async fn drifted(&mut self, drift: &DriftMessage) -> Result<(), End> {
         self.session.drifted(drift).await?;
         self.unasked += 1;
-        if self.unasked > UNASKED_LIMIT { Err(Garbage::Unasked.into()) } else { Ok(()) }
+        self.check_unasked()
     }
 
     fn reader_ended(&self) -> End {

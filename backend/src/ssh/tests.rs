@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{FEEDBACK_LIMIT, UNASKED_LIMIT};
 use super::{Port, PortError, PortKind};
-use crate::config::{Limits, Seconds};
+use crate::config::{Limits, RivalPolicy, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::signing::{Orders, SigningKeys};
 use crate::store::audit::Page;
@@ -338,6 +338,72 @@ async fn fight_of_two_machines_is_on_record_once() {
     assert_eq!(rivals.len(), 1);
     assert!(rivals[0].row.detail.contains("5 take-overs in a minute, the last from 127.0.0.1"));
     assert_eq!(rivals[0].row.server.as_deref(), Some("web-1"));
+}
+
+impl Backend {
+    /// What is asked about the server, and whether its agent must wait for the answer.
+    async fn asked(&self, server: ServerId) -> Vec<(String, bool)> {
+        let mut db = self.store.read().await.unwrap();
+        let open = store::questions::of_server(&mut db, server).await.unwrap().into_iter();
+        open.map(|open| (open.question.text, open.question.holds)).collect()
+    }
+
+    /// The session of an agent that has taken over from itself as often as is no accident, and what
+    /// becomes of the next one.
+    async fn fight(&self, key: &PrivateKey) -> (Agent, Agent) {
+        let mut older = self.agent(key).await;
+        for _ in 0..5 {
+            let newer = self.agent(key).await;
+            older.dismissed().await;
+            older = newer;
+        }
+        (older, self.agent(key).await)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_first_stays_the_second_of_two_machines_is_sent_away() {
+    let limits = Limits { rivals: RivalPolicy::First, ..Limits::default() };
+    let backend = Backend::start_with(PortKind::Main, limits).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let (mut first, mut second) = backend.fight(&key).await;
+    let reason = second.dismissed().await;
+    assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
+    backend.queue(server, 1..=1).await;
+    assert_eq!(first.mids(1).await, ["1"], "the first goes on");
+    let asked = backend.asked(server).await;
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].0.starts_with("the second was refused") && !asked[0].1, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_both_are_cut_nobody_is_served_until_somebody_has_decided() {
+    let limits = Limits { rivals: RivalPolicy::Cut, ..Limits::default() };
+    let backend = Backend::start_with(PortKind::Main, limits).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let (mut first, mut second) = backend.fight(&key).await;
+    first.dismissed().await;
+    second.dismissed().await;
+    backend.queue(server, 1..=1).await;
+    let mut third = backend.agent(&key).await;
+    let reason = third.dismissed().await;
+    assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
+    let asked = backend.asked(server).await;
+    assert!(asked.len() == 1 && asked[0].0.starts_with("both were cut") && asked[0].1, "{asked:?}");
+    assert_eq!(backend.pending(server).await, ["1"], "nothing is lost");
+    let served = async {
+        loop {
+            let mut tx = backend.store.write().await.unwrap();
+            store::questions::close(&mut tx, server).await.unwrap();
+            tx.commit().await.unwrap();
+            // The sessions that were cut may take a moment to be gone, and count as long.
+            let mut right = backend.agent(&key).await;
+            if right.reader.recv().await.is_some() {
+                return;
+            }
+        }
+    };
+    timeout(SOON, served).await.expect("it comes back by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]

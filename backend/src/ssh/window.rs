@@ -43,6 +43,11 @@ impl Window {
         self.owed_since.get_or_insert(now);
     }
 
+    /// Whether an answer to that is owed.
+    pub(super) fn is_owed(&self, mid: &MessageId) -> bool {
+        self.unanswered.contains_key(mid)
+    }
+
     /// Returns how long the answer took, if it was owed.
     pub(super) fn answered(&mut self, mid: &MessageId, now: Instant) -> Option<Duration> {
         let sent = self.unanswered.remove(mid);

@@ -14,6 +14,7 @@ use crate::table::{Cell, Table, Tone};
 use crate::text::{ago, count};
 
 mod accounts;
+mod doubts;
 
 /// What to do with servers.
 #[derive(Debug, Subcommand)]
@@ -53,6 +54,31 @@ pub enum Command {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+    /// Decide that all is well with a server about which something was asked
+    #[command(
+        after_help = "`bastio server show NAME` tells what is asked. Until it is decided the server's agent waits;
+afterwards it comes back by itself.
+
+Example:\n  bastio server accept web-1"
+    )]
+    Accept {
+        /// The server
+        server: ServerName,
+    },
+    /// Let a server that was set up anew take the place of the one it was before
+    #[command(
+        after_help = "The new one gets the name, the labels and the grants of the old one, whose agent is not let in any
+more.
+
+Example:\n  bastio server replace web-1 --with web-1-2"
+    )]
+    Replace {
+        /// The server that was there
+        server: ServerName,
+        /// The same, as it was enrolled anew
+        #[arg(long, value_name = "SERVER")]
+        with: ServerName,
     },
     /// Let a server become exactly what it should be, also where something failed before
     #[command(
@@ -169,6 +195,16 @@ pub fn run<'a>(
             update(&mut connect()?, &server, &edit)
         }
         Command::Rm { server, yes } => remove(&mut connect()?, &server, yes),
+        Command::Accept { server } => {
+            let mut context = connect()?;
+            let change = context.client.accept_server(&server)?;
+            settle(&mut context, vec![change])
+        }
+        Command::Replace { server, with } => {
+            let mut context = connect()?;
+            let change = context.client.replace_server(&server, with)?;
+            settle(&mut context, vec![change])
+        }
         Command::Sync { server, allow_no_admin } => sync(&mut connect()?, &server, allow_no_admin),
         Command::Check { servers, all } => {
             let mut context = connect()?;
@@ -264,11 +300,7 @@ fn table(servers: &[Server], now: i64) -> Table {
         let failed = if server.failed > 0 { Tone::Bad } else { Tone::Plain };
         table.row([
             server.name.as_str().into(),
-            if server.drifted {
-                Cell::new("drifted", Tone::Bad)
-            } else {
-                presence(server.presence)
-            },
+            doubts::cell(server).unwrap_or_else(|| state(server)),
             last_seen(server, now).into(),
             server.pending.to_string().into(),
             Cell::new(&server.failed.to_string(), failed),
@@ -285,6 +317,9 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
         return Ok(Ending::AllDone);
     }
     context.terminal.table(&facts(&detail, context.now))?;
+    if let Some(hint) = doubts::hint(&detail.server) {
+        context.hint(&hint);
+    }
     if !detail.accounts.is_empty() {
         context.terminal.print("\n")?;
         context.terminal.table(&accounts::table(&detail.accounts))?;
@@ -329,6 +364,7 @@ fn facts(detail: &ServerDetail, now: i64) -> Table {
         ("enrolled", ago(server.created, now)),
         ("actions", format!("{} waiting, {} failed", server.pending, server.failed)),
     ];
+    rows.extend(doubts::rows(server, now));
     rows.extend(detail.facts.iter().map(|(name, value)| (name.as_str(), value.clone())));
     Table::facts(rows)
 }
@@ -346,8 +382,9 @@ fn failures(detail: &ServerDetail) -> Table {
     table
 }
 
-fn presence(presence: Presence) -> Cell {
-    match presence {
+fn state(server: &Server) -> Cell {
+    match server.presence {
+        _ if server.drifted => Cell::new("drifted", Tone::Bad),
         Presence::Connected => Cell::new("connected", Tone::Good),
         Presence::Offline => Cell::new("offline", Tone::Warn),
         Presence::NeverSeen => Cell::new("never seen", Tone::Warn),

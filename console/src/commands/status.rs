@@ -16,6 +16,12 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
     if status.drifted > 0 {
         servers.push_str(&format!(", {} changed by others", status.drifted));
     }
+    if status.clocks_off > 0 {
+        servers.push_str(&format!(", {} with another time than the backend", status.clocks_off));
+    }
+    if status.undecided > 0 {
+        servers.push_str(&format!(", {} to be decided about", status.undecided));
+    }
     let actions =
         format!("{} waiting, {} sent, {} failed", status.queued, status.sent, status.failed);
     context.terminal.table(&Table::facts([
@@ -26,6 +32,14 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         ("actions", actions),
         ("revision", status.revision.to_string()),
     ]))?;
+    if status.clocks_off > 1 && 2 * status.clocks_off > status.servers {
+        context.terminal.note(
+            "hint: most servers have another time than the backend: its own clock is off, set it (NTP)",
+        );
+    }
+    if status.undecided > 0 {
+        context.terminal.note("hint: `bastio server ls` shows about which servers to decide");
+    }
     if status.failed > 0 {
         context.terminal.note("hint: `bastio server ls` shows which servers failed");
     }

@@ -27,7 +27,8 @@ fn every_mistake_is_named_with_its_line() {
         ("version: 1\ngrants:\n- user: alice\n  on: ''\n", 4, "no server named"),
         ("version: 1\ngrants:\n- user: alice\n  on: a\n  until: soon\n", 5, "is no time"),
         ("version: 1\ngrants:\n- user: alice\n  on: a\n  sudo: yes\n", 5, ""),
-        ("version: 1\nusers:\n  a: &a {mail: x}\n  b:\n    <<: *a\n", 5, "merge"),
+        ("version: 1\nusers:\n  a:\n    <<: {mail: x}\n", 4, "merge"),
+        ("version: 1\nusers:\n  a: &a {mail: x}\n  b: *a\n", 3, "anchor"),
         ("version: 1\nusers:\n\talice: {}\n", 3, ""),
     ] {
         let error = read_text(text).expect_err(text);
@@ -126,4 +127,39 @@ fn a_hundred_thousand_lines_are_read_in_seconds() {
     let policy = read_text(&text).expect("a policy");
     assert_eq!(policy.users.map(|users| users.len()), Some(20_000));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// What is short to write and endless to read, or deep enough to cost the stack.
+#[test]
+fn bombs_are_refused_at_once() {
+    let mut laughs = String::from("version: 1\nx0: &x0 [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n");
+    for number in 1..20 {
+        let before = format!("*x{},", number - 1).repeat(9);
+        laughs.push_str(&format!("x{number}: &x{number} [{before}]\n"));
+    }
+    for bomb in [
+        laughs,
+        format!("version: 1\nusers: {}", "[".repeat(1_000_000)),
+        format!("version: 1\nusers: {}", "{a: ".repeat(1_000_000)),
+        format!("version: 1\n{}", "? ".repeat(1_000_000)),
+        format!("version: 1\nusers:\n{}", "- ".repeat(1_000_000)),
+        (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect(),
+        "version: 1\nusers: !include /etc/shadow\n".to_owned(),
+        "---\n".repeat(1_000_000),
+    ] {
+        let begun = Instant::now();
+        let error = read_text(&bomb).expect_err("refused");
+        assert!(!error.contains("root:"), "{error}");
+        assert!(error.len() < 2000, "{}", error.len());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_file_beyond_the_limit_is_not_read_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("policy.yaml");
+    File::create(&path).and_then(|file| file.set_len(1 << 40)).expect("a sparse file");
+    let refused = read(&[path]);
+    assert!(matches!(refused, Err(PolicyFileError::TooLarge(_))), "{refused:?}");
 }

@@ -117,6 +117,25 @@ fn malformed_envelopes_are_errors() {
     }
 }
 
+#[test]
+fn an_order_that_came_late_is_told_from_other_refusals() {
+    let late = Late { not_after: 1_800_000_600, now: 1_800_086_400 };
+    let text = late.to_string();
+    let expected = "the order was good until 1800000600 and it is 1800086400 here (seconds since \
+                    1970); nothing was done";
+    assert_eq!(text, expected, "agents before this one say so, too");
+    assert_eq!(Late::parse(&text), Some(late));
+    assert_eq!(Late::parse(&format!("{text}, and more")), Some(late));
+    for other in [
+        "",
+        "alice was created",
+        "the order was good until",
+        "the order was good until x and it is 1 here",
+    ] {
+        assert_eq!(Late::parse(other), None, "{other}");
+    }
+}
+
 proptest! {
     /// No two different orders are signed by the same bytes.
     #[test]

@@ -17,6 +17,8 @@ mod accounts;
 mod agent_ends;
 mod backend_ends;
 mod confirm;
+mod database;
+mod doubts;
 mod hostile_homes;
 mod line;
 mod partition;
@@ -43,7 +45,12 @@ pub(crate) struct Server {
 
 impl<'w> Site<'w> {
     pub(crate) fn start(world: &'w World) -> Self {
-        let backend = Backend::start(world).unwrap();
+        Self::start_with(world, "")
+    }
+
+    /// With more lines in the backend's configuration.
+    pub(crate) fn start_with(world: &'w World, configuration: &str) -> Self {
+        let backend = Backend::start_with(world, configuration).unwrap();
         let key = backend.enroll_key("servers").unwrap();
         Self { world, backend, key }
     }

@@ -48,6 +48,20 @@ fn a_grant_with_a_policy_ends_at_its_end() {
 }
 
 #[test]
+fn a_grant_that_begins_later_lets_nobody_in_before() {
+    require_root!();
+    let world = World::new().unwrap();
+    let (site, server, alice) = alice_at(&world);
+    site.done(&["grant", "add", "alice", "--on", "web-1", "--from", "10s", "--until", "1h"]);
+    assert!(!logs_in(&alice, &server), "before its begin");
+    let listed = site.done(&["grant", "ls"]).stdout;
+    assert!(listed.contains("alice"), "it is on record: {listed}");
+    until(LIMIT, "alice is in", || logs_in(&alice, &server));
+    let log = site.done(&["log", "--action", "grant.begin"]).stdout;
+    assert_eq!(log.matches("grant.begin").count(), 1, "{log}");
+}
+
+#[test]
 fn somebody_is_locked_out_thrown_out_and_let_in_again() {
     require_root!();
     let world = World::new().unwrap();

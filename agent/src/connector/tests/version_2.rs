@@ -44,12 +44,15 @@ async fn version_2_is_offered_and_a_hello_is_answered() {
     assert_eq!(session.session.protocol, Some(2));
     session.send_body(&hello()).await;
     let answer = agent_hello(&mut session).await;
+    let time = answer.time.expect("its clock");
+    assert!((super::super::unix_now() - time).abs() < 60, "{time}");
     let expected = AgentHello {
         protocol: V2,
         facts: Facts::default(),
         last_sequence: 41,
         signing_key: Some("SHA256:abc".to_owned()),
         receipt_key,
+        time: Some(time),
     };
     assert_eq!(answer, expected);
     // A new key is told with the next hello.

@@ -68,7 +68,7 @@ fn every_other_order_is_refused_by_its_own_name() {
     }
     assert!(matches!(check(&order(1, "8", 5, NOW + 600)), Refusal::OtherServer { .. }));
     for not_after in [NOW - SKEW - 1, 0, i64::MIN] {
-        assert!(matches!(check(&order(1, "7", 5, not_after)), Refusal::Expired { .. }));
+        assert!(matches!(check(&order(1, "7", 5, not_after)), Refusal::Expired(_)));
     }
     for sequence in [4, 3, 0] {
         let refusal = check(&order(1, "7", sequence, NOW + 600));

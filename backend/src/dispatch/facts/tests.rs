@@ -11,8 +11,14 @@ use crate::testing::{TestBackend, host, key};
 async fn tells(session: &mut Session, pairs: &[(&str, &str)]) {
     let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let facts = Facts::from(pairs.collect::<BTreeMap<_, _>>());
-    let hello =
-        AgentHello { protocol: V2, facts, last_sequence: 0, signing_key: None, receipt_key: None };
+    let hello = AgentHello {
+        protocol: V2,
+        facts,
+        last_sequence: 0,
+        signing_key: None,
+        receipt_key: None,
+        time: None,
+    };
     session.met(&hello).await.expect("a store");
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bastio_protocol::{
-    AgentHello, BackendHello, Facts, NetstringDecoder, Order, Payload, V2, V2_LIMIT, VerifyingKey,
+    AgentHello, BackendHello, Facts, Late, NetstringDecoder, Order, Payload, V2, V2_LIMIT,
+    VerifyingKey,
 };
 
 use super::*;
@@ -50,6 +51,7 @@ impl Modern {
             last_sequence,
             signing_key: signing_key.map(VerifyingKey::fingerprint),
             receipt_key: None,
+            time: None,
         };
         self.say(&hello.to_json()).await;
     }
@@ -246,4 +248,67 @@ async fn an_agent_that_refuses_the_new_key_is_served_with_the_old_one() {
     agent.say(&answer.to_json()).await;
     assert!(agent.order().await.verify(&old));
     assert_eq!(backend.known_keys().await, [old.fingerprint()]);
+}
+
+/// The agent's clock was set a day ahead: it refuses, is asked to wait, and is told again when it is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_came_too_late_by_the_agents_clock_are_given_again() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let signing_key = backend.signing_key();
+    backend.queue(server, 1..=2).await;
+    let late = |order: &Order, now: i64| {
+        let feedback = Late { not_after: order.not_after(), now }.to_string();
+        let mid = MessageId::from_number(mid_of(order).parse().unwrap());
+        FeedbackMessage { mid, status: Status::Failed, feedback, detail: None, receipt: None }
+            .to_json()
+    };
+    let offset = async || {
+        let mut db = backend.store.read().await.unwrap();
+        store::clocks::offset(&mut db, server).await.unwrap()
+    };
+    let ahead = backend.store.now() + 86_400;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&signing_key), 0).await;
+    let first = agent.order().await;
+    agent.order().await;
+    assert_eq!(offset().await, None, "this agent told no time");
+    agent.say(&late(&first, ahead)).await;
+    let reason = agent.agent.dismissed().await;
+    assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
+    assert_eq!(backend.pending(server).await, ["1", "2"], "nothing failed, nothing is lost");
+    assert!(offset().await.is_some_and(|offset| (86_399..=86_402).contains(&offset)));
+
+    // It is back with the right time, and first says again what it could not know to have arrived.
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.say(&late(&first, ahead)).await;
+    agent.greet(Some(&signing_key), 0).await;
+    for mid in [1, 2] {
+        let order = agent.order().await;
+        assert_eq!(mid_of(&order), mid.to_string());
+        assert!(order.sequence() > first.sequence());
+        agent.agent.answer(mid).await;
+    }
+    backend.wait_until_pending(server, &[]).await;
+}
+
+/// Another kind of refusal is an answer like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_refusals_are_failures() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    backend.queue(server, 1..=1).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&backend.signing_key()), 0).await;
+    agent.order().await;
+    let feedback = "the signature is not that of the pinned key; nothing was done".to_owned();
+    let mid = MessageId::from_number(1);
+    let answer =
+        FeedbackMessage { mid, status: Status::Failed, feedback, detail: None, receipt: None };
+    agent.say(&answer.to_json()).await;
+    backend.wait_until_pending(server, &[]).await;
+    assert!(agent.gets_nothing().await, "the session stays");
 }

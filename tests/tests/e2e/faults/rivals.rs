@@ -4,12 +4,8 @@ use super::*;
 
 const FILES: [&str; 2] = ["/etc/bastio/agent.key", "/etc/bastio/agent.toml"];
 
-#[test]
-fn two_agents_with_one_key_take_turns_lose_no_action_and_are_reported() {
-    require_root!();
-    let world = World::new().unwrap();
-    let site = Site::start(&world);
-    let first = site.server("web-1");
+/// Another machine with the same key and configuration.
+pub(super) fn copy_of(site: &Site<'_>, first: &Server) -> Server {
     let host = site.host("copy").without_sshd().start().unwrap();
     fleet::prepare_agent(&host).unwrap();
     host.exec(&["mkdir", "-m", "700", "/etc/bastio"]).unwrap();
@@ -18,7 +14,16 @@ fn two_agents_with_one_key_take_turns_lose_no_action_and_are_reported() {
         host.exec(&["chmod", "600", file]).unwrap();
     }
     let agent = fleet::agent_command(&host).spawn_ready(LIMIT).unwrap();
-    let mut second = Server { host, agent };
+    Server { host, agent }
+}
+
+#[test]
+fn two_agents_with_one_key_take_turns_lose_no_action_and_are_reported() {
+    require_root!();
+    let world = World::new().unwrap();
+    let site = Site::start(&world);
+    let first = site.server("web-1");
+    let mut second = copy_of(&site, &first);
     let (_, file) = person(&world, "key");
     let users: Vec<String> = (0..8).map(|number| format!("user{number}")).collect();
     for (number, user) in users.iter().enumerate() {
