@@ -10,11 +10,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bastio_protocol::{Username, WantedAccount, WantedState};
 use nix::fcntl::OFlag;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::files::replace_secret;
@@ -107,7 +108,9 @@ struct Book {
     #[serde(default)]
     revision: u64,
     wanted: BTreeMap<Username, WantedAccount>,
-    uids: BTreeMap<Username, u32>,
+    /// Shared with whoever works by it: they are many, and few change.
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    uids: Arc<BTreeMap<Username, u32>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guard: Option<Pending>,
 }
@@ -182,7 +185,7 @@ impl Ledger {
             Some(owner) => Err(LedgerError::UidTaken { uid, owner: owner.clone() }),
             None => {
                 self.edit(Edit::Reserve { name: name.clone(), uid });
-                self.book.uids.insert(name, uid);
+                Arc::make_mut(&mut self.book.uids).insert(name, uid);
                 Ok(())
             }
         }
@@ -196,7 +199,7 @@ impl Ledger {
 
     /// Every numeric id that belongs to a name.
     #[must_use]
-    pub fn uids(&self) -> &BTreeMap<Username, u32> {
+    pub fn uids(&self) -> &Arc<BTreeMap<Username, u32>> {
         &self.book.uids
     }
 
@@ -246,6 +249,16 @@ impl Ledger {
         self.edits.clear();
         Ok(())
     }
+}
+
+fn write_shared<T: Serialize, S: Serializer>(it: &Arc<T>, to: S) -> Result<S::Ok, S::Error> {
+    it.as_ref().serialize(to)
+}
+
+fn read_shared<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Arc<T>, D::Error> {
+    T::deserialize(from).map(Arc::new)
 }
 
 fn hint(error: &io::Error) -> &'static str {

@@ -150,7 +150,7 @@ impl<A: System> Processor<A> {
         let answer = self.decide(message, extent).unwrap_or_else(Answer::failed);
         log(message, &answer);
         if answer.status.is_success() {
-            self.note_action(message);
+            self.note_action(message, answer.status);
         }
         let mut feedback = message.reply(answer.status, answer.text);
         feedback.detail = answer.detail;

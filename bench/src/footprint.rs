@@ -87,12 +87,21 @@ pub fn child_of(pid: i32) -> Result<i32, BenchError> {
     found.ok_or_else(|| BenchError::Action("the agent has no connector process".to_owned()))
 }
 
-/// Proportional set size of a process, in KiB.
+/// Proportional set size of a process, in KiB: what it has for itself, and its share of what it has with others.
 pub fn pss(pid: i32) -> Result<u64, BenchError> {
+    rollup(pid, "Pss:")
+}
+
+/// What a process has written to itself (heap, stacks, relocated data), in KiB: no other process has a share in it.
+pub fn anonymous(pid: i32) -> Result<u64, BenchError> {
+    rollup(pid, "Anonymous:")
+}
+
+fn rollup(pid: i32, key: &str) -> Result<u64, BenchError> {
     let text = read(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
     let value = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
-    value.ok_or_else(|| BenchError::Action("smaps_rollup names no Pss".to_owned()))
+    value.ok_or_else(|| BenchError::Action(format!("smaps_rollup names no {key}")))
 }
 
 fn read(path: String) -> Result<String, BenchError> {

@@ -1,6 +1,9 @@
 //! A day of traffic in a row: 100,000 actions through the whole product, from the backend over SSH to the agent and
-//! back, and what the memory of the agent's processes does meanwhile. A line is laid through the second half of the
-//! samples (least squares); its slope must be 0 within what the samples allow to tell.
+//! back, and what the memory of the agent's processes does meanwhile. A line is laid through the samples behind the
+//! warm-up (least squares); its slope must be 0 within what the samples allow to tell.
+//!
+//! The memory is what a process has written to itself. Its proportional set size says more of others: it goes up by
+//! hundreds of KiB when a program ends anywhere on the machine that had the same library.
 //!
 //! Mostly keys that come and go; now and then sudo rights, accounts, and the server as a whole.
 //! `BASTIO_SOAK_ACTIONS` asks for fewer actions.
@@ -13,7 +16,7 @@ use bastio_tests::World;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::footprint::{child_of, pss};
+use crate::footprint::{anonymous, child_of};
 use crate::round_trip::{key_path, line};
 use crate::{BenchError, Fleet, over};
 
@@ -26,6 +29,9 @@ const KEYS: u32 = 5;
 const LOOK_EVERY: u32 = 250;
 /// Actions between two lines about how far it is.
 const TELL_EVERY: u32 = 10_000;
+/// Actions before the line begins, and at least a third of all: until then buffers find their size, and the journal is
+/// compacted for the first times.
+const WARM_UP: u32 = 10_000;
 /// What a day's actions may add to a process at most, in KiB: less than a page for each thousand.
 const GROWTH_LIMIT: f64 = 256.0;
 
@@ -58,8 +64,8 @@ pub fn run() -> Result<(), BenchError> {
         day.join().map_err(|_| BenchError::Action("the day ended by a panic".to_owned()))??;
         done
     })?;
-    println!("\nsoak, the whole product: {done} actions, PSS every {LOOK_EVERY}\n");
-    println!("{:<12} {:>10} {:>10} {:>10}   KiB", "process", "start", "half-way", "end");
+    println!("\nsoak, the whole product: {done} actions, anonymous memory every {LOOK_EVERY}\n");
+    println!("{:<12} {:>10} {:>10} {:>10}   KiB", "process", "start", "warm", "end");
     let broken = watched.iter().filter_map(|it| judge(it).err()).collect::<Vec<_>>();
     broken.into_iter().next().map_or(Ok(()), Err)
 }
@@ -92,7 +98,7 @@ fn watch(
         if done / LOOK_EVERY > looked {
             looked = done / LOOK_EVERY;
             for it in &mut *watched {
-                it.samples.push((f64::from(done), pss(it.pid)? as f64));
+                it.samples.push((f64::from(done), anonymous(it.pid)? as f64));
             }
         }
         if done / TELL_EVERY > told {
@@ -185,10 +191,11 @@ fn number(count: usize) -> u32 {
 /// Prints a line of the table. The backend keeps all that was ever done, so nothing is promised of it.
 fn judge(watched: &Watched) -> Result<(), BenchError> {
     let Watched { name, samples, .. } = watched;
-    let (_, half) = samples.split_at(samples.len() / 2);
+    let begin = samples.partition_point(|(done, _)| *done < f64::from(WARM_UP));
+    let (_, warm) = samples.split_at(begin.clamp(samples.len() / 3, samples.len() / 2));
     let value = |at: Option<&(f64, f64)>| at.map_or(f64::NAN, |(_, value)| *value);
-    let (start, middle, end) = (value(samples.first()), value(half.first()), value(half.last()));
-    let (slope, error) = slope(half);
+    let (start, middle, end) = (value(samples.first()), value(warm.first()), value(warm.last()));
+    let (slope, error) = slope(warm);
     let day = f64::from(ACTIONS);
     println!(
         "{name:<12} {start:>10.0} {middle:>10.0} {end:>10.0}   {:+.0} ± {:.0} KiB in {ACTIONS} actions (95 %)",

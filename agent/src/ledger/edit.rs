@@ -1,6 +1,8 @@
 //! What was changed in the ledger and is not in its file yet, in words that the journal carries. This file must not know
 //! the file, nor how the journal keeps what it is told.
 
+use std::sync::Arc;
+
 use bastio_protocol::{Username, WantedAccount};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +64,9 @@ impl Ledger {
             match edit {
                 Edit::Set { name, wanted } => drop(self.book.wanted.insert(name, *wanted)),
                 Edit::Forget { name } => drop(self.book.wanted.remove(&name)),
-                Edit::Reserve { name, uid } => drop(self.book.uids.insert(name, uid)),
+                Edit::Reserve { name, uid } => {
+                    Arc::make_mut(&mut self.book.uids).insert(name, uid);
+                }
             }
         }
         self.book.revision = revision;

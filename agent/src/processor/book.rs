@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bastio_protocol::{
-    Action, ActionMessage, KeyGrant, PublicKey, Sudo, Username, WantedAccount, WantedState,
+    Action, ActionMessage, KeyGrant, PublicKey, Status, Sudo, Username, WantedAccount, WantedState,
 };
 
 use super::{Processor, System};
@@ -36,8 +36,8 @@ impl<A: System> Processor<A> {
         Ok(NewAccount { uid, avoid, keep_home, ..NewAccount::default() })
     }
 
-    /// An action went well: the account is meant to be so from now on.
-    pub(super) fn note_action(&mut self, message: &ActionMessage) {
+    /// An action went well, as the status says: the account is meant to be so from now on.
+    pub(super) fn note_action(&mut self, message: &ActionMessage, status: Status) {
         let name = &message.username;
         if self.ledger.is_none() || matches!(message.action, Action::SetUser { .. }) {
             return;
@@ -58,7 +58,13 @@ impl<A: System> Processor<A> {
             }
             Action::UpdateUser { sudo } => wanted.sudo = plain(*sudo),
             Action::AddKey { public_key } => {
-                if let Some(grant) = self.grant_of(name, public_key) {
+                let grant = match status {
+                    // Added just now, and as plain as it was asked for.
+                    Status::Done => Some(KeyGrant::plain(public_key.clone())),
+                    // There already: perhaps with options, perhaps on a line of others.
+                    _ => self.grant_of(name, public_key),
+                };
+                if let Some(grant) = grant {
                     wanted.keys.retain(|it| it.public_key != *public_key);
                     wanted.keys.insert(grant);
                 }
@@ -163,8 +169,15 @@ impl<A: System> Processor<A> {
         }
     }
 
-    /// What the ledger's file may lack, from the journal; none when nobody knows.
+    /// What the ledger's file may lack, from the journal; none when nobody knows. Where the file itself was lost, the ids
+    /// that are in use are reserved anew: else an account that goes would leave its id to a stranger.
     pub(super) fn catch_up(&mut self, edits: Option<&BTreeMap<u64, Vec<u8>>>) {
+        if self.ledger.as_ref().is_some_and(Ledger::was_lost) {
+            match self.accounts.managed() {
+                Ok(names) => self.reserve(names.into_iter()),
+                Err(error) => tracing::error!(%error, "nobody knows which numeric ids are in use"),
+            }
+        }
         let Some(ledger) = &mut self.ledger else { return };
         let redone = edits.map(|edits| {
             edits.iter().try_for_each(|(revision, edits)| ledger.redo(*revision, edits))

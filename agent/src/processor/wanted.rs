@@ -4,6 +4,7 @@
 //! ledger, and become an answer.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bastio_protocol::{
     ChangeKind, ChangeNote, Detail, FailureNote, FeedbackMessage, HostMessage, HostRequest, Status,
@@ -75,7 +76,7 @@ impl<A: System> Processor<A> {
             break_glass: self.break_glass.clone(),
             key_policy: self.key_policy.clone(),
             uid_min: uid_min()?,
-            reserved: self.ledger.as_ref().map(|it| it.uids().clone()).unwrap_or_default(),
+            reserved: self.ledger.as_ref().map(|it| Arc::clone(it.uids())).unwrap_or_default(),
         })
     }
 

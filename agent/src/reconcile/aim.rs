@@ -1,6 +1,7 @@
 //! What is wanted, worked out for this moment: ends that have come. This file must not know what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bastio_protocol::{
     AccountSpec, FailureNote, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo, Username,
@@ -23,7 +24,7 @@ pub struct Rules {
     /// The first numeric id of people's accounts (`UID_MIN`, login.defs(5)).
     pub uid_min: u32,
     /// Numeric ids that belong to names, whether there is an account or not.
-    pub reserved: BTreeMap<Username, u32>,
+    pub reserved: Arc<BTreeMap<Username, u32>>,
 }
 
 /// What is wanted of a server or of one account.
@@ -35,7 +36,7 @@ pub struct Aims {
     /// business.
     pub removal: Option<Removal>,
     /// Numeric ids that belong to names.
-    pub reserved: BTreeMap<Username, u32>,
+    pub reserved: Arc<BTreeMap<Username, u32>>,
     /// Whether the last account with sudo rights and a key may go.
     pub allow_no_admin: bool,
 }
@@ -71,11 +72,11 @@ impl Aims {
     /// The whole server.
     #[must_use]
     pub fn whole(wanted: &WantedState, rules: &Rules) -> Self {
-        let mut reserved = rules.reserved.clone();
+        let mut reserved = Arc::clone(&rules.reserved);
         for (name, uid) in &wanted.reserved_uids {
             // What this server has promised before stands.
-            if !reserved.values().any(|taken| taken == uid) {
-                reserved.entry(name.clone()).or_insert(*uid);
+            if !reserved.contains_key(name) && !reserved.values().any(|taken| taken == uid) {
+                Arc::make_mut(&mut reserved).insert(name.clone(), *uid);
             }
         }
         let aim = |(name, wanted): (&Username, &WantedAccount)| {
@@ -95,7 +96,7 @@ impl Aims {
         Self {
             accounts: BTreeMap::from([(name.clone(), Aim::of(name, wanted, rules))]),
             removal: None,
-            reserved: rules.reserved.clone(),
+            reserved: Arc::clone(&rules.reserved),
             allow_no_admin: true,
         }
     }

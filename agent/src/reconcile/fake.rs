@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bastio_protocol::{
     AbsolutePath, Change, KeyGrant, KeyPolicy, PublicKey, Removal, Sudo, SudoPolicy, Username,
@@ -64,7 +65,7 @@ pub(crate) fn rules(now: i64) -> Rules {
         break_glass: None,
         key_policy: KeyPolicy::default(),
         uid_min: 1000,
-        reserved: BTreeMap::new(),
+        reserved: Arc::default(),
     }
 }
 

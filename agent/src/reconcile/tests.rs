@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bastio_protocol::{
     AbsolutePath, AccountSpec, GroupName, KeyGrant, KeyOptions, KeyPolicy, PublicKey, Removal,
@@ -732,6 +733,7 @@ proptest! {
         let uid = |it: &AccountState| it.facts.account.owner.uid.as_raw();
         let managed = before.iter().filter(|(_, it)| it.facts.account.is_managed);
         let reserved = managed.map(|(name, it)| (name.clone(), uid(it))).collect();
+        let reserved = Arc::new(reserved);
         let rules = Rules { break_glass: Some(name("glass")), reserved, ..rules(NOW) };
         let plan = plan_with(&host, &wanted, &rules);
         let applied = apply(&plan, &host, &mut go_on);

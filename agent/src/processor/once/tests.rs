@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::super::tests::{Fake, message};
 use super::*;
-use crate::reconcile::fake::go_on;
+use crate::reconcile::fake::{account, go_on, name};
 
 impl Once<Fake> {
     fn act(&mut self, action: &ActionMessage) -> Outcome {
@@ -59,6 +59,31 @@ fn feedback(answer: ToConnector) -> FeedbackMessage {
         ToConnector::Feedback(feedback) => feedback,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_lost_ledger_reserves_the_ids_in_use_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    for (text, reserved) in [("no ledger", Some(1007)), ("", Some(1007))] {
+        let fake = Fake::default();
+        fake.host.insert(account(&name("alice"), 1007));
+        let journal = Journal::open(&state).unwrap();
+        std::fs::write(state.join("ledger.json"), text).unwrap();
+        let ledger = Ledger::open(&state);
+        let mut once =
+            Once::new(Processor::new(fake, KeyPolicy::default()).keeping(ledger), journal);
+        once.save_ledger();
+        assert_eq!(Ledger::open(&state).uid_of(&name("alice")), reserved);
+    }
+    // One that is there, or none yet, is believed.
+    std::fs::remove_file(state.join("ledger.json")).unwrap();
+    let fake = Fake::default();
+    fake.host.insert(account(&name("alice"), 1007));
+    let journal = Journal::open(&state).unwrap();
+    let processor = Processor::new(fake, KeyPolicy::default()).keeping(Ledger::open(&state));
+    let once = Once::new(processor, journal);
+    assert_eq!(once.processor.ledger.as_ref().unwrap().uid_of(&name("alice")), None);
 }
 
 #[test]
