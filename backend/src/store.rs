@@ -1,14 +1,16 @@
-//! The database: one file that holds the model, every server's queue and the audit log.
+//! The database that holds the model, every server's queue and the audit log: an SQLite file, or
+//! PostgreSQL.
 //!
-//! All SQL text stands in this room, in a form that PostgreSQL accepts too. One connection
-//! writes, in transactions that are on the disk before they count as done; a few read. This room
-//! must not know what an edit means, nor who may make one.
+//! All SQL text stands in this room, in a form that both engines accept; what differs stands in
+//! `engine`. One connection writes, in transactions that are on the disk before they count as
+//! done; a few read. This room must not know what an edit means, nor who may make one.
 
 pub mod accounts;
 pub mod actions;
 pub mod api_keys;
 pub mod audit;
 pub mod clocks;
+mod engine;
 pub mod grants;
 pub mod groups;
 pub mod outcomes;
@@ -17,41 +19,42 @@ pub mod questions;
 pub mod requests;
 pub mod revisions;
 pub mod servers;
+pub mod sql;
 pub mod suspects;
 mod trouble;
 pub mod uids;
+mod url;
 pub mod users;
 
-use std::fs::OpenOptions;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::MigrateError;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Sqlite, Transaction};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::meters::{StoreMeter, Timer};
+pub use engine::Connection;
+use engine::Engine;
 use trouble::FileIdentity;
 pub use trouble::Trouble;
+pub use url::DatabaseUrl;
 
-/// A connection that SQL runs on.
-pub type Connection = sqlx::SqliteConnection;
-
-/// Connections that read.
-const READERS: u32 = 4;
-/// How long a connection waits for a lock, and a caller for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it counts that the database took something: anybody may ask, and each look is a write.
 const TAKES_FOR: Duration = Duration::from_secs(2);
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// An SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL database.
+    Postgres(Box<DatabaseUrl>),
+}
 
 /// A server's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -66,8 +69,7 @@ pub struct UserId(pub i64);
 /// An open database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    engine: Engine,
     clock: fn() -> i64,
     written: Arc<watch::Sender<()>>,
     meter: StoreMeter,
@@ -80,7 +82,7 @@ pub struct Store {
 /// A transaction that reads: it sees one state of the database and is simply dropped.
 #[derive(Debug)]
 pub struct ReadTx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Connection,
     /// Dropped last: the time ends with the transaction.
     _timer: Timer,
 }
@@ -88,7 +90,7 @@ pub struct ReadTx {
 /// A transaction that writes. It never was when it is dropped without [`Tx::commit`].
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Connection,
     written: Arc<watch::Sender<()>>,
     file: Option<FileIdentity>,
     timer: Timer,
@@ -120,22 +122,29 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens or makes the database, readable by its owner alone, and brings it to this version.
+    /// Opens or makes the database and brings it to this version. A file is readable by its owner
+    /// alone.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with_clock(path, unix_now).await
+    pub async fn open(location: impl Into<Location>) -> Result<Self, StoreError> {
+        Self::open_with_clock(location, unix_now).await
     }
 
     /// As [`Store::open`], with `clock` telling the seconds since the Unix epoch.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_with_clock(path: &Path, clock: fn() -> i64) -> Result<Self, StoreError> {
-        make_private(path).map_err(StoreError::File)?;
-        let store = Self::connect(path, clock).await?;
-        sqlx::migrate!("migrations/sqlite").run(&store.writer).await?;
+    pub async fn open_with_clock(
+        location: impl Into<Location>,
+        clock: fn() -> i64,
+    ) -> Result<Self, StoreError> {
+        let location = location.into();
+        if let Location::File(path) = &location {
+            Engine::make_file(path).map_err(StoreError::File)?;
+        }
+        let store = Self::connect(&location, clock).await?;
+        store.engine.migrate().await?;
         Ok(store)
     }
 
@@ -144,22 +153,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
-        Self::connect(path, unix_now).await
+    pub async fn open_as_it_is(location: impl Into<Location>) -> Result<Self, StoreError> {
+        Self::connect(&location.into(), unix_now).await
     }
 
-    async fn connect(path: &Path, clock: fn() -> i64) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE);
-        let writer = pool(1).connect_with(options.clone()).await?;
-        let readers = pool(READERS).connect_with(options).await?;
+    async fn connect(location: &Location, clock: fn() -> i64) -> Result<Self, StoreError> {
+        let (engine, file) = match location {
+            Location::File(path) => {
+                let engine = Engine::open_file(path).await?;
+                (engine, Some(FileIdentity::of(path).map_err(StoreError::File)?))
+            }
+            Location::Postgres(url) => (Engine::connect(url).await?, None),
+        };
         let (written, meter, takes) = (Arc::default(), StoreMeter::new(), Arc::default());
-        let file = Some(FileIdentity::of(path).map_err(StoreError::File)?);
-        Ok(Self { writer, readers, clock, written, meter, file, takes })
+        Ok(Self { engine, clock, written, meter, file, takes })
     }
 
     /// Seconds since the Unix epoch.
@@ -174,7 +181,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn read(&self) -> Result<ReadTx, StoreError> {
         let _timer = self.meter.read();
-        Ok(ReadTx { inner: self.readers.begin().await?, _timer })
+        Ok(ReadTx { inner: self.engine.read().await?, _timer })
     }
 
     /// The one transaction that may write at this time.
@@ -183,7 +190,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn write(&self) -> Result<Tx, StoreError> {
         let timer = self.meter.write();
-        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let inner = self.engine.write().await?;
         let (written, file) = (Arc::clone(&self.written), self.file.clone());
         Ok(Tx { inner, written, file, timer })
     }
@@ -229,8 +236,7 @@ impl Store {
 
     /// Waits for what is under way and closes the file.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.engine.close().await;
     }
 }
 
@@ -244,6 +250,18 @@ impl Tx {
         let _told = Told(written);
         file.as_ref().map_or(Ok(()), FileIdentity::check)?;
         inner.commit().await
+    }
+}
+
+impl<P: AsRef<Path>> From<P> for Location {
+    fn from(path: P) -> Self {
+        Self::File(path.as_ref().to_owned())
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Self {
+        location.clone()
     }
 }
 
@@ -279,23 +297,6 @@ impl Drop for Told {
     fn drop(&mut self) {
         self.0.send_replace(());
     }
-}
-
-/// A pool that never hands out a connection stuck in a transaction: on a full disk or an I/O error
-/// SQLite rolls back by itself, sqlx believes that the transaction goes on, and no other can
-/// begin. Such a connection is replaced.
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).before_acquire(
-        |connection, _| {
-            Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
-        },
-    )
-}
-
-/// Makes the file with mode 0600; SQLite gives its side files the mode of the main one.
-fn make_private(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn unix_now() -> i64 {

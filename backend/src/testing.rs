@@ -15,11 +15,13 @@ use tempfile::TempDir;
 use crate::access::{Admin, ApiKeys, Enroller, Intent, first_admin_token};
 use crate::dispatch::{Dispatch, Session, SessionInfo};
 use crate::fleet::{Enrolled, Enrolment, Fleet, MAX_LOG};
-use crate::store::Store;
 use crate::store::audit::Page;
+use crate::store::{DatabaseUrl, Location, Store};
 
 /// The time in tests: it stands still.
 pub(crate) const NOW: i64 = 1_800_000_000;
+/// A PostgreSQL server for tests: its URL. Without it they run on SQLite. `tests/with-postgres` sets it.
+const TEST_STORE: &str = "BASTIO_TEST_STORE";
 pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 fn string(bytes: &[u8]) -> Vec<u8> {
@@ -66,9 +68,31 @@ pub(crate) fn host(text: &str) -> ServerName {
     ServerName::parse(text).expect("a server name")
 }
 
+/// Whether the tests are run on PostgreSQL.
+pub(crate) fn on_postgres() -> bool {
+    std::env::var_os(TEST_STORE).is_some()
+}
+
+/// Where a test of that folder has its database: a schema of its own on the server of [`TEST_STORE`],
+/// or a file.
+pub(crate) async fn fresh_location(dir: &TempDir) -> Location {
+    use sqlx::{Connection as _, Executor as _};
+    let Ok(server) = std::env::var(TEST_STORE) else { return dir.path().join("bastio.db").into() };
+    let folder = dir.path().file_name().and_then(|name| name.to_str()).expect("a folder's name");
+    let schema: String = folder.chars().filter(char::is_ascii_alphanumeric).collect();
+    let mut db = sqlx::PgConnection::connect(&server).await.expect("the PostgreSQL of the tests");
+    let make = sqlx::AssertSqlSafe(format!("CREATE SCHEMA \"{schema}\""));
+    db.execute(make).await.expect("a schema");
+    db.close().await.expect("closed");
+    let sign = if server.contains('?') { '&' } else { '?' };
+    let url = format!("{server}{sign}options=-csearch_path%3D%22{schema}%22");
+    Location::Postgres(Box::new(url.parse::<DatabaseUrl>().expect("a URL")))
+}
+
 /// A fresh backend in a folder of its own.
 pub(crate) struct TestBackend {
     pub(crate) dir: TempDir,
+    pub(crate) location: Location,
     pub(crate) store: Store,
     pub(crate) dispatch: Dispatch,
     pub(crate) fleet: Fleet,
@@ -79,27 +103,40 @@ pub(crate) struct TestBackend {
 }
 
 impl TestBackend {
+    /// On the engine that the tests are run for.
     pub(crate) async fn new() -> Self {
         let dir = TempDir::new().expect("a folder");
-        let store = Self::open_store(&dir).await;
+        let location = fresh_location(&dir).await;
+        Self::open(dir, location).await
+    }
+
+    /// On SQLite, for what only a file can have.
+    pub(crate) async fn on_file() -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let location = dir.path().join("bastio.db").into();
+        Self::open(dir, location).await
+    }
+
+    async fn open(dir: TempDir, location: Location) -> Self {
+        let store = Self::open_store(&location).await;
         let secret = first_admin_token(&store).await.expect("a store").expect("a first token");
-        Self::assemble(dir, store, secret.expose().to_owned()).await
+        Self::assemble(dir, location, store, secret.expose().to_owned()).await
     }
 
     /// The same database opened anew, the old one neither closed nor waited for: what a killed
     /// backend leaves behind.
     pub(crate) async fn after_kill(self) -> Self {
-        let Self { dir, token, store: killed, .. } = self;
-        let store = Self::open_store(&dir).await;
+        let Self { dir, location, token, store: killed, .. } = self;
+        let store = Self::open_store(&location).await;
         std::mem::forget(killed);
-        Self::assemble(dir, store, token).await
+        Self::assemble(dir, location, store, token).await
     }
 
-    async fn open_store(dir: &TempDir) -> Store {
-        Store::open_with_clock(&dir.path().join("bastio.db"), || NOW).await.expect("a store")
+    async fn open_store(location: &Location) -> Store {
+        Store::open_with_clock(location, || NOW).await.expect("a store")
     }
 
-    async fn assemble(dir: TempDir, store: Store, token: String) -> Self {
+    async fn assemble(dir: TempDir, location: Location, store: Store, token: String) -> Self {
         let dispatch = Dispatch::new(store.clone());
         let keys = ApiKeys::new(store.clone());
         let fleet = Fleet::new(store.clone(), dispatch.clone());
@@ -107,7 +144,7 @@ impl TestBackend {
         // What stops an edit has tests of its own.
         let admin = admin.with_intent(Intent { confirmed: true, ..Intent::default() });
         let enroller = keys.enroller(&token, Some(ADDRESS)).await.expect("an enroller");
-        Self { dir, store, dispatch, fleet, keys, admin, enroller, token }
+        Self { dir, location, store, dispatch, fleet, keys, admin, enroller, token }
     }
 
     /// Enrols a server whose agent has the key of that number.

@@ -13,6 +13,7 @@ use bastio_protocol::{
 use super::*;
 use crate::fleet::FleetError;
 use crate::plan::Accounts;
+use crate::store::sql;
 use crate::testing::{NOW, TestBackend, feedback, host, key, login, new_user};
 
 fn terms(until: Option<i64>) -> Terms {
@@ -77,7 +78,7 @@ async fn a_grant_that_ends_is_one_set_user_and_leaves_at_its_end() {
     assert_eq!(backend.fleet.turn().await.expect("a store"), Some(NOW + 60));
     // The clock of these tests stands still: the grant's end comes to it.
     let mut tx = backend.store.write().await.expect("a writer");
-    sqlx::query("UPDATE grants SET until = $1").bind(NOW).execute(&mut *tx).await.expect("set");
+    sql::query("UPDATE grants SET until = $1").bind(NOW).execute(&mut tx).await.expect("set");
     tx.commit().await.expect("written");
     assert_eq!(backend.fleet.turn().await.expect("a store"), None);
     let sent = take_all(&backend, &session).await;

@@ -11,6 +11,7 @@ use bastio_transport::{KeyKind, PrivateKey};
 use super::*;
 use crate::access::Enroller;
 use crate::dispatch::{EndReason, Signal};
+use crate::store::sql;
 use crate::testing::{TestBackend, host, key, login, new_user, token_key};
 
 /// What an edit has queued, as `SERVER ACTION LOGIN`.
@@ -467,13 +468,13 @@ async fn an_original_agent_cannot_sign_and_need_not_where_it_has_a_port() {
 
 #[tokio::test]
 async fn a_full_disk_changes_nothing_and_passes() {
-    let backend = TestBackend::new().await;
+    let backend = TestBackend::on_file().await;
     backend.enroll("web-1", 1).await;
     let mut tx = backend.store.write().await.expect("a writer");
     let pages: i64 =
-        sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx).await.expect("counted");
+        sql::query_scalar("PRAGMA page_count").fetch_one(&mut tx).await.expect("counted");
     let full = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-    sqlx::query(full).execute(&mut *tx).await.expect("set");
+    sql::query(full).execute(&mut tx).await.expect("set");
     drop(tx);
     let many: Vec<_> = (10..200).map(key).collect();
     let new = new_user("alice", &many, "web-1", false);
@@ -483,7 +484,7 @@ async fn a_full_disk_changes_nothing_and_passes() {
     let status = backend.fleet.status(&backend.admin, "SHA256:x".to_owned()).await.expect("read");
     assert_eq!((status.revision, status.host_key.as_str()), (1, "SHA256:x"));
     let mut tx = backend.store.write().await.expect("a writer");
-    sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *tx).await.expect("set");
+    sql::query("PRAGMA max_page_count = 1000000").execute(&mut tx).await.expect("set");
     drop(tx);
     let change = backend.fleet.add_user(&backend.admin, &new).await.expect("added");
     assert_eq!(todo(&change).len(), 191);
@@ -494,7 +495,7 @@ async fn a_value_that_nobody_stored_is_an_error() {
     let backend = TestBackend::new().await;
     backend.add_user("alice", &[key(10)], "", false).await;
     let mut tx = backend.store.write().await.expect("a writer");
-    sqlx::query("UPDATE user_keys SET public_key = 'x'").execute(&mut *tx).await.expect("set");
+    sql::query("UPDATE user_keys SET public_key = 'x'").execute(&mut tx).await.expect("set");
     tx.commit().await.expect("committed");
     let read = backend.fleet.users(&backend.admin).await;
     let corrupt = crate::store::StoreError::Corrupt { what: "a public key" };

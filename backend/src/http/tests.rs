@@ -37,7 +37,15 @@ pub(super) struct TestSite {
 
 impl TestSite {
     pub(super) async fn new() -> Self {
-        let backend = TestBackend::new().await;
+        Self::before(TestBackend::new().await).await
+    }
+
+    /// On SQLite, for what only a file can have.
+    pub(super) async fn on_file() -> Self {
+        Self::before(TestBackend::on_file().await).await
+    }
+
+    async fn before(backend: TestBackend) -> Self {
         let new = NewApiKey { name: "site".into(), role: Role::Enroll };
         let (_, secret) = backend.keys.create(&backend.admin, &new).await.expect("made");
         let site = Site {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{Action, KeyPolicy, PublicKey, Username, WantedAccount};
 
-use super::{Connection, ServerId, StoreError, corrupt};
+use super::{Connection, ServerId, StoreError, corrupt, sql};
 use crate::plan::{self, Account, Accounts, Step};
 
 /// The confirmed accounts of one server.
 pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Accounts, StoreError> {
     let rows: Vec<(String, bool, Option<String>)> =
-        sqlx::query_as("SELECT login, sudo, wanted FROM accounts WHERE server_id = $1")
+        sql::query_as("SELECT login, sudo, wanted FROM accounts WHERE server_id = $1")
             .bind(server)
             .fetch_all(&mut *db)
             .await?;
@@ -19,7 +19,7 @@ pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Accounts
         accounts.insert(parse_login(&login)?, account(sudo, whole.as_deref())?);
     }
     let keys: Vec<(String, String)> =
-        sqlx::query_as("SELECT login, public_key FROM account_keys WHERE server_id = $1")
+        sql::query_as("SELECT login, public_key FROM account_keys WHERE server_id = $1")
             .bind(server)
             .fetch_all(db)
             .await?;
@@ -35,7 +35,7 @@ pub async fn of_login(
     login: &Username,
 ) -> Result<BTreeMap<ServerId, Accounts>, StoreError> {
     let rows: Vec<(ServerId, bool, Option<String>)> =
-        sqlx::query_as("SELECT server_id, sudo, wanted FROM accounts WHERE login = $1")
+        sql::query_as("SELECT server_id, sudo, wanted FROM accounts WHERE login = $1")
             .bind(login.as_str())
             .fetch_all(&mut *db)
             .await?;
@@ -44,7 +44,7 @@ pub async fn of_login(
         let account = account(sudo, whole.as_deref())?;
         servers.entry(server).or_default().insert(login.clone(), account);
     }
-    let keys: Vec<(ServerId, String)> = sqlx::query_as(
+    let keys: Vec<(ServerId, String)> = sql::query_as(
         "SELECT k.server_id, k.public_key FROM accounts a JOIN account_keys k \
          ON k.server_id = a.server_id AND k.login = a.login WHERE a.login = $1",
     )
@@ -64,7 +64,7 @@ pub async fn servers_with_admins(
     db: &mut Connection,
     but: &BTreeSet<Username>,
 ) -> Result<BTreeSet<ServerId>, StoreError> {
-    let rows: Vec<(ServerId, String, Option<String>)> = sqlx::query_as(
+    let rows: Vec<(ServerId, String, Option<String>)> = sql::query_as(
         "SELECT a.server_id, a.login, a.wanted FROM accounts a WHERE a.sudo = TRUE \
          AND EXISTS (SELECT 1 FROM account_keys k \
                      WHERE k.server_id = a.server_id AND k.login = a.login) \
@@ -111,7 +111,7 @@ pub async fn replace<'a>(
     server: ServerId,
     accounts: impl IntoIterator<Item = (&'a Username, &'a WantedAccount)>,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM accounts WHERE server_id = $1").bind(server).execute(&mut *db).await?;
+    sql::query("DELETE FROM accounts WHERE server_id = $1").bind(server).execute(&mut *db).await?;
     for (login, wanted) in accounts {
         set(db, server, login, wanted).await?;
     }
@@ -136,7 +136,7 @@ async fn set(
 /// Where more is known of an account than sudo and keys: lets it follow a plain step.
 async fn edit_whole(db: &mut Connection, server: ServerId, step: &Step) -> Result<(), StoreError> {
     let whole: Option<Option<String>> =
-        sqlx::query_scalar("SELECT wanted FROM accounts WHERE server_id = $1 AND login = $2")
+        sql::query_scalar("SELECT wanted FROM accounts WHERE server_id = $1 AND login = $2")
             .bind(server)
             .bind(step.login.as_str())
             .fetch_optional(&mut *db)
@@ -159,7 +159,7 @@ async fn set_whole(
     let text = whole.map(|whole| {
         serde_json::to_string(whole).expect("texts, numbers and lists always serialise")
     });
-    sqlx::query("UPDATE accounts SET wanted = $1 WHERE server_id = $2 AND login = $3")
+    sql::query("UPDATE accounts SET wanted = $1 WHERE server_id = $2 AND login = $3")
         .bind(text)
         .bind(server)
         .bind(login.as_str())
@@ -185,7 +185,7 @@ pub async fn is_doubtful(
     login: &Username,
 ) -> Result<bool, StoreError> {
     let doubtful: Option<bool> =
-        sqlx::query_scalar("SELECT doubtful FROM accounts WHERE server_id = $1 AND login = $2")
+        sql::query_scalar("SELECT doubtful FROM accounts WHERE server_id = $1 AND login = $2")
             .bind(server)
             .bind(login.as_str())
             .fetch_optional(db)
@@ -200,7 +200,7 @@ pub async fn set_doubtful(
     login: &Username,
     doubtful: bool,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE accounts SET doubtful = $1 WHERE server_id = $2 AND login = $3")
+    sql::query("UPDATE accounts SET doubtful = $1 WHERE server_id = $2 AND login = $3")
         .bind(doubtful)
         .bind(server)
         .bind(login.as_str())
@@ -216,7 +216,7 @@ async fn set_sudo(
     sudo: bool,
     doubtful: bool,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO accounts (server_id, login, sudo, doubtful) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (server_id, login) DO UPDATE SET sudo = excluded.sudo",
     )
@@ -230,7 +230,7 @@ async fn set_sudo(
 }
 
 async fn remove(db: &mut Connection, server: ServerId, login: &Username) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM accounts WHERE server_id = $1 AND login = $2")
+    sql::query("DELETE FROM accounts WHERE server_id = $1 AND login = $2")
         .bind(server)
         .bind(login.as_str())
         .execute(db)
@@ -244,7 +244,7 @@ async fn add_key(
     login: &Username,
     key: &PublicKey,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO accounts (server_id, login, sudo, doubtful) VALUES ($1, $2, FALSE, TRUE) \
          ON CONFLICT (server_id, login) DO NOTHING",
     )
@@ -252,7 +252,7 @@ async fn add_key(
     .bind(login.as_str())
     .execute(&mut *db)
     .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO account_keys (server_id, login, fingerprint, public_key) \
          VALUES ($1, $2, $3, $4) ON CONFLICT (server_id, login, fingerprint) DO NOTHING",
     )
@@ -271,14 +271,12 @@ async fn remove_key(
     login: &Username,
     key: &PublicKey,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM account_keys WHERE server_id = $1 AND login = $2 AND fingerprint = $3",
-    )
-    .bind(server)
-    .bind(login.as_str())
-    .bind(key.fingerprint())
-    .execute(db)
-    .await?;
+    sql::query("DELETE FROM account_keys WHERE server_id = $1 AND login = $2 AND fingerprint = $3")
+        .bind(server)
+        .bind(login.as_str())
+        .bind(key.fingerprint())
+        .execute(db)
+        .await?;
     Ok(())
 }
 

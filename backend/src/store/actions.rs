@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{ActionMessage, KeyPolicy, Message, MessageId, Status, Username};
-use sqlx::QueryBuilder;
 
-use super::{Connection, ServerId, StoreError};
+use super::sql::QueryBuilder;
+use super::{Connection, ServerId, StoreError, sql};
 use crate::plan::Step;
 
 /// Rows of one INSERT; eight values each stay far below the engine's limit of 32766.
@@ -71,7 +71,7 @@ pub async fn enqueue(
 ) -> Result<Vec<ActionId>, StoreError> {
     let mut ids = Vec::with_capacity(actions.len());
     for chunk in actions.chunks(ROWS_AT_ONCE) {
-        let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
+        let mut insert = QueryBuilder::new(
             "INSERT INTO actions (mid, server_id, login, action, message, state, steps, created) ",
         );
         insert.push_values(chunk, |mut row, (server, message)| {
@@ -97,7 +97,7 @@ pub async fn queued(
     server: ServerId,
     limit: i64,
 ) -> Result<Vec<QueuedAction>, StoreError> {
-    let rows: Vec<QueuedColumns> = sqlx::query_as(
+    let rows: Vec<QueuedColumns> = sql::query_as(
         "SELECT id, message, tries FROM actions WHERE server_id = $1 AND state = 'queued' \
          AND state IN ('queued', 'sent') ORDER BY id LIMIT $2",
     )
@@ -113,7 +113,7 @@ pub async fn pending_of_server(
     db: &mut Connection,
     server: ServerId,
 ) -> Result<Vec<QueuedAction>, StoreError> {
-    let rows: Vec<QueuedColumns> = sqlx::query_as(
+    let rows: Vec<QueuedColumns> = sql::query_as(
         "SELECT id, message, tries FROM actions WHERE server_id = $1 \
          AND state IN ('queued', 'sent') ORDER BY id",
     )
@@ -128,7 +128,7 @@ pub async fn pending_of_login(
     db: &mut Connection,
     login: &Username,
 ) -> Result<Pending, StoreError> {
-    let rows: Vec<(ServerId, ActionId, String, i64)> = sqlx::query_as(
+    let rows: Vec<(ServerId, ActionId, String, i64)> = sql::query_as(
         "SELECT server_id, id, message, tries FROM actions WHERE login = $1 \
          AND state IN ('queued', 'sent') ORDER BY id",
     )
@@ -144,7 +144,7 @@ pub async fn pending_of_login(
 
 /// Marks an action as sent once more.
 pub async fn mark_sent(db: &mut Connection, id: ActionId, now: i64) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE actions SET state = 'sent', tries = tries + 1, steps = steps + 1, sent_at = $1 \
          WHERE id = $2",
     )
@@ -157,7 +157,7 @@ pub async fn mark_sent(db: &mut Connection, id: ActionId, now: i64) -> Result<()
 
 /// Puts what was sent to a server and not answered back into its queue, at its old place.
 pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<u64, StoreError> {
-    let done = sqlx::query(
+    let done = sql::query(
         "UPDATE actions SET state = 'queued', steps = steps + 1 \
          WHERE server_id = $1 AND state = 'sent' AND state IN ('queued', 'sent')",
     )
@@ -169,7 +169,7 @@ pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<u64, 
 
 /// Puts one action back into its queue, at its old place.
 pub async fn requeue(db: &mut Connection, id: ActionId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE actions SET state = 'queued', steps = steps + 1 WHERE id = $1")
+    sql::query("UPDATE actions SET state = 'queued', steps = steps + 1 WHERE id = $1")
         .bind(id)
         .execute(db)
         .await?;
@@ -182,7 +182,7 @@ pub async fn find_sent(
     server: ServerId,
     mid: &MessageId,
 ) -> Result<Option<KnownAction>, StoreError> {
-    let row: Option<(ActionId, String, String, i64, i64)> = sqlx::query_as(
+    let row: Option<(ActionId, String, String, i64, i64)> = sql::query_as(
         "SELECT id, message, state, tries, created FROM actions \
          WHERE mid = $1 AND server_id = $2 AND tries > 0",
     )
@@ -205,7 +205,7 @@ pub async fn finish(
     ending: &Ending,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE actions SET state = $1, standing = $2, status = $3, feedback = $4, \
          detail = $5, finished_at = $6, steps = steps + 1 WHERE id = $7",
     )
@@ -229,8 +229,7 @@ pub async fn cancel(
     now: i64,
 ) -> Result<(), StoreError> {
     for chunk in actions.chunks(ROWS_AT_ONCE) {
-        let mut update =
-            QueryBuilder::<sqlx::Sqlite>::new("UPDATE actions SET state = 'failed', feedback = ");
+        let mut update = QueryBuilder::new("UPDATE actions SET state = 'failed', feedback = ");
         update.push_bind(reason).push(", finished_at = ").push_bind(now);
         update.push(", steps = steps + 1 WHERE id IN (");
         let mut list = update.separated(", ");
@@ -250,7 +249,7 @@ pub async fn abandon(
     reason: &str,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE actions SET state = 'failed', feedback = $1, finished_at = $2, \
          steps = steps + 1 WHERE server_id = $3 AND state IN ('queued', 'sent')",
     )
@@ -259,7 +258,7 @@ pub async fn abandon(
     .bind(server)
     .execute(&mut *db)
     .await?;
-    sqlx::query("UPDATE actions SET standing = FALSE WHERE server_id = $1 AND standing = TRUE")
+    sql::query("UPDATE actions SET standing = FALSE WHERE server_id = $1 AND standing = TRUE")
         .bind(server)
         .execute(db)
         .await?;
@@ -272,15 +271,14 @@ pub async fn is_pending(
     server: ServerId,
     login: &Username,
 ) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar(
+    Ok(sql::query(
         "SELECT 1 FROM actions WHERE server_id = $1 AND login = $2 \
          AND state IN ('queued', 'sent') LIMIT 1",
     )
     .bind(server)
     .bind(login.as_str())
-    .fetch_optional(db)
-    .await?;
-    Ok(found.is_some())
+    .exists(db)
+    .await?)
 }
 
 /// The failures that stand for an account of a server.
@@ -289,7 +287,7 @@ pub async fn standing(
     server: ServerId,
     login: &Username,
 ) -> Result<Vec<(ActionId, Step)>, StoreError> {
-    let rows: Vec<QueuedColumns> = sqlx::query_as(
+    let rows: Vec<QueuedColumns> = sql::query_as(
         "SELECT id, message, tries FROM actions WHERE server_id = $1 AND login = $2 \
          AND standing = TRUE ORDER BY id",
     )
@@ -306,7 +304,7 @@ pub async fn standing(
 
 /// Lets a failure stand no more.
 pub async fn forget_failure(db: &mut Connection, id: ActionId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE actions SET standing = FALSE WHERE id = $1").bind(id).execute(db).await?;
+    sql::query("UPDATE actions SET standing = FALSE WHERE id = $1").bind(id).execute(db).await?;
     Ok(())
 }
 
@@ -330,9 +328,7 @@ async fn supersede_some(
     server: Option<ServerId>,
     logins: Option<&[&Username]>,
 ) -> Result<(), StoreError> {
-    let mut update = QueryBuilder::<sqlx::Sqlite>::new(
-        "UPDATE actions SET standing = FALSE WHERE standing = TRUE",
-    );
+    let mut update = QueryBuilder::new("UPDATE actions SET standing = FALSE WHERE standing = TRUE");
     if let Some(server) = server {
         update.push(" AND server_id = ").push_bind(server);
     }
@@ -355,9 +351,7 @@ pub async fn link(
     actions: &[ActionId],
 ) -> Result<(), StoreError> {
     for chunk in actions.chunks(ROWS_AT_ONCE) {
-        let mut insert = QueryBuilder::<sqlx::Sqlite>::new(
-            "INSERT INTO revision_actions (revision, action_id) ",
-        );
+        let mut insert = QueryBuilder::new("INSERT INTO revision_actions (revision, action_id) ");
         insert.push_values(chunk, |mut row, id| {
             row.push_bind(revision).push_bind(*id);
         });
@@ -369,7 +363,7 @@ pub async fn link(
 
 /// The revisions that wait for an action.
 pub async fn revisions_of(db: &mut Connection, id: ActionId) -> Result<Vec<i64>, StoreError> {
-    let rows = sqlx::query_scalar("SELECT revision FROM revision_actions WHERE action_id = $1")
+    let rows = sql::query_scalar("SELECT revision FROM revision_actions WHERE action_id = $1")
         .bind(id)
         .fetch_all(db)
         .await?;

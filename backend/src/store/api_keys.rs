@@ -2,14 +2,14 @@
 
 use bastio_protocol::api::{ApiKey, Role};
 
-use super::{Connection, StoreError};
+use super::{Connection, StoreError, sql};
 
 type Columns = (String, String, i64, Option<i64>);
 
 /// All API keys, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<ApiKey>, StoreError> {
     let rows: Vec<Columns> =
-        sqlx::query_as("SELECT name, role, created, last_used FROM api_keys ORDER BY name")
+        sql::query_as("SELECT name, role, created, last_used FROM api_keys ORDER BY name")
             .fetch_all(db)
             .await?;
     rows.into_iter().map(api_key).collect()
@@ -18,7 +18,7 @@ pub async fn list(db: &mut Connection) -> Result<Vec<ApiKey>, StoreError> {
 /// The API key whose secret has that hash.
 pub async fn find_by_hash(db: &mut Connection, hash: &str) -> Result<Option<ApiKey>, StoreError> {
     let row: Option<Columns> =
-        sqlx::query_as("SELECT name, role, created, last_used FROM api_keys WHERE hash = $1")
+        sql::query_as("SELECT name, role, created, last_used FROM api_keys WHERE hash = $1")
             .bind(hash)
             .fetch_optional(db)
             .await?;
@@ -33,7 +33,7 @@ pub async fn insert(
     hash: &str,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let done = sql::query(
         "INSERT INTO api_keys (name, role, hash, created) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (name) DO NOTHING",
     )
@@ -48,13 +48,13 @@ pub async fn insert(
 
 /// Removes an API key.
 pub async fn remove(db: &mut Connection, name: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM api_keys WHERE name = $1").bind(name).execute(db).await?;
+    sql::query("DELETE FROM api_keys WHERE name = $1").bind(name).execute(db).await?;
     Ok(())
 }
 
 /// Notes that an API key was used.
 pub async fn used(db: &mut Connection, name: &str, now: i64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE api_keys SET last_used = $1 WHERE name = $2")
+    sql::query("UPDATE api_keys SET last_used = $1 WHERE name = $2")
         .bind(now)
         .bind(name)
         .execute(db)
@@ -64,7 +64,7 @@ pub async fn used(db: &mut Connection, name: &str, now: i64) -> Result<(), Store
 
 /// Writes what is there already: for whoever wants to know whether anything can be written.
 pub async fn touch(db: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query("UPDATE api_keys SET created = created").execute(db).await?;
+    sql::query("UPDATE api_keys SET created = created").execute(db).await?;
     Ok(())
 }
 

@@ -3,9 +3,8 @@
 use bastio_protocol::Status;
 use bastio_protocol::api::AuditRow;
 use bastio_protocol::audit::{ChainedRow, Head, LogFilter, Pattern};
-use sqlx::Row as _;
 
-use super::{Connection, StoreError, corrupt};
+use super::{Connection, StoreError, corrupt, sql};
 
 /// Which of the rows that a filter lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +13,22 @@ pub enum Page {
     Last,
     /// The first ones behind that row.
     After(i64),
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: i64,
+    at: i64,
+    actor: String,
+    origin: Option<String>,
+    action: String,
+    username: Option<String>,
+    server: Option<String>,
+    detail: String,
+    reason: Option<String>,
+    status: Option<i64>,
+    prev_hash: String,
+    hash: String,
 }
 
 macro_rules! select {
@@ -36,7 +51,7 @@ macro_rules! select {
 /// The last row.
 pub async fn head(db: &mut Connection) -> Result<Option<Head>, StoreError> {
     let last: Option<(i64, String)> =
-        sqlx::query_as("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
+        sql::query_as("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
             .fetch_optional(db)
             .await?;
     Ok(last.map(|(id, hash)| Head { id, hash }))
@@ -45,7 +60,7 @@ pub async fn head(db: &mut Connection) -> Result<Option<Head>, StoreError> {
 /// Appends a row.
 pub async fn append(db: &mut Connection, chained: &ChainedRow) -> Result<(), StoreError> {
     let row = &chained.row;
-    sqlx::query(
+    sql::query(
         "INSERT INTO audit (id, at, actor, origin, action, username, server, detail, reason, \
          status, prev_hash, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
@@ -75,11 +90,11 @@ pub async fn list(
 ) -> Result<Vec<ChainedRow>, StoreError> {
     let ((actor, actor_begin), (action, action_begin)) =
         (parts(filter.actor.as_ref()), parts(filter.action.as_ref()));
-    let (sql, after) = match page {
+    let (text, after) = match page {
         Page::Last => (select!("DESC"), 0),
         Page::After(id) => (select!("ASC"), id),
     };
-    let rows = sqlx::query(sql)
+    let rows: Vec<Row> = sql::query_as(text)
         .bind(after)
         .bind(filter.user.as_ref().map(ToString::to_string))
         .bind(filter.server.as_ref().map(ToString::to_string))
@@ -92,7 +107,7 @@ pub async fn list(
         .bind(limit)
         .fetch_all(db)
         .await?;
-    let mut rows = rows.iter().map(chained).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = rows.into_iter().map(chained).collect::<Result<Vec<_>, _>>()?;
     if page == Page::Last {
         rows.reverse();
     }
@@ -108,26 +123,25 @@ fn parts(pattern: Option<&Pattern>) -> (Option<&str>, Option<&str>) {
     }
 }
 
-fn chained(row: &sqlx::sqlite::SqliteRow) -> Result<ChainedRow, StoreError> {
-    let status: Option<i64> = row.try_get("status")?;
-    let status = status.map(|code| {
+fn chained(row: Row) -> Result<ChainedRow, StoreError> {
+    let status = row.status.map(|code| {
         let code = u16::try_from(code).map_err(corrupt("a status in the audit log"))?;
         Status::try_from(code).map_err(corrupt("a status in the audit log"))
     });
     Ok(ChainedRow {
         row: AuditRow {
-            id: row.try_get("id")?,
-            at: row.try_get("at")?,
-            actor: row.try_get("actor")?,
-            from: row.try_get("origin")?,
-            action: row.try_get("action")?,
-            user: row.try_get("username")?,
-            server: row.try_get("server")?,
-            detail: row.try_get("detail")?,
-            reason: row.try_get("reason")?,
+            id: row.id,
+            at: row.at,
+            actor: row.actor,
+            from: row.origin,
+            action: row.action,
+            user: row.username,
+            server: row.server,
+            detail: row.detail,
+            reason: row.reason,
             status: status.transpose()?,
         },
-        prev_hash: row.try_get("prev_hash")?,
-        hash: row.try_get("hash")?,
+        prev_hash: row.prev_hash,
+        hash: row.hash,
     })
 }

@@ -5,7 +5,7 @@ use bastio_protocol::{AccountSpec, KeyOptions, Target, Username};
 
 use super::accounts::parse_login;
 use super::groups::{GroupId, parse_group};
-use super::{Connection, StoreError, UserId, corrupt};
+use super::{Connection, StoreError, UserId, corrupt, sql};
 
 mod entitled;
 
@@ -82,13 +82,13 @@ macro_rules! select_grants {
 /// All grants, the oldest first.
 pub async fn list(db: &mut Connection) -> Result<Vec<Grant>, StoreError> {
     let rows: Vec<Row> =
-        sqlx::query_as(concat!(select_grants!(), "ORDER BY g.id")).fetch_all(db).await?;
+        sql::query_as(concat!(select_grants!(), "ORDER BY g.id")).fetch_all(db).await?;
     rows.into_iter().map(grant).collect()
 }
 
 /// The grants that a person has, also through groups, the oldest first.
 pub async fn of_user(db: &mut Connection, user: UserId) -> Result<Vec<Grant>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(concat!(
+    let rows: Vec<Row> = sql::query_as(concat!(
         "WITH RECURSIVE around(group_id) AS (\
          SELECT group_id FROM user_group_users WHERE user_id = $1 \
          UNION SELECT m.group_id FROM user_group_groups m \
@@ -105,7 +105,7 @@ pub async fn of_user(db: &mut Connection, user: UserId) -> Result<Vec<Grant>, St
 /// The grants of a group itself, the oldest first.
 pub async fn of_group(db: &mut Connection, group: &UserGroup) -> Result<Vec<Grant>, StoreError> {
     let rows: Vec<Row> =
-        sqlx::query_as(concat!(select_grants!(), "WHERE o.name = $1 ORDER BY g.id"))
+        sql::query_as(concat!(select_grants!(), "WHERE o.name = $1 ORDER BY g.id"))
             .bind(group.as_str())
             .fetch_all(db)
             .await?;
@@ -114,7 +114,7 @@ pub async fn of_group(db: &mut Connection, group: &UserGroup) -> Result<Vec<Gran
 
 /// The grant of that number.
 pub async fn find(db: &mut Connection, id: i64) -> Result<Option<Grant>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(concat!(select_grants!(), "WHERE g.id = $1"))
+    let row: Option<Row> = sql::query_as(concat!(select_grants!(), "WHERE g.id = $1"))
         .bind(id)
         .fetch_optional(db)
         .await?;
@@ -129,7 +129,7 @@ pub async fn upsert(
     now: i64,
 ) -> Result<(), StoreError> {
     let Some(known) = find_same(db, grant).await? else { return insert(db, grant, now).await };
-    sqlx::query(
+    sql::query(
         "UPDATE grants SET sudo = sudo OR $1, \
          reason = CASE WHEN $2 = '' THEN reason ELSE $2 END WHERE id = $3",
     )
@@ -144,9 +144,8 @@ pub async fn upsert(
 /// The number of the grant with the same terms. Targets are compared by what they mean: texts that
 /// were stored by earlier versions are not sorted.
 async fn find_same(db: &mut Connection, grant: &GrantData<'_>) -> Result<Option<i64>, StoreError> {
-    let rows: Vec<(i64, String)> = sqlx::query_as(
-        "SELECT id, target FROM grants WHERE user_id IS NOT DISTINCT FROM $1 \
-         AND group_id IS NOT DISTINCT FROM $2 AND login IS NOT DISTINCT FROM $3 \
+    let rows: Vec<(i64, String)> = sql::query_as(
+        "SELECT id, target FROM grants WHERE (user_id = $1 OR group_id = $2) AND login IS NOT DISTINCT FROM $3 \
          AND until IS NOT DISTINCT FROM $4 AND sudo_policy IS NOT DISTINCT FROM $5 \
          AND key_options = $6 AND take_over = $7 AND starts IS NOT DISTINCT FROM $8 ORDER BY id",
     )
@@ -169,7 +168,7 @@ async fn find_same(db: &mut Connection, grant: &GrantData<'_>) -> Result<Option<
 }
 
 async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO grants (user_id, group_id, target, login, sudo, reason, created, until, \
          sudo_policy, key_options, take_over, starts, begun) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -194,7 +193,7 @@ async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<
 
 /// Gives or takes the sudo rights of every grant of a person's own, policies included.
 pub async fn set_sudo(db: &mut Connection, user: UserId, sudo: bool) -> Result<(), StoreError> {
-    sqlx::query("UPDATE grants SET sudo = $1, sudo_policy = NULL WHERE user_id = $2")
+    sql::query("UPDATE grants SET sudo = $1, sudo_policy = NULL WHERE user_id = $2")
         .bind(sudo)
         .bind(user)
         .execute(db)
@@ -209,7 +208,7 @@ pub async fn change(
     sudo: bool,
     reason: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE grants SET sudo = $1, reason = $2 WHERE id = $3")
+    sql::query("UPDATE grants SET sudo = $1, reason = $2 WHERE id = $3")
         .bind(sudo)
         .bind(reason)
         .bind(id)
@@ -220,7 +219,7 @@ pub async fn change(
 
 /// Lets a grant be about other servers.
 pub async fn set_target(db: &mut Connection, id: i64, on: &Target) -> Result<(), StoreError> {
-    sqlx::query("UPDATE grants SET target = $1 WHERE id = $2")
+    sql::query("UPDATE grants SET target = $1 WHERE id = $2")
         .bind(on.to_string())
         .bind(id)
         .execute(db)
@@ -230,19 +229,19 @@ pub async fn set_target(db: &mut Connection, id: i64, on: &Target) -> Result<(),
 
 /// Removes a grant.
 pub async fn remove(db: &mut Connection, id: i64) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM grants WHERE id = $1").bind(id).execute(db).await?;
+    sql::query("DELETE FROM grants WHERE id = $1").bind(id).execute(db).await?;
     Ok(())
 }
 
 /// How many grants there are.
 pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM grants").fetch_one(db).await?;
+    let count: i64 = sql::query_scalar("SELECT COUNT(*) FROM grants").fetch_one(db).await?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// The next time at which a grant begins, or a grant or a key of somebody ends.
 pub async fn next_turn(db: &mut Connection) -> Result<Option<i64>, StoreError> {
-    let next = sqlx::query_scalar(
+    let next = sql::query_scalar(
         "SELECT MIN(turn) FROM (SELECT MIN(until) AS turn FROM grants WHERE until IS NOT NULL \
          UNION ALL SELECT MIN(starts) AS turn FROM grants WHERE begun = FALSE \
          UNION ALL SELECT MIN(until) AS turn FROM user_keys WHERE until IS NOT NULL) turns",
@@ -254,14 +253,14 @@ pub async fn next_turn(db: &mut Connection) -> Result<Option<i64>, StoreError> {
 
 /// Takes note that the grants which begin by `now` have begun; these grants.
 pub async fn begin(db: &mut Connection, now: i64) -> Result<Vec<Grant>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(concat!(
+    let rows: Vec<Row> = sql::query_as(concat!(
         select_grants!(),
         "WHERE g.begun = FALSE AND g.starts <= $1 ORDER BY g.id"
     ))
     .bind(now)
     .fetch_all(&mut *db)
     .await?;
-    sqlx::query("UPDATE grants SET begun = TRUE WHERE begun = FALSE AND starts <= $1")
+    sql::query("UPDATE grants SET begun = TRUE WHERE begun = FALSE AND starts <= $1")
         .bind(now)
         .execute(db)
         .await?;
@@ -270,7 +269,7 @@ pub async fn begin(db: &mut Connection, now: i64) -> Result<Vec<Grant>, StoreErr
 
 /// The grants that have ended by `now`.
 pub async fn ended(db: &mut Connection, now: i64) -> Result<Vec<Grant>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(concat!(
+    let rows: Vec<Row> = sql::query_as(concat!(
         select_grants!(),
         "WHERE g.until IS NOT NULL AND g.until <= $1 ORDER BY g.id"
     ))

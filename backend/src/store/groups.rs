@@ -3,7 +3,7 @@
 use bastio_protocol::api::UserGroup;
 
 use super::accounts::parse_login;
-use super::{Connection, StoreError, UserId, corrupt};
+use super::{Connection, StoreError, UserId, corrupt, sql};
 use crate::plan::Groups;
 
 /// A group's number.
@@ -23,14 +23,14 @@ pub enum MemberId {
 /// All groups with their members.
 pub async fn all(db: &mut Connection) -> Result<Groups, StoreError> {
     let names: Vec<String> =
-        sqlx::query_scalar("SELECT name FROM user_groups").fetch_all(&mut *db).await?;
-    let users: Vec<(String, String)> = sqlx::query_as(
+        sql::query_scalar("SELECT name FROM user_groups").fetch_all(&mut *db).await?;
+    let users: Vec<(String, String)> = sql::query_as(
         "SELECT g.name, u.name FROM user_group_users m JOIN user_groups g ON g.id = m.group_id \
          JOIN users u ON u.id = m.user_id",
     )
     .fetch_all(&mut *db)
     .await?;
-    let inner: Vec<(String, String)> = sqlx::query_as(
+    let inner: Vec<(String, String)> = sql::query_as(
         "SELECT g.name, i.name FROM user_group_groups m JOIN user_groups g ON g.id = m.group_id \
          JOIN user_groups i ON i.id = m.member_id",
     )
@@ -52,13 +52,13 @@ pub async fn all(db: &mut Connection) -> Result<Groups, StoreError> {
 /// Names of all groups, with when they were added, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<(UserGroup, i64)>, StoreError> {
     let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT name, created FROM user_groups ORDER BY name").fetch_all(db).await?;
+        sql::query_as("SELECT name, created FROM user_groups ORDER BY name").fetch_all(db).await?;
     rows.into_iter().map(|(name, created)| Ok((parse_group(&name)?, created))).collect()
 }
 
 /// The group of that name.
 pub async fn find(db: &mut Connection, name: &UserGroup) -> Result<Option<GroupId>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT id FROM user_groups WHERE name = $1")
+    Ok(sql::query_scalar("SELECT id FROM user_groups WHERE name = $1")
         .bind(name.as_str())
         .fetch_optional(db)
         .await?)
@@ -70,7 +70,7 @@ pub async fn insert(
     name: &UserGroup,
     now: i64,
 ) -> Result<GroupId, StoreError> {
-    Ok(sqlx::query_scalar("INSERT INTO user_groups (name, created) VALUES ($1, $2) RETURNING id")
+    Ok(sql::query_scalar("INSERT INTO user_groups (name, created) VALUES ($1, $2) RETURNING id")
         .bind(name.as_str())
         .bind(now)
         .fetch_one(db)
@@ -79,7 +79,7 @@ pub async fn insert(
 
 /// Removes a group with its grants, and out of every other group.
 pub async fn remove(db: &mut Connection, group: GroupId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM user_groups WHERE id = $1").bind(group).execute(db).await?;
+    sql::query("DELETE FROM user_groups WHERE id = $1").bind(group).execute(db).await?;
     Ok(())
 }
 
@@ -101,7 +101,7 @@ pub async fn add_member(
             id,
         ),
     };
-    let done = sqlx::query(sql).bind(group).bind(member).execute(db).await?;
+    let done = sql::query(sql).bind(group).bind(member).execute(db).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -119,7 +119,7 @@ pub async fn remove_member(
             ("DELETE FROM user_group_groups WHERE group_id = $1 AND member_id = $2", id)
         }
     };
-    let done = sqlx::query(sql).bind(group).bind(member).execute(db).await?;
+    let done = sql::query(sql).bind(group).bind(member).execute(db).await?;
     Ok(done.rows_affected() > 0)
 }
 

@@ -8,14 +8,14 @@ use bastio_protocol::{ServerName, Status};
 use super::accounts::parse_login;
 use super::actions::{count, parse_state};
 use super::requests::parse_detail;
-use super::{Connection, ServerId, StoreError, corrupt};
+use super::{Connection, ServerId, StoreError, corrupt, sql};
 
 /// The failures of a server that stand, for people.
 pub async fn standing_reports(
     db: &mut Connection,
     server: ServerId,
 ) -> Result<Vec<ActionReport>, StoreError> {
-    let rows: Vec<ReportColumns> = sqlx::query_as(
+    let rows: Vec<ReportColumns> = sql::query_as(
         "SELECT action, login, state, tries, status, feedback, detail, mid FROM actions \
          WHERE server_id = $1 AND standing = TRUE ORDER BY id",
     )
@@ -31,7 +31,7 @@ pub async fn open_reports(
     db: &mut Connection,
     server: Option<ServerId>,
 ) -> Result<BTreeMap<ServerId, Vec<ActionReport>>, StoreError> {
-    let rows: Vec<OpenColumns> = sqlx::query_as(
+    let rows: Vec<OpenColumns> = sql::query_as(
         "SELECT server_id, action, login, state, tries, status, feedback, detail, mid \
          FROM actions WHERE (state IN ('queued', 'sent') OR standing = TRUE) \
          AND ($1 IS NULL OR server_id = $1) ORDER BY id",
@@ -51,7 +51,7 @@ pub async fn open_reports(
 pub async fn first_open_revisions(
     db: &mut Connection,
 ) -> Result<BTreeMap<ServerId, i64>, StoreError> {
-    let rows: Vec<(ServerId, i64)> = sqlx::query_as(
+    let rows: Vec<(ServerId, i64)> = sql::query_as(
         "SELECT a.server_id, MIN(r.revision) FROM actions a \
          JOIN revision_actions r ON r.action_id = a.id \
          WHERE a.state IN ('queued', 'sent') OR a.standing = TRUE GROUP BY a.server_id",
@@ -63,8 +63,8 @@ pub async fn first_open_revisions(
 
 /// How many steps the actions of a revision have made.
 pub async fn progress(db: &mut Connection, revision: i64) -> Result<u64, StoreError> {
-    let steps: i64 = sqlx::query_scalar(
-        "SELECT COALESCE(SUM(a.steps), 0) FROM revision_actions r \
+    let steps: i64 = sql::query_scalar(
+        "SELECT CAST(COALESCE(SUM(a.steps), 0) AS BIGINT) FROM revision_actions r \
          JOIN actions a ON a.id = r.action_id WHERE r.revision = $1",
     )
     .bind(revision)
@@ -87,7 +87,7 @@ pub struct OutcomeRow {
 
 /// What became of the actions of a revision, by server name, each server's in order.
 pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
-    let rows: Vec<OutcomeColumns> = sqlx::query_as(
+    let rows: Vec<OutcomeColumns> = sql::query_as(
         "SELECT s.id, s.name, s.last_seen, \
          a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid \
          FROM revision_actions r JOIN actions a ON a.id = r.action_id \
@@ -101,7 +101,7 @@ pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeR
 
 /// How many actions are queued, are sent, and have failed and stand.
 pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> {
-    let (queued, sent, failed): (i64, i64, i64) = sqlx::query_as(
+    let (queued, sent, failed): (i64, i64, i64) = sql::query_as(
         "SELECT (SELECT COUNT(*) FROM actions WHERE state = 'queued' \
                  AND state IN ('queued', 'sent')), \
                 (SELECT COUNT(*) FROM actions WHERE state = 'sent' \
@@ -115,7 +115,7 @@ pub async fn counts(db: &mut Connection) -> Result<(u32, u32, u32), StoreError> 
 
 /// Of every server with actions queued or sent: when the oldest of them was queued.
 pub async fn oldest_pending(db: &mut Connection) -> Result<Vec<(ServerId, i64)>, StoreError> {
-    let rows = sqlx::query_as(
+    let rows = sql::query_as(
         "SELECT server_id, MIN(created) FROM actions WHERE state IN ('queued', 'sent') \
          GROUP BY server_id",
     )
@@ -126,7 +126,7 @@ pub async fn oldest_pending(db: &mut Connection) -> Result<Vec<(ServerId, i64)>,
 
 /// How many servers have not confirmed everything. In two steps, each with an index of its own.
 pub async fn servers_behind(db: &mut Connection) -> Result<u32, StoreError> {
-    let servers = sqlx::query_scalar(
+    let servers = sql::query_scalar(
         "SELECT COUNT(*) FROM (SELECT server_id FROM actions WHERE state IN ('queued', 'sent') \
          UNION SELECT server_id FROM actions WHERE standing = TRUE) AS behind",
     )

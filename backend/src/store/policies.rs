@@ -6,14 +6,12 @@ use bastio_protocol::api::{NamedPolicy, PolicyName};
 use bastio_protocol::{Removal, SudoPolicy, Username};
 
 use super::accounts::parse_login;
-use super::{Connection, StoreError, corrupt};
+use super::{Connection, StoreError, corrupt, sql};
 
 /// All policies, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<NamedPolicy>, StoreError> {
     let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT name, policy FROM sudo_policies ORDER BY name")
-            .fetch_all(db)
-            .await?;
+        sql::query_as("SELECT name, policy FROM sudo_policies ORDER BY name").fetch_all(db).await?;
     let named = |(name, policy): (String, String)| {
         let policy: SudoPolicy = serde_json::from_str(&policy).map_err(corrupt("a sudo policy"))?;
         Ok(NamedPolicy {
@@ -28,11 +26,10 @@ pub async fn list(db: &mut Connection) -> Result<Vec<NamedPolicy>, StoreError> {
 
 /// Whether there is a policy of that name.
 pub async fn exists(db: &mut Connection, name: &PolicyName) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sudo_policies WHERE name = $1")
+    Ok(sql::query("SELECT 1 FROM sudo_policies WHERE name = $1")
         .bind(name.as_str())
-        .fetch_optional(db)
-        .await?;
-    Ok(found.is_some())
+        .exists(db)
+        .await?)
 }
 
 /// Adds a policy, or makes the one of that name so.
@@ -43,7 +40,7 @@ pub async fn set(
     now: i64,
 ) -> Result<(), StoreError> {
     let policy = serde_json::to_string(policy).expect("texts and lists always serialise");
-    sqlx::query(
+    sql::query(
         "INSERT INTO sudo_policies (name, policy, created) VALUES ($1, $2, $3) \
          ON CONFLICT (name) DO UPDATE SET policy = excluded.policy",
     )
@@ -57,7 +54,7 @@ pub async fn set(
 
 /// The numbers of the grants that give a policy.
 pub async fn used_by(db: &mut Connection, name: &PolicyName) -> Result<Vec<i64>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT id FROM grants WHERE sudo_policy = $1 ORDER BY id")
+    Ok(sql::query_scalar("SELECT id FROM grants WHERE sudo_policy = $1 ORDER BY id")
         .bind(name.as_str())
         .fetch_all(db)
         .await?)
@@ -65,10 +62,7 @@ pub async fn used_by(db: &mut Connection, name: &PolicyName) -> Result<Vec<i64>,
 
 /// Removes a policy.
 pub async fn remove(db: &mut Connection, name: &PolicyName) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM sudo_policies WHERE name = $1")
-        .bind(name.as_str())
-        .execute(db)
-        .await?;
+    sql::query("DELETE FROM sudo_policies WHERE name = $1").bind(name.as_str()).execute(db).await?;
     Ok(())
 }
 
@@ -79,13 +73,13 @@ pub async fn set_removal(
     removal: Option<Removal>,
 ) -> Result<(), StoreError> {
     let Some(removal) = removal else {
-        sqlx::query("DELETE FROM removals WHERE login = $1")
+        sql::query("DELETE FROM removals WHERE login = $1")
             .bind(login.as_str())
             .execute(db)
             .await?;
         return Ok(());
     };
-    sqlx::query(
+    sql::query(
         "INSERT INTO removals (login, removal) VALUES ($1, $2) \
          ON CONFLICT (login) DO UPDATE SET removal = excluded.removal",
     )
@@ -99,7 +93,7 @@ pub async fn set_removal(
 /// What becomes of the accounts of these names.
 pub async fn removals(db: &mut Connection) -> Result<BTreeMap<Username, Removal>, StoreError> {
     let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT login, removal FROM removals").fetch_all(db).await?;
+        sql::query_as("SELECT login, removal FROM removals").fetch_all(db).await?;
     let parse = |(login, removal): (String, String)| {
         let all = [Removal::Lock, Removal::Keep, Removal::Quarantine, Removal::Delete];
         let removal = all.into_iter().find(|known| known.name() == removal);

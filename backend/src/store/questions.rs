@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bastio_protocol::api::{Question, QuestionKind};
 
-use super::{Connection, ServerId, StoreError};
+use super::{Connection, ServerId, StoreError, sql};
 
 type Columns = (String, bool, String, String, i64);
 
@@ -21,12 +21,12 @@ pub struct Open {
 pub async fn ask(db: &mut Connection, server: ServerId, open: &Open) -> Result<bool, StoreError> {
     let Open { question, subject } = open;
     let known: Option<i64> =
-        sqlx::query_scalar("SELECT asked FROM questions WHERE server_id = $1 AND kind = $2")
+        sql::query_scalar("SELECT asked FROM questions WHERE server_id = $1 AND kind = $2")
             .bind(server)
             .bind(question.kind.name())
             .fetch_optional(&mut *db)
             .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO questions (server_id, kind, holds, subject, detail, asked) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (server_id, kind) DO UPDATE SET \
          holds = excluded.holds, subject = excluded.subject, detail = excluded.detail",
@@ -44,7 +44,7 @@ pub async fn ask(db: &mut Connection, server: ServerId, open: &Open) -> Result<b
 
 /// What is open about one server.
 pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Vec<Open>, StoreError> {
-    let rows: Vec<Columns> = sqlx::query_as(
+    let rows: Vec<Columns> = sql::query_as(
         "SELECT kind, holds, subject, detail, asked FROM questions WHERE server_id = $1 \
          ORDER BY kind",
     )
@@ -56,7 +56,7 @@ pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Vec<Open
 
 /// What is open about all.
 pub async fn all(db: &mut Connection) -> Result<BTreeMap<ServerId, Vec<Question>>, StoreError> {
-    let rows: Vec<(ServerId, String, bool, String, String, i64)> = sqlx::query_as(
+    let rows: Vec<(ServerId, String, bool, String, String, i64)> = sql::query_as(
         "SELECT server_id, kind, holds, subject, detail, asked FROM questions \
          ORDER BY server_id, kind",
     )
@@ -72,7 +72,7 @@ pub async fn all(db: &mut Connection) -> Result<BTreeMap<ServerId, Vec<Question>
 
 /// Whether a server's agent is kept waiting.
 pub async fn holds(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar(
+    let found: Option<i64> = sql::query_scalar(
         "SELECT asked FROM questions WHERE server_id = $1 AND holds = TRUE LIMIT 1",
     )
     .bind(server)
@@ -83,13 +83,13 @@ pub async fn holds(db: &mut Connection, server: ServerId) -> Result<bool, StoreE
 
 /// Strikes out what was open about a server.
 pub async fn close(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM questions WHERE server_id = $1").bind(server).execute(db).await?;
+    sql::query("DELETE FROM questions WHERE server_id = $1").bind(server).execute(db).await?;
     Ok(())
 }
 
 /// The machine that a server is taken for.
 pub async fn machine(db: &mut Connection, server: ServerId) -> Result<Option<String>, StoreError> {
-    let machine = sqlx::query_scalar("SELECT machine_id FROM servers WHERE id = $1")
+    let machine = sql::query_scalar("SELECT machine_id FROM servers WHERE id = $1")
         .bind(server)
         .fetch_one(db)
         .await?;
@@ -102,7 +102,7 @@ pub async fn set_machine(
     server: ServerId,
     machine: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET machine_id = $1 WHERE id = $2")
+    sql::query("UPDATE servers SET machine_id = $1 WHERE id = $2")
         .bind(machine)
         .bind(server)
         .execute(db)

@@ -6,7 +6,7 @@ use bastio_protocol::{
 };
 
 use super::actions::{count, parse_state, state_name};
-use super::{Connection, ServerId, StoreError, corrupt};
+use super::{Connection, ServerId, StoreError, corrupt, sql};
 
 /// Finished requests that are kept for each server; reports are large.
 const KEPT: i64 = 20;
@@ -61,7 +61,7 @@ pub async fn insert(
     allow_no_admin: bool,
     now: i64,
 ) -> Result<RequestId, StoreError> {
-    let id = sqlx::query_scalar(
+    let id = sql::query_scalar(
         "INSERT INTO requests (server_id, kind, allow_no_admin, state, created) \
          VALUES ($1, $2, $3, 'queued', $4) RETURNING id",
     )
@@ -71,7 +71,7 @@ pub async fn insert(
     .bind(now)
     .fetch_one(&mut *db)
     .await?;
-    sqlx::query(
+    sql::query(
         "DELETE FROM requests WHERE server_id = $1 AND state IN ('done', 'failed') AND id < \
          (SELECT MIN(id) FROM (SELECT id FROM requests WHERE server_id = $1 \
           ORDER BY id DESC LIMIT $2) newest)",
@@ -89,7 +89,7 @@ pub async fn queued(
     server: ServerId,
     limit: i64,
 ) -> Result<Vec<OpenRequest>, StoreError> {
-    let rows: Vec<(RequestId, String, bool)> = sqlx::query_as(
+    let rows: Vec<(RequestId, String, bool)> = sql::query_as(
         "SELECT id, kind, allow_no_admin FROM requests WHERE server_id = $1 \
          AND state = 'queued' AND state IN ('queued', 'sent') ORDER BY id LIMIT $2",
     )
@@ -109,7 +109,7 @@ pub async fn mark_sent(
     id: RequestId,
     message: &HostMessage,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE requests SET state = 'sent', tries = tries + 1, mid = $1, message = $2 \
          WHERE id = $3",
     )
@@ -123,7 +123,7 @@ pub async fn mark_sent(
 
 /// Puts what was sent to a server and not answered back into its queue.
 pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE requests SET state = 'queued' \
          WHERE server_id = $1 AND state = 'sent' AND state IN ('queued', 'sent')",
     )
@@ -140,7 +140,7 @@ pub async fn find_sent(
     mid: &MessageId,
 ) -> Result<Option<KnownRequest>, StoreError> {
     let row: Option<(RequestId, String, String)> =
-        sqlx::query_as("SELECT id, message, state FROM requests WHERE mid = $1 AND server_id = $2")
+        sql::query_as("SELECT id, message, state FROM requests WHERE mid = $1 AND server_id = $2")
             .bind(mid.text())
             .bind(server)
             .fetch_optional(db)
@@ -163,7 +163,7 @@ pub async fn finish(
     ending: &super::actions::Ending,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE requests SET state = $1, status = $2, feedback = $3, detail = $4, \
          finished_at = $5 WHERE id = $6",
     )
@@ -185,7 +185,7 @@ pub async fn abandon(
     reason: &str,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE requests SET state = 'failed', feedback = $1, finished_at = $2 \
          WHERE server_id = $3 AND state IN ('queued', 'sent')",
     )
@@ -194,7 +194,7 @@ pub async fn abandon(
     .bind(server)
     .execute(&mut *db)
     .await?;
-    sqlx::query("DELETE FROM drifts WHERE server_id = $1").bind(server).execute(db).await?;
+    sql::query("DELETE FROM drifts WHERE server_id = $1").bind(server).execute(db).await?;
     Ok(())
 }
 
@@ -203,7 +203,7 @@ pub async fn report(
     db: &mut Connection,
     id: RequestId,
 ) -> Result<Option<(ServerId, RequestReport)>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
+    let row: Option<Row> = sql::query_as(
         "SELECT r.id, r.server_id, s.name, r.kind, r.state, r.tries, r.status, r.feedback, \
          r.detail, r.created, r.finished_at FROM requests r JOIN servers s ON s.id = r.server_id \
          WHERE r.id = $1",
@@ -239,10 +239,10 @@ pub async fn set_drift(
     drift: Option<&DriftMessage>,
 ) -> Result<(), StoreError> {
     let Some(drift) = drift else {
-        sqlx::query("DELETE FROM drifts WHERE server_id = $1").bind(server).execute(db).await?;
+        sql::query("DELETE FROM drifts WHERE server_id = $1").bind(server).execute(db).await?;
         return Ok(());
     };
-    sqlx::query(
+    sql::query(
         "INSERT INTO drifts (server_id, drift, healed) VALUES ($1, $2, $3) \
          ON CONFLICT (server_id) DO UPDATE SET drift = excluded.drift, healed = excluded.healed",
     )
@@ -259,7 +259,7 @@ pub async fn drift(
     db: &mut Connection,
     server: ServerId,
 ) -> Result<Option<DriftMessage>, StoreError> {
-    let text: Option<String> = sqlx::query_scalar("SELECT drift FROM drifts WHERE server_id = $1")
+    let text: Option<String> = sql::query_scalar("SELECT drift FROM drifts WHERE server_id = $1")
         .bind(server)
         .fetch_optional(db)
         .await?;
@@ -268,9 +268,7 @@ pub async fn drift(
 
 /// The servers that differ from what is wanted, by what their agents say.
 pub async fn drifted(db: &mut Connection) -> Result<Vec<ServerId>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT server_id FROM drifts WHERE healed = FALSE")
-        .fetch_all(db)
-        .await?)
+    Ok(sql::query_scalar("SELECT server_id FROM drifts WHERE healed = FALSE").fetch_all(db).await?)
 }
 
 /// The JSON of a detail, when it is not too long to be kept.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::Labels;
 use bastio_protocol::{PublicKey, ServerName};
 
-use super::{Connection, ServerId, StoreError, corrupt};
+use super::{Connection, ServerId, StoreError, corrupt, sql};
 
 /// A server that was not removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +47,13 @@ macro_rules! select_servers {
 /// All servers, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<ServerRow>, StoreError> {
     let rows: Vec<Columns> =
-        sqlx::query_as(concat!(select_servers!(), " ORDER BY s.name")).fetch_all(db).await?;
+        sql::query_as(concat!(select_servers!(), " ORDER BY s.name")).fetch_all(db).await?;
     rows.into_iter().map(server).collect()
 }
 
 /// The server of that name.
 pub async fn find(db: &mut Connection, name: &ServerName) -> Result<Option<ServerRow>, StoreError> {
-    let row: Option<Columns> = sqlx::query_as(concat!(select_servers!(), " AND s.name = $1"))
+    let row: Option<Columns> = sql::query_as(concat!(select_servers!(), " AND s.name = $1"))
         .bind(name.as_str())
         .fetch_optional(db)
         .await?;
@@ -62,7 +62,7 @@ pub async fn find(db: &mut Connection, name: &ServerName) -> Result<Option<Serve
 
 /// How many servers there are.
 pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM servers WHERE removed IS NULL")
+    let count: i64 = sql::query_scalar("SELECT COUNT(*) FROM servers WHERE removed IS NULL")
         .fetch_one(db)
         .await?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
@@ -70,7 +70,7 @@ pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
 
 /// When the servers that were ever there were last seen.
 pub async fn last_seen(db: &mut Connection) -> Result<BTreeMap<ServerId, i64>, StoreError> {
-    let rows: Vec<(ServerId, i64)> = sqlx::query_as(
+    let rows: Vec<(ServerId, i64)> = sql::query_as(
         "SELECT id, last_seen FROM servers WHERE removed IS NULL AND last_seen IS NOT NULL",
     )
     .fetch_all(db)
@@ -80,12 +80,10 @@ pub async fn last_seen(db: &mut Connection) -> Result<BTreeMap<ServerId, i64>, S
 
 /// Whether a server, not removed, has that name.
 pub async fn name_is_taken(db: &mut Connection, name: &ServerName) -> Result<bool, StoreError> {
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM servers WHERE removed IS NULL AND name = $1")
-            .bind(name.as_str())
-            .fetch_optional(db)
-            .await?;
-    Ok(found.is_some())
+    Ok(sql::query("SELECT 1 FROM servers WHERE removed IS NULL AND name = $1")
+        .bind(name.as_str())
+        .exists(db)
+        .await?)
 }
 
 /// The server whose agent has that key.
@@ -93,7 +91,7 @@ pub async fn find_by_key(
     db: &mut Connection,
     fingerprint: &str,
 ) -> Result<Option<(ServerId, ServerName)>, StoreError> {
-    let row: Option<(ServerId, String)> = sqlx::query_as(
+    let row: Option<(ServerId, String)> = sql::query_as(
         "SELECT s.id, s.name FROM server_keys k JOIN servers s ON s.id = k.server_id \
          WHERE k.fingerprint = $1 AND s.removed IS NULL",
     )
@@ -106,7 +104,7 @@ pub async fn find_by_key(
 /// The name of a server that was not removed.
 pub async fn name(db: &mut Connection, server: ServerId) -> Result<Option<ServerName>, StoreError> {
     let name: Option<String> =
-        sqlx::query_scalar("SELECT name FROM servers WHERE id = $1 AND removed IS NULL")
+        sql::query_scalar("SELECT name FROM servers WHERE id = $1 AND removed IS NULL")
             .bind(server)
             .fetch_optional(db)
             .await?;
@@ -118,7 +116,7 @@ pub async fn names_and_labels(
     db: &mut Connection,
 ) -> Result<BTreeMap<ServerId, (ServerName, Labels)>, StoreError> {
     let names: Vec<(ServerId, String)> =
-        sqlx::query_as("SELECT id, name FROM servers WHERE removed IS NULL")
+        sql::query_as("SELECT id, name FROM servers WHERE removed IS NULL")
             .fetch_all(&mut *db)
             .await?;
     let mut servers = BTreeMap::new();
@@ -126,7 +124,7 @@ pub async fn names_and_labels(
         servers.insert(id, (parse_name(&name)?, Labels::new()));
     }
     let labels: Vec<(ServerId, String, String)> =
-        sqlx::query_as("SELECT server_id, name, value FROM labels").fetch_all(db).await?;
+        sql::query_as("SELECT server_id, name, value FROM labels").fetch_all(db).await?;
     for (id, name, value) in labels {
         if let Some((_, of_server)) = servers.get_mut(&id) {
             of_server.insert(name, value);
@@ -138,7 +136,7 @@ pub async fn names_and_labels(
 /// The labels of one server.
 pub async fn labels(db: &mut Connection, server: ServerId) -> Result<Labels, StoreError> {
     let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT name, value FROM labels WHERE server_id = $1")
+        sql::query_as("SELECT name, value FROM labels WHERE server_id = $1")
             .bind(server)
             .fetch_all(db)
             .await?;
@@ -153,12 +151,12 @@ pub async fn insert(
     now: i64,
 ) -> Result<ServerId, StoreError> {
     let id: ServerId =
-        sqlx::query_scalar("INSERT INTO servers (name, created) VALUES ($1, $2) RETURNING id")
+        sql::query_scalar("INSERT INTO servers (name, created) VALUES ($1, $2) RETURNING id")
             .bind(name.as_str())
             .bind(now)
             .fetch_one(&mut *db)
             .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO server_keys (fingerprint, server_id, public_key, created) \
          VALUES ($1, $2, $3, $4)",
     )
@@ -173,7 +171,7 @@ pub async fn insert(
 
 /// The SSH identification of a server's agent at its last session.
 pub async fn agent(db: &mut Connection, server: ServerId) -> Result<Option<String>, StoreError> {
-    let agent = sqlx::query_scalar("SELECT agent FROM servers WHERE id = $1")
+    let agent = sql::query_scalar("SELECT agent FROM servers WHERE id = $1")
         .bind(server)
         .fetch_one(db)
         .await?;
@@ -187,7 +185,7 @@ pub async fn replace_key(
     key: &PublicKey,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE server_keys SET fingerprint = $1, public_key = $2, created = $3 \
          WHERE server_id = $4",
     )
@@ -206,7 +204,7 @@ pub async fn rename(
     server: ServerId,
     name: &ServerName,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET name = $1 WHERE id = $2")
+    sql::query("UPDATE servers SET name = $1 WHERE id = $2")
         .bind(name.as_str())
         .bind(server)
         .execute(db)
@@ -221,7 +219,7 @@ pub async fn set_label(
     name: &str,
     value: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO labels (server_id, name, value) VALUES ($1, $2, $3) \
          ON CONFLICT (server_id, name) DO UPDATE SET value = excluded.value",
     )
@@ -239,7 +237,7 @@ pub async fn unset_label(
     server: ServerId,
     name: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM labels WHERE server_id = $1 AND name = $2")
+    sql::query("DELETE FROM labels WHERE server_id = $1 AND name = $2")
         .bind(server)
         .bind(name)
         .execute(db)
@@ -256,9 +254,9 @@ pub async fn remove(db: &mut Connection, server: ServerId, now: i64) -> Result<(
         "DELETE FROM suspects WHERE server_id = $1",
         "DELETE FROM questions WHERE server_id = $1",
     ] {
-        sqlx::query(sql).bind(server).execute(&mut *db).await?;
+        sql::query(sql).bind(server).execute(&mut *db).await?;
     }
-    sqlx::query("UPDATE servers SET removed = $1 WHERE id = $2")
+    sql::query("UPDATE servers SET removed = $1 WHERE id = $2")
         .bind(now)
         .bind(server)
         .execute(db)
@@ -274,7 +272,7 @@ pub async fn seen(
     agent: &str,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET last_seen = $1, address = $2, agent = $3 WHERE id = $4")
+    sql::query("UPDATE servers SET last_seen = $1, address = $2, agent = $3 WHERE id = $4")
         .bind(now)
         .bind(address)
         .bind(agent)
@@ -286,7 +284,7 @@ pub async fn seen(
 
 /// Notes that a session ended.
 pub async fn seen_last(db: &mut Connection, server: ServerId, now: i64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET last_seen = $1 WHERE id = $2")
+    sql::query("UPDATE servers SET last_seen = $1 WHERE id = $2")
         .bind(now)
         .bind(server)
         .execute(db)
@@ -300,7 +298,7 @@ pub async fn take_sequence(
     server: ServerId,
     count: u32,
 ) -> Result<u64, StoreError> {
-    let last: i64 = sqlx::query_scalar(
+    let last: i64 = sql::query_scalar(
         "UPDATE servers SET sequence = sequence + $1 WHERE id = $2 RETURNING sequence",
     )
     .bind(i64::from(count))
@@ -320,7 +318,7 @@ pub async fn met(
     signing_key: Option<&str>,
     last_sequence: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE servers SET facts = $1, signing_key = COALESCE($2, signing_key), \
          sequence = CASE WHEN sequence < $3 THEN $3 ELSE sequence END WHERE id = $4",
     )
@@ -339,7 +337,7 @@ pub async fn handed_key(
     server: ServerId,
     fingerprint: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET signing_key = COALESCE(signing_key, $1) WHERE id = $2")
+    sql::query("UPDATE servers SET signing_key = COALESCE(signing_key, $1) WHERE id = $2")
         .bind(fingerprint)
         .bind(server)
         .execute(db)
@@ -353,7 +351,7 @@ pub async fn obeys_key(
     server: ServerId,
     fingerprint: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE servers SET signing_key = $1 WHERE id = $2")
+    sql::query("UPDATE servers SET signing_key = $1 WHERE id = $2")
         .bind(fingerprint)
         .bind(server)
         .execute(db)
@@ -363,7 +361,7 @@ pub async fn obeys_key(
 
 /// The fingerprints of all signing keys that some agent obeys.
 pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, StoreError> {
-    let rows: Vec<String> = sqlx::query_scalar(
+    let rows: Vec<String> = sql::query_scalar(
         "SELECT DISTINCT signing_key FROM servers \
          WHERE removed IS NULL AND signing_key IS NOT NULL",
     )
@@ -374,7 +372,7 @@ pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, Store
 
 /// Whether a server's agent has said the hello of version 2.
 pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar("SELECT facts IS NOT NULL FROM servers WHERE id = $1")
+    Ok(sql::query_scalar("SELECT facts IS NOT NULL FROM servers WHERE id = $1")
         .bind(server)
         .fetch_one(db)
         .await?)
@@ -382,7 +380,7 @@ pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<b
 
 /// The servers whose agent has connected and speaks version 1.
 pub async fn of_version_1(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
-    let rows: Vec<ServerId> = sqlx::query_scalar(
+    let rows: Vec<ServerId> = sql::query_scalar(
         "SELECT id FROM servers WHERE removed IS NULL AND last_seen IS NOT NULL AND facts IS NULL",
     )
     .fetch_all(db)
@@ -395,7 +393,7 @@ pub async fn facts(
     db: &mut Connection,
     server: ServerId,
 ) -> Result<BTreeMap<String, String>, StoreError> {
-    let text: Option<String> = sqlx::query_scalar("SELECT facts FROM servers WHERE id = $1")
+    let text: Option<String> = sql::query_scalar("SELECT facts FROM servers WHERE id = $1")
         .bind(server)
         .fetch_one(db)
         .await?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bastio_protocol::{Action, PublicKey, Username};
 
 use super::accounts::{parse_key, parse_login};
-use super::{Connection, ServerId, StoreError};
+use super::{Connection, ServerId, StoreError, sql};
 use crate::plan::{Accounts, More, Step};
 
 const ACCOUNT: &str = "account";
@@ -72,7 +72,7 @@ pub async fn resolve(
             delete(db, server, login, &public_key.fingerprint()).await
         }
         Action::RemoveUser { .. } | Action::SetUser { .. } => {
-            sqlx::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2")
+            sql::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2")
                 .bind(server)
                 .bind(login.as_str())
                 .execute(db)
@@ -85,7 +85,7 @@ pub async fn resolve(
 
 /// Suspects nothing of a server any more.
 pub async fn clear(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM suspects WHERE server_id = $1").bind(server).execute(db).await?;
+    sql::query("DELETE FROM suspects WHERE server_id = $1").bind(server).execute(db).await?;
     Ok(())
 }
 
@@ -95,7 +95,7 @@ pub async fn give_up(
     server: ServerId,
     login: &Username,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let done = sql::query(
         "DELETE FROM suspects WHERE server_id = $1 AND login = $2 AND NOT EXISTS \
          (SELECT 1 FROM accounts a WHERE a.server_id = $1 AND a.login = $2)",
     )
@@ -112,18 +112,16 @@ pub async fn any(
     server: ServerId,
     login: &Username,
 ) -> Result<bool, StoreError> {
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM suspects WHERE server_id = $1 AND login = $2 LIMIT 1")
-            .bind(server)
-            .bind(login.as_str())
-            .fetch_optional(db)
-            .await?;
-    Ok(found.is_some())
+    Ok(sql::query("SELECT 1 FROM suspects WHERE server_id = $1 AND login = $2 LIMIT 1")
+        .bind(server)
+        .bind(login.as_str())
+        .exists(db)
+        .await?)
 }
 
 /// What is suspected on one server.
 pub async fn of_server(db: &mut Connection, server: ServerId) -> Result<Accounts, StoreError> {
-    let rows: Vec<Columns> = sqlx::query_as(
+    let rows: Vec<Columns> = sql::query_as(
         "SELECT server_id, login, gift, public_key FROM suspects WHERE server_id = $1",
     )
     .bind(server)
@@ -138,7 +136,7 @@ pub async fn of_login(
     login: &Username,
 ) -> Result<BTreeMap<ServerId, Accounts>, StoreError> {
     let rows: Vec<Columns> =
-        sqlx::query_as("SELECT server_id, login, gift, public_key FROM suspects WHERE login = $1")
+        sql::query_as("SELECT server_id, login, gift, public_key FROM suspects WHERE login = $1")
             .bind(login.as_str())
             .fetch_all(db)
             .await?;
@@ -167,7 +165,7 @@ async fn insert(
     gift: &str,
     key: Option<&PublicKey>,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO suspects (server_id, login, gift, public_key) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (server_id, login, gift) DO NOTHING",
     )
@@ -186,7 +184,7 @@ async fn delete(
     login: &Username,
     gift: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2 AND gift = $3")
+    sql::query("DELETE FROM suspects WHERE server_id = $1 AND login = $2 AND gift = $3")
         .bind(server)
         .bind(login.as_str())
         .bind(gift)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::Username;
 
 use super::accounts::parse_login;
-use super::{Connection, StoreError, corrupt};
+use super::{Connection, StoreError, corrupt, sql};
 
 /// Numeric ids that mean something else: nobody, and "none" of 16 bits.
 const NEVER: [u32; 2] = [65_534, 65_535];
@@ -23,7 +23,7 @@ pub struct UidRange {
 
 /// Whose an id is.
 pub async fn owner(db: &mut Connection, uid: u32) -> Result<Option<Username>, StoreError> {
-    let login: Option<String> = sqlx::query_scalar("SELECT login FROM uids WHERE uid = $1")
+    let login: Option<String> = sql::query_scalar("SELECT login FROM uids WHERE uid = $1")
         .bind(i64::from(uid))
         .fetch_optional(db)
         .await?;
@@ -39,11 +39,11 @@ pub async fn keep(
     pooled: bool,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE uids SET pooled = FALSE WHERE login = $1 AND pooled = TRUE")
+    sql::query("UPDATE uids SET pooled = FALSE WHERE login = $1 AND pooled = TRUE")
         .bind(login.as_str())
         .execute(&mut *db)
         .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO uids (uid, login, pooled, since) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (uid) DO UPDATE SET pooled = excluded.pooled, since = excluded.since",
     )
@@ -58,7 +58,7 @@ pub async fn keep(
 
 /// The id that a login name had last.
 pub async fn last_of(db: &mut Connection, login: &Username) -> Result<Option<u32>, StoreError> {
-    let uid: Option<i64> = sqlx::query_scalar(
+    let uid: Option<i64> = sql::query_scalar(
         "SELECT uid FROM uids WHERE login = $1 ORDER BY since DESC, uid DESC LIMIT 1",
     )
     .bind(login.as_str())
@@ -69,7 +69,7 @@ pub async fn last_of(db: &mut Connection, login: &Username) -> Result<Option<u32
 
 /// Whether a login name has an id of ours, or accounts that servers have chosen one for.
 pub async fn is_settled(db: &mut Connection, login: &Username) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar(
+    Ok(sql::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM uids WHERE login = $1 AND pooled = TRUE) \
          OR EXISTS (SELECT 1 FROM accounts WHERE login = $1) \
          OR EXISTS (SELECT 1 FROM suspects WHERE login = $1) \
@@ -84,7 +84,7 @@ pub async fn is_settled(db: &mut Connection, login: &Username) -> Result<bool, S
 pub async fn free(db: &mut Connection, range: UidRange) -> Result<Option<u32>, StoreError> {
     let (from, to) = (i64::from(range.from), i64::from(range.to));
     let highest: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(uid) FROM uids WHERE uid >= $1 AND uid <= $2")
+        sql::query_scalar("SELECT MAX(uid) FROM uids WHERE uid >= $1 AND uid <= $2")
             .bind(from)
             .bind(to)
             .fetch_one(&mut *db)
@@ -94,7 +94,7 @@ pub async fn free(db: &mut Connection, range: UidRange) -> Result<Option<u32>, S
     if let Some(next) = (next..=range.to).take(NEVER.len() + 1).find(usable) {
         return Ok(Some(next));
     }
-    let taken: Vec<i64> = sqlx::query_scalar("SELECT uid FROM uids WHERE uid >= $1 AND uid <= $2")
+    let taken: Vec<i64> = sql::query_scalar("SELECT uid FROM uids WHERE uid >= $1 AND uid <= $2")
         .bind(from)
         .bind(to)
         .fetch_all(db)
@@ -113,7 +113,7 @@ pub async fn pooled(
         Some(logins) if logins.len() <= 100 => {
             for login in logins {
                 let uid: Option<i64> =
-                    sqlx::query_scalar("SELECT uid FROM uids WHERE login = $1 AND pooled = TRUE")
+                    sql::query_scalar("SELECT uid FROM uids WHERE login = $1 AND pooled = TRUE")
                         .bind(login.as_str())
                         .fetch_optional(&mut *db)
                         .await?;
@@ -124,7 +124,7 @@ pub async fn pooled(
         }
         _ => {
             let rows: Vec<(String, i64)> =
-                sqlx::query_as("SELECT login, uid FROM uids WHERE pooled = TRUE")
+                sql::query_as("SELECT login, uid FROM uids WHERE pooled = TRUE")
                     .fetch_all(db)
                     .await?;
             for (login, uid) in rows {
@@ -138,7 +138,7 @@ pub async fn pooled(
 /// The id of each login name that has ever had one: the last, where there were several.
 pub async fn reserved(db: &mut Connection) -> Result<BTreeMap<Username, u32>, StoreError> {
     let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT login, uid FROM uids ORDER BY since DESC, uid DESC LIMIT $1")
+        sql::query_as("SELECT login, uid FROM uids ORDER BY since DESC, uid DESC LIMIT $1")
             .bind(RESERVED_AT_MOST)
             .fetch_all(db)
             .await?;

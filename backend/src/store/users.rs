@@ -7,7 +7,7 @@ use bastio_protocol::{AccountSpec, KeyGrant, Username};
 
 use super::accounts::{parse_key, parse_login};
 use super::grants::{parse_options, parse_spec};
-use super::{Connection, StoreError, UserId};
+use super::{Connection, StoreError, UserId, sql};
 
 /// A person, without keys and grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,19 +40,19 @@ macro_rules! select_users {
 /// All people, by name.
 pub async fn list(db: &mut Connection) -> Result<Vec<UserRow>, StoreError> {
     let rows: Vec<Columns> =
-        sqlx::query_as(concat!(select_users!(), " ORDER BY name")).fetch_all(db).await?;
+        sql::query_as(concat!(select_users!(), " ORDER BY name")).fetch_all(db).await?;
     rows.into_iter().map(user).collect()
 }
 
 /// How many people there are.
 pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM users").fetch_one(db).await?;
+    let count: i64 = sql::query_scalar("SELECT COUNT(*) FROM users").fetch_one(db).await?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// The person of that name.
 pub async fn find(db: &mut Connection, name: &Username) -> Result<Option<UserRow>, StoreError> {
-    let row: Option<Columns> = sqlx::query_as(concat!(select_users!(), " WHERE name = $1"))
+    let row: Option<Columns> = sql::query_as(concat!(select_users!(), " WHERE name = $1"))
         .bind(name.as_str())
         .fetch_optional(db)
         .await?;
@@ -67,7 +67,7 @@ pub async fn insert(
     mail: &str,
     now: i64,
 ) -> Result<UserId, StoreError> {
-    let id = sqlx::query_scalar(
+    let id = sql::query_scalar(
         "INSERT INTO users (name, full_name, mail, created) VALUES ($1, $2, $3, $4) RETURNING id",
     )
     .bind(name.as_str())
@@ -86,7 +86,7 @@ pub async fn update(
     full_name: &str,
     mail: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET full_name = $1, mail = $2 WHERE id = $3")
+    sql::query("UPDATE users SET full_name = $1, mail = $2 WHERE id = $3")
         .bind(full_name)
         .bind(mail)
         .bind(user)
@@ -97,7 +97,7 @@ pub async fn update(
 
 /// Locks a person out, or lets the person in again.
 pub async fn set_locked(db: &mut Connection, user: UserId, locked: bool) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET locked = $1 WHERE id = $2")
+    sql::query("UPDATE users SET locked = $1 WHERE id = $2")
         .bind(locked)
         .bind(user)
         .execute(db)
@@ -112,7 +112,7 @@ pub async fn set_spec(
     spec: &AccountSpec,
 ) -> Result<(), StoreError> {
     let spec = serde_json::to_string(spec).expect("texts, numbers and lists always serialise");
-    sqlx::query("UPDATE users SET spec = $1 WHERE id = $2")
+    sql::query("UPDATE users SET spec = $1 WHERE id = $2")
         .bind(spec)
         .bind(user)
         .execute(db)
@@ -122,13 +122,13 @@ pub async fn set_spec(
 
 /// Removes a person with keys and grants.
 pub async fn remove(db: &mut Connection, user: UserId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM users WHERE id = $1").bind(user).execute(db).await?;
+    sql::query("DELETE FROM users WHERE id = $1").bind(user).execute(db).await?;
     Ok(())
 }
 
 /// A person's keys, the oldest first.
 pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreError> {
-    let rows: Vec<KeyColumns> = sqlx::query_as(
+    let rows: Vec<KeyColumns> = sql::query_as(
         "SELECT fingerprint, public_key, created, options, until FROM user_keys WHERE user_id = $1 \
          ORDER BY created, fingerprint",
     )
@@ -140,7 +140,7 @@ pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreEr
 
 /// Everybody's keys.
 pub async fn all_keys(db: &mut Connection) -> Result<BTreeMap<UserId, Vec<Key>>, StoreError> {
-    let rows: Vec<(UserId, String, String, i64, String, Option<i64>)> = sqlx::query_as(
+    let rows: Vec<(UserId, String, String, i64, String, Option<i64>)> = sql::query_as(
         "SELECT user_id, fingerprint, public_key, created, options, until FROM user_keys \
          ORDER BY created, fingerprint",
     )
@@ -161,7 +161,7 @@ pub async fn add_key(
     key: &KeyGrant,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let done = sql::query(
         "INSERT INTO user_keys (user_id, fingerprint, public_key, created, options, until) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, fingerprint) DO UPDATE \
          SET options = excluded.options, until = excluded.until \
@@ -184,14 +184,14 @@ pub async fn remove_ended_keys(
     db: &mut Connection,
     now: i64,
 ) -> Result<Vec<(UserId, Username, String)>, StoreError> {
-    let rows: Vec<(UserId, String, String)> = sqlx::query_as(
+    let rows: Vec<(UserId, String, String)> = sql::query_as(
         "SELECT k.user_id, u.name, k.fingerprint FROM user_keys k \
          JOIN users u ON u.id = k.user_id WHERE k.until IS NOT NULL AND k.until <= $1",
     )
     .bind(now)
     .fetch_all(&mut *db)
     .await?;
-    sqlx::query("DELETE FROM user_keys WHERE until IS NOT NULL AND until <= $1")
+    sql::query("DELETE FROM user_keys WHERE until IS NOT NULL AND until <= $1")
         .bind(now)
         .execute(db)
         .await?;
@@ -204,7 +204,7 @@ pub async fn remove_key(
     user: UserId,
     fingerprint: &str,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM user_keys WHERE user_id = $1 AND fingerprint = $2")
+    let done = sql::query("DELETE FROM user_keys WHERE user_id = $1 AND fingerprint = $2")
         .bind(user)
         .bind(fingerprint)
         .execute(db)

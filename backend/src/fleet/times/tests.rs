@@ -5,6 +5,7 @@ use bastio_protocol::api::{Holder, NewGrant, Terms};
 use bastio_protocol::audit::LogFilter;
 
 use super::*;
+use crate::store::sql;
 use crate::testing::{NOW, TestBackend, key, login};
 
 fn grant(terms: Terms) -> NewGrant {
@@ -31,7 +32,7 @@ async fn a_grant_gives_nothing_before_it_begins() {
     assert!(backend.answer_all(&session, Status::Done).await.is_empty());
     // The clock of these tests stands still: the grant's begin comes to it.
     let mut tx = backend.store.write().await.expect("a writer");
-    sqlx::query("UPDATE grants SET starts = $1").bind(NOW).execute(&mut *tx).await.expect("set");
+    sql::query("UPDATE grants SET starts = $1").bind(NOW).execute(&mut tx).await.expect("set");
     tx.commit().await.expect("committed");
     assert_eq!(fleet.turn().await.expect("a store"), None);
     assert_eq!(

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::dispatch::DispatchError;
+use crate::store::sql;
 
 impl TestSite {
     async fn readiness(&self) -> (u16, Value) {
@@ -32,12 +33,12 @@ async fn a_database_that_was_closed_is_told_without_its_secrets() {
 
 #[tokio::test]
 async fn a_full_disk_is_told_and_costs_nothing() {
-    let site = TestSite::new().await;
+    let site = TestSite::on_file().await;
     let mut tx = site.backend.store.write().await.expect("a writer");
     let pages: i64 =
-        sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *tx).await.expect("counted");
+        sql::query_scalar("PRAGMA page_count").fetch_one(&mut tx).await.expect("counted");
     let full = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-    sqlx::query(full).execute(&mut *tx).await.expect("set");
+    sql::query(full).execute(&mut tx).await.expect("set");
     drop(tx);
     let keys: Vec<String> = (10..200).map(|number| key(number).to_string()).collect();
     let new = json!({ "name": "alice", "keys": keys });
@@ -46,7 +47,7 @@ async fn a_full_disk_is_told_and_costs_nothing() {
     assert!(hint(&body).contains("free space"), "{body}");
     assert_eq!(site.get("/api/v1/users").await, (200, json!([])), "it can be looked at");
     let mut tx = site.backend.store.write().await.expect("a writer");
-    sqlx::query("PRAGMA max_page_count = 1000000").execute(&mut *tx).await.expect("set");
+    sql::query("PRAGMA max_page_count = 1000000").execute(&mut tx).await.expect("set");
     drop(tx);
     assert_eq!(site.call(Actor::Admin, "POST", "/api/v1/users", new).await.0, 200);
 }
@@ -54,7 +55,7 @@ async fn a_full_disk_is_told_and_costs_nothing() {
 /// What is written into a file that has no name any more would be lost with the next start.
 #[tokio::test]
 async fn a_database_that_was_moved_away_takes_nothing_until_it_is_back() {
-    let site = TestSite::new().await;
+    let site = TestSite::on_file().await;
     let backend = &site.backend;
     backend.enroll("web-1", 1).await;
     backend.add_user("alice", &[], "web-1", false).await;
@@ -87,7 +88,7 @@ async fn a_database_that_was_moved_away_takes_nothing_until_it_is_back() {
 /// As `sqlite3 bastio.db` with an open transaction does; takes as long as the backend is patient.
 #[tokio::test]
 async fn a_database_that_another_program_holds_is_told_and_waited_for() {
-    let site = TestSite::new().await;
+    let site = TestSite::on_file().await;
     let held =
         Store::open_as_it_is(&site.backend.dir.path().join("bastio.db")).await.expect("opened");
     let lock = held.write().await.expect("the lock");

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{AccountSpec, KeyGrant, Sudo, SudoPolicy, Username};
-use sqlx::QueryBuilder;
 
 use super::super::accounts::{parse_key, parse_login};
+use super::super::sql::QueryBuilder;
 use super::super::{Connection, StoreError, UserId, corrupt};
 use super::{parse_options, parse_spec, parse_target};
 use crate::plan::{Entitlement, Rights};
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 500;
 /// Login names that a query can name; for more, all are read and the others left out.
 const MOST_LOGINS: usize = 5000;
 
-type Select = QueryBuilder<sqlx::Sqlite>;
+type Select<'q> = QueryBuilder<'q>;
 
 #[derive(sqlx::FromRow)]
 struct RightsRow {
@@ -65,7 +65,7 @@ pub async fn entitlements(
 
 /// A table `holders` of grants, people and login names. UNION ends also where groups go round in a
 /// circle, which no edit lets them.
-fn holders(logins: Option<&BTreeSet<Username>>) -> Select {
+fn holders(logins: Option<&BTreeSet<Username>>) -> Select<'static> {
     let mut select = Select::new(
         "WITH RECURSIVE reached(grant_id, login, group_id) AS (\
          SELECT id, login, group_id FROM grants WHERE group_id IS NOT NULL \
@@ -144,7 +144,11 @@ fn entitlement(row: RightsRow, keys: Vec<KeyGrant>) -> Result<Entitlement, Store
     })
 }
 
-fn push_logins(select: &mut Select, condition: &str, logins: Option<&BTreeSet<Username>>) {
+fn push_logins(
+    select: &mut Select<'_>,
+    condition: &'static str,
+    logins: Option<&BTreeSet<Username>>,
+) {
     let Some(logins) = logins else { return };
     select.push(condition);
     let mut list = select.separated(", ");

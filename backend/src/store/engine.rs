@@ -1,0 +1,161 @@
+//! The two engines and all that differs between them: how they are opened, brought to this
+//! version, and how a transaction begins.
+//!
+//! On both, one transaction at a time writes: the audit log's chain, the model's revisions and
+//! the order of the queues rely on it. SQLite has one writer by itself. On PostgreSQL every writer
+//! first takes the same lock of the database, which its transaction gives back however it ends.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Database, Error, Postgres, Sqlite, Transaction};
+
+use super::StoreError;
+use super::url::DatabaseUrl;
+
+/// Connections that read.
+const READERS: u32 = 4;
+/// How long a connection waits for a lock, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Limits that PostgreSQL keeps for us, in milliseconds: for a lock, for a statement, and for a
+/// transaction of a node that has gone silent and would keep all others from writing. And no
+/// compilation to machine code: our statements are short, and it takes longer than any of them.
+const POSTGRES_SETTINGS: [(&str, &str); 4] = [
+    ("jit", "off"),
+    ("lock_timeout", "10000"),
+    ("statement_timeout", "60000"),
+    ("idle_in_transaction_session_timeout", "15000"),
+];
+/// Taken by whoever writes. By schema, so that two fleets can share a database.
+const WRITER_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('bastio ' || current_schema()))";
+
+/// A transaction that SQL runs on: [`super::sql`].
+#[derive(Debug)]
+pub enum Connection {
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// On PostgreSQL.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Where transactions come from.
+#[derive(Debug, Clone)]
+pub(super) enum Engine {
+    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Postgres { writer: PgPool, readers: PgPool },
+}
+
+impl Engine {
+    /// A file that is there, as it is.
+    pub(super) async fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE);
+        let writer = sqlite_pool(1).connect_with(options.clone()).await?;
+        let readers = sqlite_pool(READERS).connect_with(options).await?;
+        Ok(Self::Sqlite { writer, readers })
+    }
+
+    /// A PostgreSQL database as it is.
+    pub(super) async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let options = url.options().clone().options(POSTGRES_SETTINGS);
+        let writer = postgres_pool(1).connect_with(options.clone()).await?;
+        let readers = postgres_pool(READERS).connect_with(options).await?;
+        Ok(Self::Postgres { writer, readers })
+    }
+
+    /// Makes the file of a new database: readable by its owner alone. SQLite gives its side files
+    /// the mode of the main one.
+    pub(super) fn make_file(path: &Path) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+    }
+
+    /// Brings the database to this version.
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await?,
+            Self::Postgres { writer, .. } => {
+                sqlx::migrate!("migrations/postgres").run(writer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees one state of the database until it is dropped.
+    pub(super) async fn read(&self) -> Result<Connection, Error> {
+        match self {
+            Self::Sqlite { readers, .. } => Ok(Connection::Sqlite(readers.begin().await?)),
+            Self::Postgres { readers, .. } => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+                Ok(Connection::Postgres(readers.begin_with(begin).await?))
+            }
+        }
+    }
+
+    /// The one that may write at this time.
+    pub(super) async fn write(&self) -> Result<Connection, Error> {
+        match self {
+            Self::Sqlite { writer, .. } => {
+                Ok(Connection::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))
+            }
+            Self::Postgres { writer, .. } => {
+                let mut tx = writer.begin().await?;
+                sqlx::query(WRITER_LOCK).execute(&mut *tx).await?;
+                Ok(Connection::Postgres(tx))
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+        }
+    }
+}
+
+impl Connection {
+    pub(super) async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+}
+
+/// A pool that never hands out a connection stuck in a transaction: on a full disk or an I/O error
+/// SQLite rolls back by itself, sqlx believes that the transaction goes on, and no other can
+/// begin. Such a connection is replaced.
+pub(super) fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
+    limited(SqlitePoolOptions::new(), connections).before_acquire(|connection, _| {
+        Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
+    })
+}
+
+fn postgres_pool(connections: u32) -> PgPoolOptions {
+    limited(PgPoolOptions::new(), connections).before_acquire(|connection, _| {
+        Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
+    })
+}
+
+fn limited<DB: Database>(options: PoolOptions<DB>, connections: u32) -> PoolOptions<DB> {
+    options.max_connections(connections).acquire_timeout(PATIENCE)
+}

@@ -1,0 +1,423 @@
+//! Statements that run on either engine: one text, values of three kinds, rows as sqlx reads them.
+//!
+//! Texts say `$1` and hold nothing that only one engine understands. This file must not know any
+//! table.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Error, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite};
+
+use super::engine::Connection;
+
+/// What a row can be read as, from both engines.
+pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+
+impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{}
+
+/// A value of a statement. Its kind is known also when it is absent, as PostgreSQL wants to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value<'q> {
+    /// A number, a time, an id.
+    Integer(Option<i64>),
+    /// Text, also JSON.
+    Text(Option<Cow<'q, str>>),
+    /// Yes or no.
+    Boolean(Option<bool>),
+}
+
+/// A statement with its values.
+#[derive(Debug)]
+pub struct Query<'q> {
+    text: Text,
+    values: Vec<Value<'q>>,
+}
+
+/// A statement whose rows are each a `T`.
+#[derive(Debug)]
+pub struct QueryAs<'q, T> {
+    query: Query<'q>,
+    row: PhantomData<fn() -> T>,
+}
+
+/// A statement whose rows hold one value each.
+#[derive(Debug)]
+pub struct QueryScalar<'q, T>(QueryAs<'q, (T,)>);
+
+/// A statement whose text depends on how many values there are.
+#[derive(Debug)]
+pub struct QueryBuilder<'q> {
+    text: String,
+    /// Where in the text each value belongs.
+    places: Vec<usize>,
+    values: Vec<Value<'q>>,
+}
+
+/// A list that is being written into a statement.
+#[derive(Debug)]
+pub struct Separated<'b, 'q> {
+    builder: &'b mut QueryBuilder<'q>,
+    separator: &'static str,
+    first: bool,
+}
+
+/// How many rows a statement has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed(u64);
+
+#[derive(Debug)]
+enum Text {
+    Whole(SqlStr),
+    /// Without the signs for its values: they differ.
+    Parts(String, Vec<usize>),
+}
+
+/// A statement whose rows are not looked at.
+pub fn query<'q>(text: impl SqlSafeStr) -> Query<'q> {
+    Query { text: Text::Whole(text.into_sql_str()), values: Vec::new() }
+}
+
+/// A statement whose rows are each a `T`.
+pub fn query_as<'q, T>(text: impl SqlSafeStr) -> QueryAs<'q, T> {
+    QueryAs { query: query(text), row: PhantomData }
+}
+
+/// A statement whose rows hold one value each.
+pub fn query_scalar<'q, T>(text: impl SqlSafeStr) -> QueryScalar<'q, T> {
+    QueryScalar(query_as(text))
+}
+
+impl<'q> Query<'q> {
+    /// The next value.
+    #[must_use]
+    pub fn bind(mut self, value: impl Into<Value<'q>>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Runs the statement.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn execute(self, db: &mut Connection) -> Result<Changed, Error> {
+        Ok(Changed(match db {
+            Connection::Sqlite(db) => {
+                let (text, values) = self.for_sqlite()?;
+                sqlx::query_with(text, values).execute(&mut **db).await?.rows_affected()
+            }
+            Connection::Postgres(db) => {
+                let (text, values) = self.for_postgres()?;
+                sqlx::query_with(text, values).execute(&mut **db).await?.rows_affected()
+            }
+        }))
+    }
+
+    /// Whether there is a row.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn exists(self, db: &mut Connection) -> Result<bool, Error> {
+        Ok(match db {
+            Connection::Sqlite(db) => {
+                let (text, values) = self.for_sqlite()?;
+                sqlx::query_with(text, values).fetch_optional(&mut **db).await?.is_some()
+            }
+            Connection::Postgres(db) => {
+                let (text, values) = self.for_postgres()?;
+                sqlx::query_with(text, values).fetch_optional(&mut **db).await?.is_some()
+            }
+        })
+    }
+
+    fn for_sqlite(self) -> Result<(SqlStr, SqliteArguments), Error> {
+        let mut values = SqliteArguments::default();
+        values.reserve(self.values.len(), 0);
+        for value in self.values {
+            match value {
+                Value::Integer(number) => values.add(number),
+                Value::Text(text) => values.add(text),
+                Value::Boolean(flag) => values.add(flag),
+            }
+            .map_err(Error::Encode)?;
+        }
+        Ok((self.text.with(|text, _| text.push('?')), values))
+    }
+
+    fn for_postgres(self) -> Result<(SqlStr, PgArguments), Error> {
+        let mut values = PgArguments::default();
+        for value in self.values {
+            match value {
+                Value::Integer(number) => values.add(number),
+                Value::Text(text) => values.add(text.map(without_nul)),
+                Value::Boolean(flag) => values.add(flag),
+            }
+            .map_err(Error::Encode)?;
+        }
+        let numbered = |text: &mut String, number: usize| {
+            text.push('$');
+            text.push_str(&number.to_string());
+        };
+        Ok((self.text.with(numbered), values))
+    }
+}
+
+impl<'q, T: Row> QueryAs<'q, T> {
+    /// The next value.
+    #[must_use]
+    pub fn bind(mut self, value: impl Into<Value<'q>>) -> Self {
+        self.query = self.query.bind(value);
+        self
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fetch_all(self, db: &mut Connection) -> Result<Vec<T>, Error> {
+        match db {
+            Connection::Sqlite(db) => {
+                let (text, values) = self.query.for_sqlite()?;
+                sqlx::query_as_with::<Sqlite, T, _>(text, values).fetch_all(&mut **db).await
+            }
+            Connection::Postgres(db) => {
+                let (text, values) = self.query.for_postgres()?;
+                sqlx::query_as_with::<Postgres, T, _>(text, values).fetch_all(&mut **db).await
+            }
+        }
+    }
+
+    /// The first row, if there is one.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fetch_optional(self, db: &mut Connection) -> Result<Option<T>, Error> {
+        match db {
+            Connection::Sqlite(db) => {
+                let (text, values) = self.query.for_sqlite()?;
+                sqlx::query_as_with::<Sqlite, T, _>(text, values).fetch_optional(&mut **db).await
+            }
+            Connection::Postgres(db) => {
+                let (text, values) = self.query.for_postgres()?;
+                sqlx::query_as_with::<Postgres, T, _>(text, values).fetch_optional(&mut **db).await
+            }
+        }
+    }
+
+    /// The first row.
+    ///
+    /// # Errors
+    /// [`Error::RowNotFound`]; what the database says.
+    pub async fn fetch_one(self, db: &mut Connection) -> Result<T, Error> {
+        self.fetch_optional(db).await?.ok_or(Error::RowNotFound)
+    }
+}
+
+impl<'q, T> QueryScalar<'q, T>
+where
+    (T,): Row,
+{
+    /// The next value.
+    #[must_use]
+    pub fn bind(self, value: impl Into<Value<'q>>) -> Self {
+        Self(self.0.bind(value))
+    }
+
+    /// The value of each row.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fetch_all(self, db: &mut Connection) -> Result<Vec<T>, Error> {
+        Ok(self.0.fetch_all(db).await?.into_iter().map(|(value,)| value).collect())
+    }
+
+    /// The value of the first row, if there is one.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn fetch_optional(self, db: &mut Connection) -> Result<Option<T>, Error> {
+        Ok(self.0.fetch_optional(db).await?.map(|(value,)| value))
+    }
+
+    /// The value of the first row.
+    ///
+    /// # Errors
+    /// [`Error::RowNotFound`]; what the database says.
+    pub async fn fetch_one(self, db: &mut Connection) -> Result<T, Error> {
+        self.fetch_optional(db).await?.ok_or(Error::RowNotFound)
+    }
+}
+
+impl<'q> QueryBuilder<'q> {
+    /// A statement that begins so.
+    #[must_use]
+    pub fn new(text: &'static str) -> Self {
+        Self { text: text.to_owned(), places: Vec::new(), values: Vec::new() }
+    }
+
+    /// Goes on with that text, which is ours and nobody's input.
+    pub fn push(&mut self, text: &'static str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Goes on with a value.
+    pub fn push_bind(&mut self, value: impl Into<Value<'q>>) -> &mut Self {
+        self.places.push(self.text.len());
+        self.values.push(value.into());
+        self
+    }
+
+    /// Goes on with a list.
+    pub fn separated(&mut self, separator: &'static str) -> Separated<'_, 'q> {
+        Separated { builder: self, separator, first: true }
+    }
+
+    /// Goes on with `VALUES (...), (...)`.
+    pub fn push_values<I>(
+        &mut self,
+        rows: impl IntoIterator<Item = I>,
+        mut row: impl FnMut(Separated<'_, 'q>, I),
+    ) -> &mut Self {
+        self.push("VALUES ");
+        for (number, item) in rows.into_iter().enumerate() {
+            self.push(if number == 0 { "(" } else { ", (" });
+            row(self.separated(", "), item);
+            self.push(")");
+        }
+        self
+    }
+
+    /// The statement.
+    #[must_use]
+    pub fn build(self) -> Query<'q> {
+        Query { text: Text::Parts(self.text, self.places), values: self.values }
+    }
+
+    /// The statement, its rows each a `T`.
+    #[must_use]
+    pub fn build_query_as<T>(self) -> QueryAs<'q, T> {
+        QueryAs { query: self.build(), row: PhantomData }
+    }
+
+    /// The statement, its rows one value each.
+    #[must_use]
+    pub fn build_query_scalar<T>(self) -> QueryScalar<'q, T> {
+        QueryScalar(self.build_query_as())
+    }
+}
+
+impl<'q> Separated<'_, 'q> {
+    /// One more value of the list.
+    pub fn push_bind(&mut self, value: impl Into<Value<'q>>) -> &mut Self {
+        if !std::mem::take(&mut self.first) {
+            self.builder.push(self.separator);
+        }
+        self.builder.push_bind(value);
+        self
+    }
+}
+
+impl Changed {
+    /// How many rows.
+    #[must_use]
+    pub fn rows_affected(self) -> u64 {
+        self.0
+    }
+}
+
+impl Text {
+    /// With `sign` writing what stands for the value of each number.
+    fn with(self, sign: impl Fn(&mut String, usize)) -> SqlStr {
+        let (text, places) = match self {
+            Self::Whole(text) => return text,
+            Self::Parts(text, places) => (text, places),
+        };
+        let mut whole = String::with_capacity(text.len() + 5 * places.len());
+        let mut rest = text.as_str();
+        let mut at = 0;
+        for (number, place) in (1..).zip(places) {
+            let (before, behind) = rest.split_at(place - at);
+            whole.push_str(before);
+            sign(&mut whole, number);
+            (rest, at) = (behind, place);
+        }
+        whole.push_str(rest);
+        // The parts are constants of this program, see `QueryBuilder::push`.
+        AssertSqlSafe(whole).into_sql_str()
+    }
+}
+
+/// PostgreSQL has no text with the character 0 in it.
+fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
+}
+
+macro_rules! values {
+    ($($kind:ident($type:ty): |$value:ident| $inner:expr;)*) => {$(
+        impl<'q> From<$type> for Value<'q> {
+            fn from($value: $type) -> Self {
+                Self::$kind(Some($inner))
+            }
+        }
+        impl<'q> From<Option<$type>> for Value<'q> {
+            fn from(value: Option<$type>) -> Self {
+                Self::$kind(value.map(|$value| $inner))
+            }
+        }
+    )*};
+}
+values! {
+    Integer(i64): |number| number;
+    Integer(super::ServerId): |id| id.0;
+    Integer(super::UserId): |id| id.0;
+    Integer(super::actions::ActionId): |id| id.0;
+    Integer(super::groups::GroupId): |id| id.0;
+    Integer(super::requests::RequestId): |id| id.0;
+    Text(&'q str): |text| Cow::Borrowed(text);
+    Text(&'q String): |text| Cow::Borrowed(text.as_str());
+    Text(String): |text| Cow::Owned(text);
+    Boolean(bool): |flag| flag;
+}
+
+impl<'q> From<&'q Option<String>> for Value<'q> {
+    fn from(value: &'q Option<String>) -> Self {
+        Self::Text(value.as_deref().map(Cow::Borrowed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_where_they_were_pushed() {
+        let mut builder = QueryBuilder::new("INSERT INTO t (a, b) ");
+        builder.push_values([(1_i64, "x"), (2, "y")], |mut row, (number, text)| {
+            row.push_bind(number).push_bind(text);
+        });
+        builder.push(" ON CONFLICT (a) DO UPDATE SET b = ").push_bind(true).push(" RETURNING a");
+        let query = builder.build();
+        assert_eq!(query.values.len(), 5);
+        let text = query.for_postgres().unwrap().0;
+        assert_eq!(
+            text.as_str(),
+            "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) ON CONFLICT (a) DO UPDATE SET b = $5 \
+             RETURNING a"
+        );
+        let mut builder = QueryBuilder::new("SELECT a FROM t WHERE a IN (");
+        let mut list = builder.separated(", ");
+        list.push_bind(1_i64).push_bind(None::<i64>);
+        builder.push(")");
+        let text = builder.build().for_sqlite().unwrap().0;
+        assert_eq!(text.as_str(), "SELECT a FROM t WHERE a IN (?, ?)");
+    }
+
+    #[test]
+    fn text_that_postgresql_has_no_place_for_is_changed_and_no_other() {
+        assert_eq!(without_nul("a\0b".into()), "a\u{fffd}b");
+        assert!(matches!(without_nul("ä ö".into()), Cow::Borrowed("ä ö")));
+    }
+}
