@@ -18,8 +18,8 @@ pub struct Client {
 impl Client {
     pub fn new(url: String, token: &str) -> Self {
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(40)));
-        // None is used that the backend is closing just then.
-        let config = config.max_idle_age(Duration::from_secs(1));
+        // Each connection is for one request: none is used that the backend is closing just then.
+        let config = config.max_idle_connections(0);
         let agent = ureq::Agent::new_with_config(config.build());
         Self { agent, base: format!("{url}/api/v1"), token: format!("Bearer {token}") }
     }
