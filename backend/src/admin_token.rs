@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::access::{self, AccessError, Secret};
 use crate::state_folder::{StateError, StateFolder};
-use crate::store::{Store, StoreError};
+use crate::store::{DatabaseUrl, Location, Store, StoreError};
 
 /// Why there is no new token.
 #[derive(Debug, Error)]
@@ -63,15 +63,20 @@ impl From<StateError> for AdminTokenError {
     }
 }
 
-/// Makes an API key of role admin in that state folder. The secret exists nowhere else in clear.
+/// Makes an API key of role admin in the database of that state folder, or in the shared one. The secret exists nowhere else in clear.
 ///
 /// # Errors
 /// [`AdminTokenError`]; nothing was made then.
-pub async fn make(state: &Path) -> Result<(ApiKey, Secret), AdminTokenError> {
-    let Some(database) = StateFolder::existing_database(state)? else {
-        return Err(AdminTokenError::NoDatabase(state.to_owned()));
+pub async fn make(
+    state: &Path,
+    shared: Option<DatabaseUrl>,
+) -> Result<(ApiKey, Secret), AdminTokenError> {
+    let location = match (shared, StateFolder::existing_database(state)?) {
+        (Some(url), _) => Location::Postgres(Box::new(url)),
+        (None, Some(database)) => Location::File(database),
+        (None, None) => return Err(AdminTokenError::NoDatabase(state.to_owned())),
     };
-    let store = Store::open_as_it_is(&database).await?;
+    let store = Store::open_as_it_is(location).await?;
     let made = access::another_admin_token(&store).await;
     store.close().await;
     Ok(made?)

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bastio_backend::admin_token::{self, AdminTokenError};
+use bastio_backend::cluster;
 use bastio_backend::config::{Config, ConfigError, Flags};
 use bastio_backend::logging::{self, Level};
 use bastio_backend::serve::{Backend, ServeError, Welcome};
 use bastio_backend::signing::SigningKeys;
 use bastio_backend::state_folder::StateFolder;
+use bastio_backend::store::Store;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use thiserror::Error;
@@ -203,10 +205,11 @@ fn check(flags: &Flags) -> Result<(), Failure> {
 }
 
 fn admin_token(flags: &Flags) -> Result<(), Failure> {
-    let state = Config::load(flags)?.state;
+    let config = Config::load(flags)?;
+    let shared = config.store.shared()?;
     close_to_others();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (key, token) = runtime.block_on(admin_token::make(&state))?;
+    let (key, token) = runtime.block_on(admin_token::make(&config.state, shared))?;
     say(&format!(
         "admin token: {}\n\nThe token is shown this once; keep it safe. Its API key is named {}. \
          Next, on your own machine:\n  bastio login URL\n  bastio api-key ls        to see the \
@@ -227,10 +230,29 @@ fn rotate_signing_key(flags: &Flags) -> Result<(), Failure> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     // The lock keeps a running backend from signing on with the old key, unaware.
     let folder = StateFolder::open(&config.state).map_err(ServeError::from)?;
-    let keys = SigningKeys::rotate(folder.path()).map_err(ServeError::from)?;
+    let keys = match config.store.shared()? {
+        None => SigningKeys::rotate(folder.path()).map_err(ServeError::from)?,
+        Some(_) => rotate_shared(&config, &folder)?,
+    };
     let key = keys.verifying_key().fingerprint();
     say(&format!("signing key: {key}\nagents take it over when they connect next\n"))?;
     Ok(())
+}
+
+/// The key of all nodes, which must all be stopped.
+fn rotate_shared(config: &Config, folder: &StateFolder) -> Result<SigningKeys, Failure> {
+    let cluster_key = config.store.cluster_key()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let rotated = runtime.block_on(async {
+        let location = config.store.location(folder.database())?;
+        let store = Store::open(location).await?;
+        cluster::fetch(&store, &cluster_key, folder.path()).await?;
+        let keys = SigningKeys::rotate(folder.path())?;
+        cluster::share(&store, &cluster_key, folder.path()).await?;
+        store.close().await;
+        Ok::<_, ServeError>(keys)
+    });
+    Ok(rotated?)
 }
 
 fn serve(flags: &Flags) -> Result<(), Failure> {

@@ -4,6 +4,7 @@
 //! Unknown keys are refused wherever they stand. This file must not know what is built from a
 //! configuration: no sockets, no folders, no keys.
 
+mod store;
 mod values;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 use crate::plan;
 use crate::store::uids::UidRange;
+pub use store::Database;
 pub use values::{Limit, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
@@ -28,7 +30,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -41,6 +43,9 @@ const KEYS: [&str; 17] = [
     "limits.answer_within",
     "limits.rivals",
     "orders.valid_for",
+    "store.url",
+    "store.url_file",
+    "store.cluster_key_file",
     "rails.percent",
     "rails.at_least",
     "uids.from",
@@ -70,6 +75,8 @@ pub struct Config {
     pub uids: Uids,
     /// `[accounts]`.
     pub accounts: Accounts,
+    /// `[store]`: the database.
+    pub store: Database,
 }
 
 /// `[ssh]`.
@@ -212,6 +219,7 @@ impl Default for Config {
             rails: Rails::default(),
             uids: Uids::default(),
             accounts: Accounts::default(),
+            store: Database::default(),
         }
     }
 }
@@ -290,6 +298,25 @@ pub enum ConfigError {
     /// A range of ids that is none.
     #[error("uids: from and to are ids from 1000 on, from not above to\nhint: uids.from = 20000")]
     Uids,
+    /// A file that should hold a secret does not.
+    #[error("{key}: {path}: {reason}", path = path.display())]
+    Secret {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Both `store.url` and `store.url_file`.
+    #[error("store.url and store.url_file both say where the database is\nhint: keep one of them")]
+    TwoUrls,
+    /// PostgreSQL without a cluster key.
+    #[error(
+        "a store on PostgreSQL needs store.cluster_key_file: it seals the keys that all nodes \
+         share\nhint: openssl rand -base64 32 > FILE, mode 600, the same file on each node"
+    )]
+    NoClusterKey,
     /// `legacy.sha1` without `legacy.listen`.
     #[error(
         "legacy.sha1 does nothing without legacy.listen\nhint: set it, e.g. to \"0.0.0.0:2359\""
@@ -349,6 +376,7 @@ impl Config {
         if !self.state.is_absolute() {
             return Err(ConfigError::RelativeState(self.state.clone()));
         }
+        self.store.check()?;
         if self.legacy.sha1 && self.legacy.listen.is_none() {
             return Err(ConfigError::Sha1WithoutPort);
         }

@@ -7,6 +7,7 @@
 mod doubts;
 mod facts;
 mod fit;
+mod nodes;
 mod occasionally;
 mod presence;
 pub(crate) mod queue;
@@ -83,6 +84,8 @@ pub enum EndReason {
     KeyReplaced,
     /// Another machine uses the agent's key, and an operator must decide.
     Contested,
+    /// This node cannot reach the database; another one may.
+    Adrift,
 }
 
 /// Why the SSH side was not served.
@@ -149,9 +152,13 @@ impl Dispatch {
         store::servers::seen(&mut tx, server.id, &info.address.to_string(), &ident, now).await?;
         let again = store::actions::requeue_sent(&mut tx, server.id).await?;
         store::requests::requeue_sent(&mut tx, server.id).await?;
+        let epoch = match self.store.is_shared() {
+            true => Some(store::leases::take(&mut tx, server.id, self.store.node()).await?),
+            false => None,
+        };
         // Still holding the writer: from here on no older session gets anything to send.
-        let (generation, inbox) = self.presence.enter(server.id);
-        let session = Session::new(self.clone(), server.clone(), info, generation, inbox);
+        let (place, inbox) = self.presence.enter(server.id, epoch);
+        let session = Session::new(self.clone(), server.clone(), info, place, inbox);
         tx.commit().await.map_err(StoreError::from)?;
         tracing::info!(server = %server.name, address = %session.address(), agent = ident,
             again, "agent connected");
@@ -165,7 +172,7 @@ impl Dispatch {
         self.presence.is_connected(server)
     }
 
-    /// How many servers have a session.
+    /// How many servers have a session, on whichever node.
     #[must_use]
     pub fn connected(&self) -> usize {
         self.presence.count()

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::access::{self, AccessError, Secret};
-use crate::config::Config;
+use crate::cluster::{self, ClusterError};
+use crate::config::{Config, ConfigError};
 use crate::dispatch::Dispatch;
 use crate::fleet::Fleet;
 use crate::host_keys::{HostKeyError, HostKeys};
@@ -38,6 +39,7 @@ const API_STOP_LIMIT: Duration = Duration::from_secs(3);
 pub struct Backend {
     folder: StateFolder,
     store: Store,
+    dispatch: Dispatch,
     ports: Vec<Port>,
     http: TcpListener,
     router: axum::Router,
@@ -72,6 +74,12 @@ pub enum ServeError {
     /// A signing key cannot be used.
     #[error("the signing key: {0}")]
     SigningKey(#[from] SigningKeyError),
+    /// A secret that the configuration names cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keys that nodes share cannot be used.
+    #[error("the shared keys: {0}")]
+    Cluster(#[from] ClusterError),
     /// A host key cannot be used.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
@@ -105,10 +113,9 @@ impl Backend {
     /// [`ServeError`]; nothing keeps running then.
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let folder = StateFolder::open(&config.state)?;
-        let keys = host_keys(&folder).await?;
-        let store = Store::open(&folder.database()).await?;
+        let store = Store::open(config.store.location(folder.database())?).await?;
+        let (keys, signing) = keys(config, &folder, &store).await?;
         let dispatch = Dispatch::new(store.clone());
-        let signing = signing_keys(&folder, &store).await?;
         let valid_for = config.orders.valid_for.get();
         let orders = Orders { keys: Arc::new(signing), valid_for };
         let parts = (dispatch.clone(), store.clone(), orders.clone());
@@ -117,7 +124,7 @@ impl Backend {
         let listening = listening(config, &ports, &http)?;
         let site = site(config, &keys, &orders, &listening);
         let draining = CancellationToken::new();
-        let state = HttpState::new(store.clone(), dispatch, site)
+        let state = HttpState::new(store.clone(), dispatch.clone(), site)
             .with_rails(config.rails.get())
             .with_uids(config.uids.get())
             .with_system_names(config.accounts.system_names.get())
@@ -135,7 +142,7 @@ impl Backend {
             listening,
             admin_token,
         };
-        Ok(Self { folder, store, ports, http, router, fleet, draining, welcome })
+        Ok(Self { folder, store, dispatch, ports, http, router, fleet, draining, welcome })
     }
 
     /// What to show to whoever started the backend.
@@ -149,10 +156,10 @@ impl Backend {
     /// # Errors
     /// [`ServeError::Ended`] when a part fails; the rest is taken down in order then, too.
     pub async fn run(self, stop: &CancellationToken) -> Result<(), ServeError> {
-        let Self { folder, store, ports, http, router, fleet, draining, welcome } = self;
+        let Self { folder, store, dispatch, ports, http, router, fleet, draining, welcome } = self;
         // Not a child of `stop`: the parts end when we say so, and before that is a failure.
         let serving = CancellationToken::new();
-        let mut parts = spawn_parts(ports, fleet, &serving);
+        let mut parts = spawn_parts(ports, fleet, dispatch, &serving);
         let (mut api, api_serving) = (JoinSet::new(), CancellationToken::new());
         let ends = api_serving.clone();
         api.spawn(async move {
@@ -183,7 +190,12 @@ impl Backend {
 }
 
 /// Starts everything but the API; each part returns its name when it ends.
-fn spawn_parts(ports: Vec<Port>, fleet: Fleet, stop: &CancellationToken) -> JoinSet<&'static str> {
+fn spawn_parts(
+    ports: Vec<Port>,
+    fleet: Fleet,
+    dispatch: Dispatch,
+    stop: &CancellationToken,
+) -> JoinSet<&'static str> {
     let mut parts = JoinSet::new();
     for port in ports {
         let stop = stop.clone();
@@ -194,6 +206,11 @@ fn spawn_parts(ports: Vec<Port>, fleet: Fleet, stop: &CancellationToken) -> Join
             "a port for agents"
         });
     }
+    let stop_leases = stop.clone();
+    parts.spawn(async move {
+        dispatch.keep_leases(&stop_leases).await;
+        "the leases of servers"
+    });
     let stop = stop.clone();
     parts.spawn(async move {
         fleet.keep_time(&stop).await;
@@ -232,6 +249,24 @@ async fn end(mut parts: JoinSet<&'static str>, limit: Duration) {
         warn!("a part did not end in time and is cut");
         parts.shutdown().await;
     }
+}
+
+/// The host keys and the signing keys; on a shared database they are those of all nodes.
+async fn keys(
+    config: &Config,
+    folder: &StateFolder,
+    store: &Store,
+) -> Result<(HostKeys, SigningKeys), ServeError> {
+    if !store.is_shared() {
+        return Ok((host_keys(folder).await?, signing_keys(folder, store).await?));
+    }
+    let key = config.store.cluster_key()?;
+    let joined = cluster::fetch(store, &key, folder.path()).await?;
+    let made = (host_keys(folder).await?, signing_keys(folder, store).await?);
+    if joined || cluster::share_first(store, &key, folder.path()).await? {
+        return Ok(made);
+    }
+    Ok((host_keys(folder).await?, signing_keys(folder, store).await?))
 }
 
 async fn host_keys(folder: &StateFolder) -> Result<HostKeys, HostKeyError> {

@@ -13,11 +13,14 @@ pub mod clocks;
 mod engine;
 pub mod grants;
 pub mod groups;
+pub mod hints;
+pub mod leases;
 pub mod outcomes;
 pub mod policies;
 pub mod questions;
 pub mod requests;
 pub mod revisions;
+pub mod secrets;
 pub mod servers;
 pub mod sql;
 pub mod suspects;
@@ -73,6 +76,8 @@ pub struct Store {
     clock: fn() -> i64,
     written: Arc<watch::Sender<()>>,
     meter: StoreMeter,
+    /// The name of this process among those that share the database.
+    node: Arc<str>,
     /// The file, where the database is one.
     file: Option<FileIdentity>,
     /// When it last took something, or did not, because somebody asked whether it does.
@@ -92,6 +97,7 @@ pub struct ReadTx {
 pub struct Tx {
     inner: Connection,
     written: Arc<watch::Sender<()>>,
+    node: Arc<str>,
     file: Option<FileIdentity>,
     timer: Timer,
 }
@@ -110,6 +116,17 @@ pub enum StoreError {
     /// The database is of another version, or damaged.
     #[error("the database cannot be brought to this version: {0}")]
     Migrate(#[from] MigrateError),
+    /// A newer program has changed the database in a way that this one cannot work with.
+    #[error(
+        "the database needs a program that knows its version {needs}, this one knows {ours}; \
+         update bastio-backend on this machine"
+    )]
+    TooNew {
+        /// The oldest version of the schema that it must know.
+        needs: i64,
+        /// The newest that this program knows.
+        ours: i64,
+    },
     /// A statement failed: disk full, I/O error, locked for too long.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
@@ -166,7 +183,8 @@ impl Store {
             Location::Postgres(url) => (Engine::connect(url).await?, None),
         };
         let (written, meter, takes) = (Arc::default(), StoreMeter::new(), Arc::default());
-        Ok(Self { engine, clock, written, meter, file, takes })
+        let node = format!("{:032x}", rand::random::<u128>()).into();
+        Ok(Self { engine, clock, written, meter, node, file, takes })
     }
 
     /// Seconds since the Unix epoch.
@@ -192,10 +210,28 @@ impl Store {
         let timer = self.meter.write();
         let inner = self.engine.write().await?;
         let (written, file) = (Arc::clone(&self.written), self.file.clone());
-        Ok(Tx { inner, written, file, timer })
+        Ok(Tx { inner, written, node: Arc::clone(&self.node), file, timer })
     }
 
-    /// Changes whenever this process has written something. Others may write, too, and say nothing.
+    /// Whether other processes may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres { .. })
+    }
+
+    /// The name of this process among those that share the database.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Tells those who wait for something new, as others have written something.
+    pub(crate) fn tell(&self) {
+        self.written.send_replace(());
+    }
+
+    /// Changes whenever this process has written something. Others may write, too, and say nothing
+    /// unless they are nodes: [`hints`].
     #[must_use]
     pub fn written(&self) -> watch::Receiver<()> {
         self.written.subscribe()
@@ -246,10 +282,19 @@ impl Tx {
     /// # Errors
     /// What the database says; then nothing was written.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        let Self { inner, written, file, timer: _timer } = self;
+        let Self { mut inner, written, node, file, timer: _timer } = self;
         let _told = Told(written);
         file.as_ref().map_or(Ok(()), FileIdentity::check)?;
+        inner.hint(&node).await?;
         inner.commit().await
+    }
+}
+
+#[cfg(test)]
+impl Tx {
+    /// As when the hint to other nodes gets lost.
+    pub(crate) async fn commit_silently(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await
     }
 }
 

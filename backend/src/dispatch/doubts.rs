@@ -23,7 +23,7 @@ impl Session {
     /// # Errors
     /// [`DispatchError::Store`].
     pub async fn late(&self, clock_there: i64) -> Result<(), DispatchError> {
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         self.note_clock(&mut tx, clock_there).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())

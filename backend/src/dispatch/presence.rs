@@ -1,9 +1,9 @@
 //! Which servers have a session now, and how to reach its owner.
 //!
-//! In memory only. Every session has a generation: an older one that ends late does not mark
+//! In memory only; of sessions on other nodes it is what was last read. Every session has a generation: an older one that ends late does not mark
 //! the newer one as gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -26,11 +26,20 @@ pub(super) struct Generation(u64);
 struct Registry {
     last: u64,
     sessions: HashMap<ServerId, Live>,
+    elsewhere: HashSet<ServerId>,
+}
+
+/// A session's place here, and its epoch where there are other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) generation: Generation,
+    pub(super) epoch: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Live {
     generation: Generation,
+    epoch: Option<i64>,
     mailbox: watch::Sender<Mail>,
 }
 
@@ -46,15 +55,15 @@ pub(super) struct Inbox(watch::Receiver<Mail>);
 
 impl Presence {
     /// Registers a new session; one that was there is told that it was taken over.
-    pub(super) fn enter(&self, server: ServerId) -> (Generation, Inbox) {
+    pub(super) fn enter(&self, server: ServerId, epoch: Option<i64>) -> (Place, Inbox) {
         let (mailbox, inbox) = watch::channel(Mail::default());
         let mut registry = self.lock();
         registry.last += 1;
         let generation = Generation(registry.last);
-        if let Some(old) = registry.sessions.insert(server, Live { generation, mailbox }) {
+        if let Some(old) = registry.sessions.insert(server, Live { generation, epoch, mailbox }) {
             old.mailbox.send_modify(|mail| mail.end = Some(EndReason::TakenOver));
         }
-        (generation, Inbox(inbox))
+        (Place { generation, epoch }, Inbox(inbox))
     }
 
     /// Strikes a session off, unless a newer one has taken its place; whether it did.
@@ -77,11 +86,49 @@ impl Presence {
     }
 
     pub(super) fn is_connected(&self, server: ServerId) -> bool {
-        self.lock().sessions.contains_key(&server)
+        let registry = self.lock();
+        registry.sessions.contains_key(&server) || registry.elsewhere.contains(&server)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lock().sessions.len()
+        let registry = self.lock();
+        let elsewhere = &registry.elsewhere;
+        elsewhere.iter().filter(|server| !registry.sessions.contains_key(server)).count()
+            + registry.sessions.len()
+    }
+
+    /// Which servers have their session on another node.
+    pub(super) fn set_elsewhere(&self, servers: HashSet<ServerId>) {
+        self.lock().elsewhere = servers;
+    }
+
+    /// Another node has taken the server with that epoch: an older session here is over.
+    pub(super) fn lose(&self, server: ServerId, epoch: i64) {
+        let older = |live: &Live| live.epoch.is_some_and(|of_live| of_live < epoch);
+        if self.lock().sessions.get(&server).is_some_and(older) {
+            self.end(server, EndReason::TakenOver);
+        }
+    }
+
+    /// Whether that session is here.
+    pub(super) fn has(&self, server: ServerId, epoch: i64) -> bool {
+        self.lock().sessions.get(&server).is_some_and(|live| live.epoch == Some(epoch))
+    }
+
+    /// Whether another node has the server.
+    #[cfg(test)]
+    pub(super) fn elsewhere(&self, server: ServerId) -> bool {
+        self.lock().elsewhere.contains(&server)
+    }
+
+    /// Ends all sessions; how many there were.
+    pub(super) fn end_all(&self, reason: EndReason) -> usize {
+        let sessions = std::mem::take(&mut self.lock().sessions);
+        for live in sessions.values() {
+            live.mailbox.send_modify(|mail| mail.end = Some(reason));
+        }
+        self.step();
+        sessions.len()
     }
 
     pub(super) fn wake(&self, server: ServerId) {

@@ -78,7 +78,7 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         let server = self.server.id;
         let Some(known) = store::requests::find_sent(&mut tx, server, &feedback.mid).await? else {
             return Ok(FeedbackOutcome::Unknown);
@@ -190,7 +190,7 @@ impl Session {
         let how = if drift.healed { "put right by" } else { "a sync would put it right by" };
         let words =
             if nothing { String::new() } else { format!("{how} {}", in_words(&drift.detail)) };
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         let known = Some(&kept).filter(|_| !nothing);
         let before = store::requests::drift(&mut tx, self.server.id).await?;
         let is_news = match (&before, known) {

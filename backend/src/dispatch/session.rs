@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 use super::fit::{for_original_agent, for_version_1};
 use super::occasionally::Occasionally;
-use super::presence::{Generation, Inbox};
+use super::presence::{Inbox, Place};
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::audit::{self, Actor, Event};
 use crate::meters::ActionMeter;
 use crate::plan::Step;
 use crate::store::actions::{Ending, KnownAction, QueuedAction, step};
 use crate::store::requests::detail_text;
-use crate::store::{self, Connection, StoreError};
+use crate::store::{self, Connection, StoreError, Tx};
 
 /// Longest feedback that is stored, in bytes.
 const MAX_FEEDBACK: usize = 4 * 1024;
@@ -37,7 +37,7 @@ pub struct Session {
     pub(super) dispatch: Dispatch,
     pub(super) server: ServerIdentity,
     pub(super) info: SessionInfo,
-    generation: Generation,
+    place: Place,
     inbox: Inbox,
     strange: Occasionally,
     /// Whether the agent has said the hello of version 2.
@@ -60,11 +60,11 @@ impl Session {
         dispatch: Dispatch,
         server: ServerIdentity,
         info: SessionInfo,
-        generation: Generation,
+        place: Place,
         inbox: Inbox,
     ) -> Self {
         let strange = Occasionally::default();
-        Self { dispatch, server, info, generation, inbox, strange, version_2: false }
+        Self { dispatch, server, info, place, inbox, strange, version_2: false }
     }
 
     /// The server whose agent this is.
@@ -122,7 +122,7 @@ impl Session {
     /// # Errors
     /// [`DispatchError::Store`].
     pub async fn take_sequence(&self) -> Result<u64, DispatchError> {
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         let sequence = store::servers::take_sequence(&mut tx, self.server.id, 1).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(sequence)
@@ -164,7 +164,7 @@ impl Session {
                 "the agent claims to have obeyed an order of a number that is never reached");
             0
         };
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         if let Some(time) = hello.time {
             self.note_clock(&mut tx, time).await?;
         }
@@ -185,10 +185,22 @@ impl Session {
     /// # Errors
     /// [`DispatchError::Store`].
     pub async fn obeys_key(&self, fingerprint: &str) -> Result<(), DispatchError> {
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         store::servers::obeys_key(&mut tx, self.server.id, fingerprint).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
+    }
+
+    /// A transaction of this session: refused once another node has taken the server over. Until it
+    /// is committed none can.
+    pub(super) async fn write(&self) -> Result<Tx, DispatchError> {
+        let mut tx = self.dispatch.store.write().await?;
+        if let Some(epoch) = self.place.epoch
+            && !store::leases::holds(&mut tx, self.server.id, epoch).await?
+        {
+            return Err(DispatchError::TakenOver);
+        }
+        Ok(tx)
     }
 
     async fn hand_out_next(
@@ -196,8 +208,8 @@ impl Session {
         limit: usize,
         numbered: bool,
     ) -> Result<Vec<(Payload, u64)>, DispatchError> {
-        let mut tx = self.dispatch.store.write().await?;
-        if !self.dispatch.presence.is_current(self.server.id, self.generation) {
+        let mut tx = self.write().await?;
+        if !self.dispatch.presence.is_current(self.server.id, self.place.generation) {
             return Err(DispatchError::TakenOver);
         }
         let mut messages = Vec::new();
@@ -254,7 +266,7 @@ impl Session {
         if let Err(outcome) = self.awaited(known, feedback) {
             return Ok(outcome);
         }
-        let mut tx = self.dispatch.store.write().await?;
+        let mut tx = self.write().await?;
         let known = store::actions::find_sent(&mut tx, self.server.id, &feedback.mid).await?;
         let known = match self.awaited(known, feedback) {
             Ok(known) => known,
@@ -295,14 +307,26 @@ impl Session {
     /// # Errors
     /// [`DispatchError::Store`]; the session is over all the same.
     pub async fn close(self) -> Result<(), DispatchError> {
-        if self.dispatch.presence.leave(self.server.id, self.generation) {
+        if self.dispatch.presence.leave(self.server.id, self.place.generation) {
             tracing::info!(server = %self.server.name, "agent disconnected");
-            let mut tx = self.dispatch.store.write().await?;
-            let now = self.dispatch.store.now();
-            store::servers::seen_last(&mut tx, self.server.id, now).await?;
-            tx.commit().await.map_err(StoreError::from)?;
+        } else if self.place.epoch.is_none() {
+            return Ok(());
         }
+        let mut tx = self.dispatch.store.write().await?;
+        if let Some(epoch) = self.place.epoch
+            && !store::leases::release(&mut tx, self.server.id, epoch).await?
+        {
+            return Ok(());
+        }
+        let now = self.dispatch.store.now();
+        store::servers::seen_last(&mut tx, self.server.id, now).await?;
+        tx.commit().await.map_err(StoreError::from)?;
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 
     /// Marks an action as sent, or ends it when this agent cannot take it.
@@ -453,6 +477,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.dispatch.presence.leave(self.server.id, self.generation);
+        self.dispatch.presence.leave(self.server.id, self.place.generation);
     }
 }

@@ -90,6 +90,7 @@ fn why(reason: EndReason) -> &'static str {
         EndReason::TakenOver => "another session of this agent has taken over",
         EndReason::Removed => "the server was removed",
         EndReason::KeyReplaced => "the agent's key was replaced",
+        EndReason::Adrift => "this backend cannot reach its database; another may",
         EndReason::Contested => "another machine uses the agent's key, and somebody must decide",
     }
 }

@@ -23,6 +23,8 @@ use super::url::DatabaseUrl;
 
 /// Connections that read.
 const READERS: u32 = 4;
+/// One more listens to other nodes, and one says that this node is alive.
+const POSTGRES_READERS: u32 = READERS + 2;
 /// How long a connection waits for a lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Limits that PostgreSQL keeps for us, in milliseconds: for a lock, for a statement, and for a
@@ -36,6 +38,9 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] = [
 ];
 /// Taken by whoever writes. By schema, so that two fleets can share a database.
 const WRITER_LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('bastio ' || current_schema()))";
+
+/// Where nodes tell each other that they have written something.
+pub(super) const CHANNEL: &str = "bastio";
 
 /// A transaction that SQL runs on: [`super::sql`].
 #[derive(Debug)]
@@ -71,7 +76,7 @@ impl Engine {
     pub(super) async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let options = url.options().clone().options(POSTGRES_SETTINGS);
         let writer = postgres_pool(1).connect_with(options.clone()).await?;
-        let readers = postgres_pool(READERS).connect_with(options).await?;
+        let readers = postgres_pool(POSTGRES_READERS).connect_with(options).await?;
         Ok(Self::Postgres { writer, readers })
     }
 
@@ -87,7 +92,16 @@ impl Engine {
         match self {
             Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await?,
             Self::Postgres { writer, .. } => {
-                sqlx::migrate!("migrations/postgres").run(writer).await?;
+                let mut migrator = sqlx::migrate!("migrations/postgres");
+                // Those of newer programs: compatibility says whether this one may work beside them.
+                migrator.set_ignore_missing(true);
+                migrator.run(writer).await?;
+                let ours = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+                let needs: i64 =
+                    sqlx::query_scalar("SELECT needs FROM compatibility").fetch_one(writer).await?;
+                if needs > ours {
+                    return Err(StoreError::TooNew { needs, ours });
+                }
             }
         }
         Ok(())
@@ -133,6 +147,14 @@ impl Engine {
 }
 
 impl Connection {
+    /// Tells other nodes, once this is committed, that this one has written something.
+    pub(super) async fn hint(&mut self, node: &str) -> Result<(), Error> {
+        let Self::Postgres(tx) = self else { return Ok(()) };
+        let tell = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(node);
+        tell.execute(&mut **tx).await?;
+        Ok(())
+    }
+
     pub(super) async fn commit(self) -> Result<(), Error> {
         match self {
             Self::Sqlite(tx) => tx.commit().await,

@@ -185,6 +185,7 @@ pub async fn replace_key(
     key: &PublicKey,
     now: i64,
 ) -> Result<(), StoreError> {
+    super::leases::revoke(db, server).await?;
     sql::query(
         "UPDATE server_keys SET fingerprint = $1, public_key = $2, created = $3 \
          WHERE server_id = $4",
@@ -247,6 +248,7 @@ pub async fn unset_label(
 
 /// Forgets a server: its key, labels and what it had confirmed. The row stays for old changes.
 pub async fn remove(db: &mut Connection, server: ServerId, now: i64) -> Result<(), StoreError> {
+    super::leases::revoke(db, server).await?;
     for sql in [
         "DELETE FROM server_keys WHERE server_id = $1",
         "DELETE FROM labels WHERE server_id = $1",

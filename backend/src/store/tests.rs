@@ -286,3 +286,20 @@ async fn a_database_of_0_2_keeps_its_grants_and_what_refers_to_what() {
     users::remove(&mut tx, UserId(2)).await.expect("removed");
     assert_eq!(grants::count(&mut tx).await.expect("counted"), 0);
 }
+
+/// The first file of PostgreSQL is the sum of SQLite's up to its number.
+#[test]
+fn each_migration_is_there_for_both_engines() {
+    let names = |engine: &str| -> Vec<String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let files = std::fs::read_dir(folder.join(engine)).expect("a folder");
+        let name = |file: std::io::Result<std::fs::DirEntry>| {
+            file.expect("a file").file_name().into_string().expect("text")
+        };
+        files.map(name).collect()
+    };
+    let theirs = names("postgres");
+    for name in names("sqlite") {
+        assert!(*name < *"0009" || theirs.contains(&name), "migrations/postgres/{name} is missing");
+    }
+}

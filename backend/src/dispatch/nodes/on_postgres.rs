@@ -1,0 +1,179 @@
+//! Two nodes on one database: who may write, who is woken, what counts when hints are lost. Runs
+//! with `tests/with-postgres` only.
+
+use bastio_protocol::{Action, ActionMessage, MessageId, Status};
+
+use super::*;
+use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
+use crate::store::{self, ServerId, Store, sql};
+use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, key, login};
+
+/// Another node on the database of a backend.
+async fn node_beside(backend: &TestBackend) -> Dispatch {
+    assert!(backend.store.is_shared(), "these tests need PostgreSQL: tests/with-postgres");
+    let store = Store::open_with_clock(&backend.location, || NOW).await.expect("a second node");
+    Dispatch::new(store)
+}
+
+async fn connect(node: &Dispatch, number: u8) -> Session {
+    let server = node.identify(&key(number)).await.expect("a store").expect("on record");
+    let info = SessionInfo { address: ADDRESS, ident: "SSH-2.0-test".into(), legacy: false };
+    node.open(&server, info).await.expect("opened")
+}
+
+async fn enqueue(store: &Store, server: ServerId, number: u64) -> store::Tx {
+    let mid = MessageId::from_number(number);
+    let action = Action::UpdateUser { sudo: true };
+    let action = ActionMessage { mid, username: login("alice"), action };
+    let mut tx = store.write().await.expect("a writer");
+    store::actions::enqueue(&mut tx, &[(server, action)], NOW).await.expect("queued");
+    tx
+}
+
+#[tokio::test]
+async fn a_node_that_lost_a_server_changes_nothing_any_more() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    let server = backend.enroll("web-1", 1).await.id;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let mut old = connect(&backend.dispatch, 1).await;
+    let sent = old.next(10).await.expect("a queue");
+    assert!(!sent.is_empty());
+
+    let new = connect(&other, 1).await;
+    let again = new.next(10).await.expect("a queue");
+    assert_eq!(again, sent, "what was not answered is sent again");
+    let refused = old.feedback(&sent[0].reply(Status::Done, "late")).await;
+    assert!(matches!(refused, Err(DispatchError::TakenOver)), "{refused:?}");
+    assert!(matches!(old.next(10).await, Err(DispatchError::TakenOver)));
+    let refused = old.take_sequence().await;
+    assert!(matches!(refused, Err(DispatchError::TakenOver)), "{refused:?}");
+
+    backend.dispatch.look((0, 0)).await.expect("looked");
+    let signal = tokio::time::timeout(Duration::from_secs(1), old.signal()).await;
+    assert_eq!(signal.expect("told"), Signal::End(EndReason::TakenOver));
+    old.close().await.expect("closed");
+    for action in &again {
+        new.feedback(&action.reply(Status::Done, "done")).await.expect("taken");
+    }
+    let mut db = backend.store.read().await.expect("a reader");
+    let open = store::actions::pending_of_server(&mut db, server).await.expect("read");
+    assert!(open.is_empty(), "each was answered once: {open:?}");
+}
+
+#[tokio::test]
+async fn every_node_knows_where_agents_are_until_the_node_is_gone() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    let server = backend.enroll("web-1", 1).await.id;
+    leases::beat(&other.store, other.store.node()).await.expect("alive");
+    let session = connect(&other, 1).await;
+    backend.dispatch.look((0, 0)).await.expect("looked");
+    assert!(backend.dispatch.is_connected(server));
+    assert_eq!(backend.dispatch.connected(), 1);
+    // Killed: it says no more that it is alive, and closes nothing.
+    std::mem::forget(session);
+    let mut tx = backend.store.write().await.expect("a writer");
+    sql::query("UPDATE nodes SET until = until - 11").execute(&mut tx).await.expect("aged");
+    tx.commit().await.expect("committed");
+    backend.dispatch.look((0, 0)).await.expect("looked");
+    assert!(!backend.dispatch.is_connected(server));
+    // The agent comes here, and goes.
+    let session = connect(&backend.dispatch, 1).await;
+    leases::beat(&backend.store, backend.store.node()).await.expect("alive");
+    other.look((0, 0)).await.expect("looked");
+    assert!(other.is_connected(server));
+    session.close().await.expect("closed");
+    other.look((0, 0)).await.expect("looked");
+    assert!(!other.presence.elsewhere(server), "it was given back");
+}
+
+#[tokio::test]
+async fn a_lease_without_a_session_is_given_back() {
+    let backend = TestBackend::new().await;
+    let server = backend.enroll("web-1", 1).await.id;
+    let session = connect(&backend.dispatch, 1).await;
+    let epoch = session.place().epoch.expect("shared");
+    // As when the database was away while the session ended.
+    backend.dispatch.presence.end_all(EndReason::Adrift);
+    std::mem::forget(session);
+    let mut db = backend.store.read().await.expect("a reader");
+    assert!(leases::holds(&mut db, server, epoch).await.expect("read"));
+    drop(db);
+    backend.dispatch.look((0, 0)).await.expect("looked");
+    let mut db = backend.store.read().await.expect("a reader");
+    assert!(!leases::holds(&mut db, server, epoch).await.expect("read"));
+}
+
+#[tokio::test]
+async fn what_one_node_queues_the_other_sends_with_and_without_hint() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    let server = backend.enroll("web-1", 1).await.id;
+    let mut session = connect(&backend.dispatch, 1).await;
+    let (node, stop) = (backend.dispatch.clone(), CancellationToken::new());
+    let (stopped, mut news) = (stop.clone(), backend.store.written());
+    let task = tokio::spawn(async move { node.keep_leases(&stopped).await });
+    // The first look of all; from then on it listens.
+    news.changed().await.expect("open");
+    sleep(Duration::from_millis(500)).await;
+    for (number, hinted, limit) in [(1, true, 2), (2, false, 8)] {
+        let tx = enqueue(&other.store, server, number).await;
+        if hinted {
+            tx.commit().await.expect("committed");
+        } else {
+            tx.commit_silently().await.expect("committed");
+        }
+        let sent = async {
+            loop {
+                let sent = session.next(1).await.expect("a queue");
+                if !sent.is_empty() {
+                    return sent;
+                }
+                assert_eq!(session.signal().await, Signal::Work);
+            }
+        };
+        // The first look is by `next` itself: nothing is there before it is written.
+        let sent = tokio::time::timeout(Duration::from_secs(limit), sent).await.expect("woken");
+        assert_eq!(sent[0].mid, MessageId::from_number(number));
+    }
+    stop.cancel();
+    task.await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_removed_server_ends_on_whichever_node_it_is() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    backend.enroll("web-1", 1).await;
+    let mut session = connect(&other, 1).await;
+    let name = crate::testing::host("web-1");
+    backend.fleet.remove_server(&backend.admin, &name).await.expect("removed");
+    other.look((0, 0)).await.expect("looked");
+    let signal = tokio::time::timeout(Duration::from_secs(1), session.signal()).await;
+    assert_eq!(signal.expect("told"), Signal::End(EndReason::TakenOver));
+    assert!(matches!(session.next(1).await, Err(DispatchError::TakenOver)));
+}
+
+#[tokio::test]
+async fn an_older_program_works_beside_a_newer_one_unless_that_says_no() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let location = fresh_location(&dir).await;
+    let store = Store::open(&location).await.expect("made");
+    assert!(store.is_shared(), "these tests need PostgreSQL: tests/with-postgres");
+    let mut tx = store.write().await.expect("a writer");
+    for sql in [
+        "ALTER TABLE servers ADD COLUMN of_tomorrow TEXT",
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'of tomorrow', TRUE, '\\x00', 0)",
+    ] {
+        sql::query(sql).execute(&mut tx).await.expect(sql);
+    }
+    tx.commit().await.expect("committed");
+    let older = Store::open(&location).await.expect("an addition is no obstacle");
+    let mut tx = older.write().await.expect("a writer");
+    sql::query("UPDATE compatibility SET needs = 9999").execute(&mut tx).await.expect("set");
+    tx.commit().await.expect("committed");
+    let refused = Store::open(&location).await.expect_err("breaking").to_string();
+    assert!(refused.contains("9999") && refused.contains("update bastio-backend"), "{refused}");
+}
