@@ -11,6 +11,7 @@ mod nodes;
 mod occasionally;
 mod presence;
 pub(crate) mod queue;
+mod receipts;
 mod requests;
 mod session;
 mod sparingly;

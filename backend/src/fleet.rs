@@ -18,6 +18,7 @@ mod policies;
 mod questions;
 mod rails;
 mod requests;
+mod revocation;
 mod servers;
 mod times;
 mod uids;

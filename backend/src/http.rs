@@ -32,7 +32,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
-use bastio_protocol::{PublicKey, Username, VerifyingKey};
+use bastio_protocol::{PublicKey, SigningKey, Username, VerifyingKey};
 use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +84,8 @@ pub struct HttpState {
     store: Store,
     metrics: Metrics,
     draining: CancellationToken,
+    /// Signs what is told about people's access.
+    signer: Option<Arc<SigningKey>>,
 }
 
 impl HttpState {
@@ -99,6 +101,7 @@ impl HttpState {
             site: Arc::new(site),
             store,
             draining: CancellationToken::new(),
+            signer: None,
         }
     }
 }
@@ -129,6 +132,13 @@ impl HttpState {
     #[must_use]
     pub fn with_ports(mut self, ports: Vec<(&'static str, Arc<Tally>)>) -> Self {
         self.metrics = self.metrics.with_ports(ports);
+        self
+    }
+
+    /// What signs reports.
+    #[must_use]
+    pub fn with_signer(mut self, signer: Option<Arc<SigningKey>>) -> Self {
+        self.signer = signer;
         self
     }
 
@@ -201,6 +211,9 @@ fn v1_routes() -> Router<HttpState> {
         .route("/servers/{name}/requests", post(requests::ask))
         .route("/requests/{id}", get(requests::show))
         .route("/users/{name}/end-sessions", post(users::end_sessions))
+        .route("/users/{name}/disable", post(users::disable))
+        .route("/users/{name}/enable", post(users::enable))
+        .route("/users/{name}/proof", get(users::proof))
         .route("/sudo-policies", get(policies::list).post(policies::add))
         .route("/sudo-policies/{name}", delete(policies::remove))
         .route("/api-keys", get(api_keys::list).post(api_keys::create))

@@ -129,6 +129,7 @@ impl Backend {
             .with_uids(config.uids.get())
             .with_system_names(config.accounts.system_names.get())
             .with_ports(ports.iter().map(Port::tally).collect())
+            .with_signer(Some(orders.keys.current().clone()))
             .with_draining(draining.clone());
         let fleet = state.fleet();
         let router = http::router(state);

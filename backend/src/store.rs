@@ -18,6 +18,7 @@ pub mod leases;
 pub mod outcomes;
 pub mod policies;
 pub mod questions;
+pub mod receipts;
 pub mod requests;
 pub mod revisions;
 pub mod secrets;

@@ -150,8 +150,7 @@ impl TestBackend {
     /// Enrols a server whose agent has the key of that number.
     pub(crate) async fn enroll(&self, name: &str, number: u8) -> Enrolled {
         let name = Some(host(name));
-        let request =
-            Enrolment { public_key: key(number), old_public_key: None, name, proof: None };
+        let request = Enrolment { name, ..Enrolment::of(key(number)) };
         self.fleet.enroll(&self.enroller, &request).await.expect("enrolled")
     }
 

@@ -11,10 +11,10 @@ use bastio_protocol::api::{
     ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group, Key,
     NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName,
     RemoveGroup, RemoveUser, ReplaceServer, RequestReport, Server, ServerDetail, ServerPlan,
-    StatusReport, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
+    StateReason, StatusReport, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
-use bastio_protocol::{ServerName, Username};
+use bastio_protocol::{AccessReport, ServerName, Username};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -179,6 +179,24 @@ impl Client {
     /// Ends a person's sessions.
     pub fn end_sessions(&self, name: &Username, how: &EndSessions) -> Result<Change, ClientError> {
         self.send(Method::POST, &path(["users", name.as_str(), "end-sessions"]), how)
+    }
+
+    /// Disables or enables a person (`how`).
+    pub fn set_user_state(
+        &self,
+        name: &Username,
+        how: &str,
+        reason: &str,
+    ) -> Result<Change, ClientError> {
+        let why = StateReason { reason: reason.to_owned() };
+        self.send(Method::POST, &path(["users", name.as_str(), how]), &why)
+    }
+
+    /// Where a person's access stands, as soon as no connected server owes an answer, at the latest after `wait`
+    /// seconds.
+    pub fn access_report(&self, name: &Username, wait: u64) -> Result<AccessReport, ClientError> {
+        let path = format!("{}?wait={wait}", path(["users", name.as_str(), "proof"]));
+        answer::parse(&self.call(Method::GET, &path, None, Duration::from_secs(wait) + REQUEST)?)
     }
 
     /// All people.

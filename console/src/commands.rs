@@ -74,7 +74,7 @@ pub fn run(
         Command::Login(command) => command.run(&flags, environment, terminal),
         Command::Logout => login::logout(environment, terminal),
         Command::Server(command) => server::run(command, || with(terminal)),
-        Command::User(command) => user::run(command, || with(terminal)),
+        Command::User(command) => user::run(command, format, terminal, with),
         Command::Key(command) => key::run(command, || with(terminal)),
         Command::Group(command) => group::run(command, &mut with(terminal)?),
         Command::Grant(command) => grant::run(command, &mut with(terminal)?),

@@ -20,8 +20,8 @@ pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
 };
 pub use people::{
-    Grant, Key, NamedPolicy, NewGrant, NewKeys, NewUser, PolicyName, RemoveUser, Terms, UpdateUser,
-    User, UserState,
+    Grant, Key, NamedPolicy, NewGrant, NewKeys, NewUser, PolicyName, RemoveUser, StateReason,
+    Terms, UpdateUser, User, UserState,
 };
 pub use policy::{
     Policy, PolicyGrant, PolicyGroup, PolicyKey, PolicyServer, PolicyUser, PolicyVersion, SudoRule,

@@ -4,6 +4,7 @@
 //! This room is pure. It must not know files, sockets, clocks, randomness, accounts or any
 //! async runtime: bytes and values go in, values and bytes come out.
 
+mod access_report;
 mod account;
 pub mod api;
 pub mod audit;
@@ -27,6 +28,7 @@ mod target;
 mod username;
 mod wanted;
 
+pub use access_report::{AccessEntry, AccessReport, AccessStatus, ReportFault};
 pub use account::{
     AbsolutePath, AccountFieldError, AccountSpec, Comment, GroupName, KeyGrant, Removal, Sudo,
     WantedAccount,

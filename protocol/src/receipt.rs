@@ -133,7 +133,11 @@ impl StateHash {
         Self::taken(digest(&SHA256, bytes).as_ref())
     }
 
-    fn taken(bytes: &[u8]) -> Self {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn taken(bytes: &[u8]) -> Self {
         Self(bytes.try_into().expect("SHA-256 has 32 bytes"))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{
     Action, ActionMessage, AgentHello, BackendHello, FeedbackMessage, Payload, Status, V2,
+    VerifyingKey,
 };
 use tokio::time::Instant;
 
@@ -42,6 +43,8 @@ pub struct Session {
     strange: Occasionally,
     /// Whether the agent has said the hello of version 2.
     version_2: bool,
+    /// The key on record that signs its receipts.
+    pub(super) receipt_key: Option<VerifyingKey>,
 }
 
 /// What a feedback was about.
@@ -64,7 +67,8 @@ impl Session {
         inbox: Inbox,
     ) -> Self {
         let strange = Occasionally::default();
-        Self { dispatch, server, info, place, inbox, strange, version_2: false }
+        let (version_2, receipt_key) = (false, None);
+        Self { dispatch, server, info, place, inbox, strange, version_2, receipt_key }
     }
 
     /// The server whose agent this is.
@@ -174,6 +178,7 @@ impl Session {
         }
         store::servers::met(&mut tx, self.server.id, &text, key.as_deref(), believed).await?;
         self.label(&mut tx, &facts).await?;
+        self.meet_receipt_key(&mut tx, hello.receipt_key.as_ref()).await?;
         tx.commit().await.map_err(StoreError::from)?;
         self.dispatch.presence.step();
         self.version_2 = true;
@@ -376,6 +381,7 @@ impl Session {
             let sudo_is_known = !(self.info.legacy && feedback.status == Status::Unchanged);
             store::suspects::resolve(db, self.server.id, &asked, sudo_is_known).await?;
             self.doubt(db, asked, feedback.status).await?;
+            self.take_receipt(db, &known.action.message, feedback).await?;
         }
         let ending = Ending {
             state: if success { ActionState::Done } else { ActionState::Failed },

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::{
     Change, Grant, Holder, NamedPolicy, NewGrant, NewUser, Policy, PolicyGrant, PolicyGroup,
     PolicyKey, PolicyServer, PolicyUser, PolicyVersion, RemoveUser, SudoRule, Terms, UpdateServer,
-    UserState,
 };
 use bastio_protocol::{KeyGrant, Username};
 
@@ -102,7 +101,7 @@ async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
             let (public_key, options, until) = (key.public_key, key.options, key.until);
             PolicyKey(KeyGrant { public_key, options, until })
         });
-        let state = if row.locked { UserState::Locked } else { UserState::Active };
+        let state = row.state();
         let (full_name, mail, spec) = (row.full_name, row.mail, row.spec);
         (row.name, PolicyUser { full_name, mail, state, spec, keys: keys.collect() })
     });
@@ -249,8 +248,7 @@ async fn make_user(edit: &mut Edit<'_>, one: &ModelEdit) -> Result<(), FleetErro
     let row = edit.user(name).await?;
     match one {
         ModelEdit::AddUser(_, user) | ModelEdit::ChangeUser(_, user) => {
-            let locked = user.state == UserState::Locked;
-            let state = Some(user.state).filter(|_| locked != row.locked);
+            let state = Some(user.state).filter(|state| *state != row.state());
             let mut done = users::rename(edit, &row, &user.full_name, &user.mail).await?;
             done.extend(users::update_rights(edit, &row, None, state, &user.spec).await?);
             if !done.is_empty() {

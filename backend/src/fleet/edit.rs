@@ -110,6 +110,11 @@ impl<'a> Edit<'a> {
         Ok(audit::append(&mut self.tx, self.now, self.actor, event).await?)
     }
 
+    /// Whether the edit is only worked out.
+    pub(super) fn is_tried(&self) -> bool {
+        self.intent.dry_run
+    }
+
     /// Lets the server's session end once this edit is done.
     pub(super) fn end_session(&mut self, server: ServerId, reason: EndReason) {
         self.notify.end.push((server, reason));

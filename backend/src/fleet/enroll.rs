@@ -6,7 +6,10 @@
 //! the server as well, and an original agent where there is a port for those, which cannot sign.
 
 use bastio_protocol::api::{Question, QuestionKind};
-use bastio_protocol::{Algorithm, PublicKey, REPLACE_NAMESPACE, ServerName, replacement_text};
+use bastio_protocol::{
+    Algorithm, PublicKey, RECEIPT_NAMESPACE, REPLACE_NAMESPACE, ServerName, VerifyingKey,
+    receipt_key_text, replacement_text,
+};
 use bastio_transport::PublicKeyBlob;
 use thiserror::Error;
 
@@ -36,6 +39,20 @@ pub struct Enrolment {
     pub name: Option<ServerName>,
     /// Signature by the old key over [`replacement_text`] (PROTOCOL.sshsig), as PEM text.
     pub proof: Option<String>,
+    /// The key that signs the server's receipts.
+    pub receipt_key: Option<VerifyingKey>,
+    /// Signature by `public_key` over [`receipt_key_text`], as PEM text.
+    pub receipt_proof: Option<String>,
+}
+
+impl Enrolment {
+    /// With that key, and nothing else said.
+    #[cfg(test)]
+    pub(crate) fn of(public_key: PublicKey) -> Self {
+        let (old_public_key, name, proof) = (None, None, None);
+        let (receipt_key, receipt_proof) = (None, None);
+        Self { public_key, old_public_key, name, proof, receipt_key, receipt_proof }
+    }
 }
 
 /// The server that a key now belongs to.
@@ -62,6 +79,9 @@ pub enum EnrollError {
     /// Nobody showed that the old key's holder wants the new one.
     #[error("this API key may not replace a server's key that has not signed for the new one")]
     NoProof,
+    /// The agent's key has not signed for the receipt key.
+    #[error("the agent's key has not signed for the receipt key")]
+    NoReceiptProof,
     /// The model could not be edited.
     #[error(transparent)]
     Fleet(#[from] super::FleetError),
@@ -137,6 +157,42 @@ impl Fleet {
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
+}
+
+impl Fleet {
+    /// Takes note of the key that signs a server's receipts, on the word of its agent's key.
+    ///
+    /// # Errors
+    /// [`EnrollError::NoReceiptProof`], [`EnrollError::Fleet`].
+    pub async fn take_receipt_key(
+        &self,
+        proof: &Enroller,
+        server: &Enrolled,
+        request: &Enrolment,
+    ) -> Result<(), EnrollError> {
+        let Some(key) = &request.receipt_key else { return Ok(()) };
+        if !is_vouched_for(request, key) {
+            return Err(EnrollError::NoReceiptProof);
+        }
+        let mut edit = Edit::begin_as(self, proof.actor()).await?;
+        if store::receipts::key(edit.db(), server.id).await?.as_ref() == Some(key) {
+            return Ok(());
+        }
+        store::receipts::pin(edit.db(), server.id, key).await?;
+        let detail = format!("{}, signed by its agent's key", key.fingerprint());
+        edit.note("server.receipt-key", None, Some(&server.name), &detail).await?;
+        Ok(edit.keep().await?)
+    }
+}
+
+fn is_vouched_for(request: &Enrolment, key: &VerifyingKey) -> bool {
+    let Some(proof) = &request.receipt_proof else { return false };
+    let agent = request.public_key.without_comment();
+    let text = receipt_key_text(&agent, key);
+    let checked = agent
+        .parse::<PublicKeyBlob>()
+        .and_then(|agent| agent.verify(RECEIPT_NAMESPACE, text.as_bytes(), proof));
+    checked.is_ok()
 }
 
 fn check_type(key: &PublicKey) -> Result<(), EnrollError> {

@@ -99,6 +99,9 @@ pub enum FleetError {
     /// The name belongs to the system.
     #[error("{0} is an account of the system itself")]
     SystemName(Username),
+    /// A disabled person is let in again on purpose alone.
+    #[error("{0} is disabled")]
+    Disabled(Username),
     /// Grants would contradict each other.
     #[error("this would contradict another grant: {0}")]
     Conflict(Conflict),
@@ -240,6 +243,7 @@ impl FleetError {
             Self::Version1(_) => Some("update the agent on that server"),
             Self::NotConnected(_) => Some("try again when `bastio server ls` shows it connected"),
             Self::Backwards => Some("give an end behind the begin, or none at all"),
+            Self::Disabled(_) => Some("let the person in again with: bastio user enable NAME"),
             Self::Past => Some("give a time to come, or none at all"),
             Self::NoSuchPolicy(_) => Some("`bastio sudo-policy ls` shows every policy"),
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),

@@ -354,7 +354,7 @@ async fn enrolling_twice_ends_the_same() {
     assert_eq!(first, again);
     let second = backend.enroll("web", 2).await;
     assert_eq!(second.name, host("web-2"));
-    let request = Enrolment { public_key: key(3), old_public_key: None, name: None, proof: None };
+    let request = Enrolment::of(key(3));
     let unnamed = backend.fleet.enroll(&backend.enroller, &request).await.expect("enrolled");
     assert!(unnamed.name.as_str().starts_with("server-") && unnamed.name.as_str().len() == 15);
 }
@@ -378,8 +378,7 @@ async fn a_key_is_replaced_once_and_by_its_own_server() {
     assert!(matches!(stolen, Err(EnrollError::KeyOfAnother)), "{other:?}");
     let unknown = fleet.enroll(enroller, &request(6, 7)).await;
     assert!(matches!(unknown, Err(EnrollError::OldKeyUnknown)));
-    let token =
-        Enrolment { public_key: token_key(), old_public_key: None, name: None, proof: None };
+    let token = Enrolment::of(token_key());
     let unfit = fleet.enroll(enroller, &token).await;
     assert!(matches!(unfit, Err(EnrollError::UnfitKey(_))));
     let servers = fleet.servers(&backend.admin).await.expect("listed");
@@ -387,7 +386,7 @@ async fn a_key_is_replaced_once_and_by_its_own_server() {
 }
 
 fn replacement(new: &PublicKey, old: &PublicKey, proof: Option<String>) -> Enrolment {
-    Enrolment { public_key: new.clone(), old_public_key: Some(old.clone()), name: None, proof }
+    Enrolment { old_public_key: Some(old.clone()), proof, ..Enrolment::of(new.clone()) }
 }
 
 fn public(key: &PrivateKey) -> PublicKey {

@@ -9,7 +9,7 @@ use bastio_protocol::api::{
 use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
 use super::edit::{Edit, check_text, parse_keys};
-use super::{Fleet, FleetError, grants, uids};
+use super::{Fleet, FleetError, grants, revocation, uids};
 use crate::access::Admin;
 use crate::audit::Event;
 use crate::dispatch::queue::Scope;
@@ -104,6 +104,9 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof).await?;
         let row = edit.user(name).await?;
+        if update.state.is_some() && row.disabled {
+            return Err(FleetError::Disabled(name.clone()));
+        }
         let full_name = update.full_name.as_ref().unwrap_or(&row.full_name);
         let mail = update.mail.as_ref().unwrap_or(&row.mail);
         let mut done = rename(&mut edit, &row, full_name, mail).await?;
@@ -312,9 +315,13 @@ pub(super) async fn update_rights(
         done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
     }
     if let Some(state) = state {
-        let locked = state == UserState::Locked;
-        store::users::set_locked(edit.db(), row.id, locked).await?;
-        done.push(if locked { "locked" } else { "unlocked" }.to_owned());
+        set_state(edit, row, state).await?;
+        let was_locked = row.state() == UserState::Locked;
+        done.push(match state {
+            UserState::Locked => "locked".to_owned(),
+            UserState::Active if was_locked => "unlocked".to_owned(),
+            state => state.name().to_owned(),
+        });
     }
     if *spec != row.spec {
         uids::claim(edit, &row.name, spec).await?;
@@ -322,6 +329,19 @@ pub(super) async fn update_rights(
         done.extend(spec_in_words(&row.spec, spec));
     }
     Ok(done)
+}
+
+/// Says whether a person may log in; of who may not any more, the sessions are ended, too.
+pub(super) async fn set_state(
+    edit: &mut Edit<'_>,
+    row: &UserRow,
+    state: UserState,
+) -> Result<(), FleetError> {
+    store::users::set_state(edit.db(), row.id, state).await?;
+    if state == UserState::Disabled {
+        revocation::end_all_sessions(edit, row).await?;
+    }
+    Ok(())
 }
 
 /// Sudo rights through a group are not the person's own to lose: taking the others would leave them.
@@ -433,11 +453,11 @@ fn user_view(
     uid: Option<u32>,
 ) -> User {
     User {
+        state: row.state(),
         uid: row.spec.uid.or(uid),
         name: row.name,
         full_name: row.full_name,
         mail: row.mail,
-        state: if row.locked { UserState::Locked } else { UserState::Active },
         spec: row.spec,
         created: row.created,
         keys,

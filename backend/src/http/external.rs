@@ -64,6 +64,10 @@ struct Upload {
     name: Option<String>,
     #[serde(default)]
     proof: Option<String>,
+    #[serde(default)]
+    receipt_key: Option<VerifyingKey>,
+    #[serde(default)]
+    receipt_proof: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -92,7 +96,9 @@ pub(super) async fn upload_key(
         Problem::bad_request("api_key, public_key and old_public_key are wanted as JSON strings")
     })?;
     let proof = state.keys.enroller(&upload.api_key, from).await.map_err(forbidden)?;
-    let enrolled = state.fleet.enroll(&proof, &parse(&upload)?).await?;
+    let request = parse(&upload)?;
+    let enrolled = state.fleet.enroll(&proof, &request).await?;
+    state.fleet.take_receipt_key(&proof, &enrolled, &request).await?;
     let signing_key = state.site.signing_key;
     state.fleet.hand_signing_key(&proof, enrolled.id, &signing_key.fingerprint()).await?;
     let waits = state.fleet.waits_for(&proof, enrolled.id).await?;
@@ -125,5 +131,7 @@ fn parse(upload: &Upload) -> Result<Enrolment, Problem> {
         old_public_key: old.map(|line| key("old_public_key", &line)).transpose()?,
         name: name.transpose()?,
         proof: given(&upload.proof),
+        receipt_key: upload.receipt_key,
+        receipt_proof: given(&upload.receipt_proof),
     })
 }

@@ -151,6 +151,7 @@ impl From<FleetError> for Problem {
             | FleetError::NothingAsked(_)
             | FleetError::NotAsked { .. }
             | FleetError::PolicyTaken(_)
+            | FleetError::Disabled(_)
             | FleetError::GroupTaken(_)
             | FleetError::GroupInUse { .. }
             | FleetError::Circle(_)
@@ -181,6 +182,10 @@ impl From<EnrollError> for Problem {
         match error {
             EnrollError::UnfitKey(_) | EnrollError::OldKeyUnknown | EnrollError::KeyOfAnother => {
                 Self::bad_request(error.to_string())
+            }
+            EnrollError::NoReceiptProof => {
+                let hint = "enrol where the agent's key is: bastio-agent enroll";
+                Self::new(StatusCode::FORBIDDEN, error.to_string(), Some(hint))
             }
             EnrollError::NoProof => {
                 let hint = "replace it with `bastio-agent upload-key --new-agent-key FILE` where \

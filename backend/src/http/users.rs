@@ -1,11 +1,15 @@
 //! People and their keys.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
-use bastio_protocol::Username;
 use bastio_protocol::api::{
-    Change, EndSessions, Key, NewKeys, NewUser, RemoveUser, UpdateUser, User,
+    Change, EndSessions, Key, NewKeys, NewUser, RemoveUser, StateReason, UpdateUser, User,
 };
+use bastio_protocol::{AccessReport, Username};
+
+use serde::Deserialize;
 
 use super::HttpState;
 use super::extract::{Body, Path, Query};
@@ -94,4 +98,43 @@ pub(super) async fn remove_key(
     Path((name, fingerprint)): Path<(Username, String)>,
 ) -> Result<Json<Change>, Problem> {
     Ok(Json(state.fleet.remove_key(&admin, &name, &fingerprint).await?))
+}
+
+/// `POST /users/{name}/disable`
+pub(super) async fn disable(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Body(why): Body<StateReason>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.disable_user(&admin, &name, &why.reason).await?))
+}
+
+/// `POST /users/{name}/enable`
+pub(super) async fn enable(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Body(why): Body<StateReason>,
+) -> Result<Json<Change>, Problem> {
+    Ok(Json(state.fleet.enable_user(&admin, &name, &why.reason).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProofQuery {
+    #[serde(default)]
+    wait: u64,
+}
+
+/// `GET /users/{name}/proof`
+pub(super) async fn proof(
+    State(state): State<HttpState>,
+    admin: Admin,
+    Path(name): Path<Username>,
+    Query(query): Query<ProofQuery>,
+) -> Result<Json<AccessReport>, Problem> {
+    let wait = Duration::from_secs(query.wait);
+    let signer = state.signer.as_deref();
+    Ok(Json(state.fleet.access_report(&admin, &name, wait, signer).await?))
 }

@@ -254,6 +254,7 @@ pub async fn remove(db: &mut Connection, server: ServerId, now: i64) -> Result<(
         "DELETE FROM labels WHERE server_id = $1",
         "DELETE FROM accounts WHERE server_id = $1",
         "DELETE FROM suspects WHERE server_id = $1",
+        "DELETE FROM receipts WHERE server_id = $1",
         "DELETE FROM questions WHERE server_id = $1",
     ] {
         sql::query(sql).bind(server).execute(&mut *db).await?;

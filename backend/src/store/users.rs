@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::api::Key;
+use bastio_protocol::api::{Key, UserState};
 use bastio_protocol::{AccountSpec, KeyGrant, Username};
 
 use super::accounts::{parse_key, parse_login};
@@ -24,16 +24,30 @@ pub struct UserRow {
     pub created: i64,
     /// Whether the person is locked out.
     pub locked: bool,
+    /// Whether the person has no access at all.
+    pub disabled: bool,
     /// What the accounts of that name must be.
     pub spec: AccountSpec,
 }
 
-type Columns = (UserId, String, String, String, i64, bool, String);
+impl UserRow {
+    /// Whether the person may log in.
+    #[must_use]
+    pub fn state(&self) -> UserState {
+        match (self.disabled, self.locked) {
+            (true, _) => UserState::Disabled,
+            (false, true) => UserState::Locked,
+            (false, false) => UserState::Active,
+        }
+    }
+}
+
+type Columns = (UserId, String, String, String, i64, bool, bool, String);
 type KeyColumns = (String, String, i64, String, Option<i64>);
 
 macro_rules! select_users {
     () => {
-        "SELECT id, name, full_name, mail, created, locked, spec FROM users"
+        "SELECT id, name, full_name, mail, created, locked, disabled, spec FROM users"
     };
 }
 
@@ -95,10 +109,15 @@ pub async fn update(
     Ok(())
 }
 
-/// Locks a person out, or lets the person in again.
-pub async fn set_locked(db: &mut Connection, user: UserId, locked: bool) -> Result<(), StoreError> {
-    sql::query("UPDATE users SET locked = $1 WHERE id = $2")
-        .bind(locked)
+/// Says whether a person may log in.
+pub async fn set_state(
+    db: &mut Connection,
+    user: UserId,
+    state: UserState,
+) -> Result<(), StoreError> {
+    sql::query("UPDATE users SET locked = $1, disabled = $2 WHERE id = $3")
+        .bind(state == UserState::Locked)
+        .bind(state == UserState::Disabled)
         .bind(user)
         .execute(db)
         .await?;
@@ -213,9 +232,9 @@ pub async fn remove_key(
 }
 
 fn user(row: Columns) -> Result<UserRow, StoreError> {
-    let (id, name, full_name, mail, created, locked, spec) = row;
+    let (id, name, full_name, mail, created, locked, disabled, spec) = row;
     let (name, spec) = (parse_login(&name)?, parse_spec(&spec)?);
-    Ok(UserRow { id, name, full_name, mail, created, locked, spec })
+    Ok(UserRow { id, name, full_name, mail, created, locked, disabled, spec })
 }
 
 fn key((fingerprint, line, created, options, until): KeyColumns) -> Result<Key, StoreError> {

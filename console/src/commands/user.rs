@@ -1,5 +1,7 @@
 //! `bastio user`: people, with keys and a grant in one go.
 
+pub mod access;
+
 use std::path::PathBuf;
 
 use bastio_protocol::api::{
@@ -17,6 +19,7 @@ use crate::follow::settle;
 use crate::key_input;
 use crate::moment::utc;
 use crate::table::Table;
+use crate::terminal::Terminal;
 use crate::text::{ago, count};
 
 /// What to do with people.
@@ -56,6 +59,15 @@ Example:
         #[arg(long, value_name = "SERVERS")]
         on: Option<Target>,
     },
+    /// End a person's keys, sudo rights and sessions everywhere, at once
+    Disable(access::State),
+    /// Let a disabled person in again, as before
+    Enable(access::State),
+    /// Show what proves that a person's access has ended, server by server
+    #[command(visible_alias = "access")]
+    Proof(access::Proof),
+    /// Verify the file of a proof: needs no backend and no login
+    Verify(access::Verify),
     /// Let a locked person log in again
     #[command(after_help = "Example:\n  bastio user unlock alice")]
     Unlock {
@@ -223,17 +235,19 @@ pub struct Update {
     spec: SpecArgs,
 }
 
-/// Carries out what was asked; `connect` is called once the input has been checked.
+/// Carries out what was asked; `with` is called once the input has been checked.
 pub fn run<'a>(
     command: Command,
-    connect: impl FnOnce() -> Result<Context<'a>, Failure>,
+    format: Format,
+    terminal: &'a mut Terminal,
+    with: impl FnOnce(&'a mut Terminal) -> Result<Context<'a>, Failure>,
 ) -> Result<Ending, Failure> {
     match command {
         Command::Add(add) => {
             let mut add = *add;
             let terms = std::mem::take(&mut add.terms);
             let mut user = read(add)?;
-            let mut context = connect()?;
+            let mut context = with(terminal)?;
             user.terms = terms.at(context.now);
             let change = context.client.add_user(&user)?;
             let reached = !change.servers.is_empty();
@@ -255,11 +269,11 @@ pub fn run<'a>(
             let sudo = (sudo || no_sudo).then_some(sudo);
             let spec = spec.into();
             let edit = UpdateUser { full_name, mail, sudo, state: None, spec };
-            update(&mut connect()?, &user, &edit)
+            update(&mut with(terminal)?, &user, &edit)
         }
-        Command::Rm(rm) => remove(&mut connect()?, &rm),
+        Command::Rm(rm) => remove(&mut with(terminal)?, &rm),
         Command::Lock { user } => {
-            let mut context = connect()?;
+            let mut context = with(terminal)?;
             let ending = set_state(&mut context, &user, UserState::Locked)?;
             context.hint(&format!(
                 "sessions that are open stay; end them with: bastio user end-sessions {user}"
@@ -267,13 +281,17 @@ pub fn run<'a>(
             Ok(ending)
         }
         Command::EndSessions { user, on } => {
-            let mut context = connect()?;
+            let mut context = with(terminal)?;
             let change = context.client.end_sessions(&user, &EndSessions { on })?;
             settle(&mut context, vec![change])
         }
-        Command::Unlock { user } => set_state(&mut connect()?, &user, UserState::Active),
-        Command::Ls => list(&mut connect()?),
-        Command::Show { user } => show(&mut connect()?, &user),
+        Command::Disable(who) => access::disable(&mut with(terminal)?, &who),
+        Command::Enable(who) => access::enable(&mut with(terminal)?, &who),
+        Command::Proof(asked) => access::proof(&mut with(terminal)?, &asked),
+        Command::Verify(verify) => verify.run(format, terminal),
+        Command::Unlock { user } => set_state(&mut with(terminal)?, &user, UserState::Active),
+        Command::Ls => list(&mut with(terminal)?),
+        Command::Show { user } => show(&mut with(terminal)?, &user),
     }
 }
 
@@ -372,7 +390,10 @@ fn grants(user: &User) -> String {
         }
     };
     let grants = user.grants.iter().map(grant).collect::<Vec<_>>().join("; ");
-    if user.state == UserState::Locked { format!("locked; else: {grants}") } else { grants }
+    match user.state {
+        UserState::Active => grants,
+        state => format!("{}; else: {grants}", state.name()),
+    }
 }
 
 fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
@@ -385,7 +406,7 @@ fn show(context: &mut Context<'_>, name: &Username) -> Result<Ending, Failure> {
         ("name", user.name.to_string()),
         ("full name", user.full_name.clone()),
         ("mail", user.mail.clone()),
-        ("state", if user.state == UserState::Locked { "locked" } else { "active" }.to_owned()),
+        ("state", user.state.name().to_owned()),
         ("added", ago(user.created, context.now)),
     ];
     facts.extend((!user.groups.is_empty()).then(|| ("groups", groups(&user.groups))));

@@ -64,6 +64,29 @@ pub enum UserState {
     Active,
     /// Nowhere, until unlocked; accounts and homes stay.
     Locked,
+    /// Nowhere, until enabled: no keys, no sudo rights, and the sessions were ended; accounts and homes stay.
+    Disabled,
+}
+
+impl UserState {
+    /// The name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Locked => "locked",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// Why a person is disabled or enabled. `POST /users/{name}/disable`, `POST /users/{name}/enable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateReason {
+    /// For the audit log.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// What a grant says beyond who, where and plain sudo. Servers whose agent speaks version 1 refuse

@@ -1,6 +1,7 @@
 //! Files against a real store: what is queued, logged and refused, and that again is nothing.
 
 use bastio_protocol::Status;
+use bastio_protocol::api::UserState;
 use bastio_protocol::audit::LogFilter;
 use serde_json::{Value, json};
 

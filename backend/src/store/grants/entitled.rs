@@ -23,6 +23,7 @@ struct RightsRow {
     name: String,
     spec: String,
     locked: bool,
+    disabled: bool,
     target: String,
     login: String,
     sudo: bool,
@@ -42,8 +43,8 @@ pub async fn entitlements(
     let few = logins.filter(|logins| logins.len() <= MOST_LOGINS);
     let mut select = holders(few);
     select.push(
-        " SELECT h.user_id, u.name, u.spec, u.locked, g.target, h.login, g.sudo, g.until, \
-         p.policy, g.key_options, g.take_over FROM holders h JOIN grants g ON g.id = h.grant_id \
+        " SELECT h.user_id, u.name, u.spec, u.locked, u.disabled, g.target, h.login, \
+         g.sudo, g.until, p.policy, g.key_options, g.take_over FROM holders h JOIN grants g ON g.id = h.grant_id \
          JOIN users u ON u.id = h.user_id LEFT JOIN sudo_policies p ON p.name = g.sudo_policy \
          WHERE (g.until IS NULL OR g.until > ",
     );
@@ -57,8 +58,8 @@ pub async fn entitlements(
     let people: BTreeSet<UserId> = rows.iter().map(|row| row.user_id).collect();
     let keys_of = keys_of(db, &people, now).await?;
     let entitled = rows.into_iter().map(|row| {
-        let keys = keys_of.get(&row.user_id).cloned().unwrap_or_default();
-        entitlement(row, keys)
+        let keys = keys_of.get(&row.user_id).filter(|_| !row.disabled).cloned();
+        entitlement(row, keys.unwrap_or_default())
     });
     entitled.collect()
 }
@@ -125,20 +126,26 @@ fn entitlement(row: RightsRow, keys: Vec<KeyGrant>) -> Result<Entitlement, Store
         .policy
         .map(|text| serde_json::from_str(&text).map_err(corrupt("a sudo policy")))
         .transpose()?;
-    let policy = policy.map_or(Sudo::None, |policy| Sudo::Policy(Box::new(policy)));
+    let sudo = match policy {
+        // Nothing that would be there again where somebody unlocks the account by hand.
+        _ if row.disabled => Sudo::None,
+        _ if row.sudo => Sudo::Plain,
+        Some(policy) => Sudo::Policy(Box::new(policy)),
+        None => Sudo::None,
+    };
     // What is said of a person holds for the account that has the person's name.
     let spec = if row.login == row.name { parse_spec(&row.spec)? } else { AccountSpec::default() };
     Ok(Entitlement {
         on: parse_target(&row.target)?,
         login: parse_login(&row.login)?,
         rights: Rights {
-            sudo: if row.sudo { Sudo::Plain } else { policy },
+            sudo,
             until: row.until,
             key_options: parse_options(&row.key_options)?,
             keys,
             spec,
             uid: None,
-            locked: row.locked,
+            locked: row.locked || row.disabled,
             take_over: row.take_over,
         },
     })

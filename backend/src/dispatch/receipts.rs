@@ -1,0 +1,136 @@
+//! Receipts as they come in: verified against the key on record, and kept with what is wrong with them.
+//!
+//! A receipt counts for the action that it answers, of the server that was asked, and for the state that was ordered; a
+//! replay is of another action. What does not count is kept as it came, shown as unproven, and told to the log. The
+//! answer itself counts as it did before there were receipts. This file must not know who looks at them later.
+
+use bastio_protocol::{
+    Action, ActionMessage, FeedbackMessage, Receipt, Standing, StateOfAccount, Status, VerifyingKey,
+};
+use tokio::time::Instant;
+
+use super::queue;
+use super::session::Session;
+use crate::audit::{self, Actor, Event};
+use crate::store::receipts::ReceiptRow;
+use crate::store::{self, Connection, StoreError};
+
+/// Longest text about a receipt, in bytes.
+const MAX_WORDS: usize = 300;
+
+impl Session {
+    /// Takes note of the key that the agent says signs its receipts: the first one is kept, another one is told to the
+    /// log and counts for nothing.
+    pub(super) async fn meet_receipt_key(
+        &mut self,
+        db: &mut Connection,
+        told: Option<&VerifyingKey>,
+    ) -> Result<(), StoreError> {
+        let server = self.server.id;
+        self.receipt_key = store::receipts::key(db, server).await?;
+        let (action, detail) = match (&self.receipt_key, told) {
+            (None, Some(key)) => {
+                store::receipts::pin(db, server, key).await?;
+                self.receipt_key = Some(*key);
+                ("server.receipt-key", format!("{}, said by its agent", key.fingerprint()))
+            }
+            (Some(known), Some(key)) if known != key => {
+                let (known, key) = (known.fingerprint(), key.fingerprint());
+                let detail = format!(
+                    "{key} in place of {known}: its receipts prove nothing until \
+                                      it is enrolled again"
+                );
+                ("server.receipt-key-differs", detail)
+            }
+            _ => return Ok(()),
+        };
+        tracing::warn!(server = %self.server.name, action, detail, "receipt key");
+        if self.dispatch.drift_rows.row(server, Instant::now()).is_none() {
+            return Ok(());
+        }
+        let server = Some(&self.server.name);
+        let event = Event { action, server, detail: &detail, ..Event::default() };
+        let actor = Actor::agent(&self.server.name, self.info.address);
+        audit::append(db, self.dispatch.store.now(), &actor, event).await
+    }
+
+    /// Keeps what was signed about the account of an action that went well.
+    pub(super) async fn take_receipt(
+        &self,
+        db: &mut Connection,
+        message: &ActionMessage,
+        feedback: &FeedbackMessage,
+    ) -> Result<(), StoreError> {
+        let (server, login) = (self.server.id, &message.username);
+        let Some(key) = &self.receipt_key else {
+            return store::receipts::forget(db, server, login).await;
+        };
+        let fault = match &feedback.receipt {
+            None => Some("the answer had no receipt".to_owned()),
+            Some(receipt) => check(receipt, key, server, message, feedback.status).err(),
+        };
+        let now = self.dispatch.store.now();
+        if let Some(why) = &fault {
+            let why = queue::for_people(why, MAX_WORDS);
+            tracing::warn!(server = %self.server.name, user = %login, why, "a receipt was refused");
+            let event = Event {
+                action: "receipt.refused",
+                user: Some(login),
+                server: Some(&self.server.name),
+                detail: &why,
+                ..Event::default()
+            };
+            audit::append(db, now, &Actor::backend(), event).await?;
+        }
+        let row = ReceiptRow { body: feedback.receipt.clone(), fault };
+        store::receipts::keep(db, server, login, &row, now).await
+    }
+}
+
+/// Whether the receipt is the key's own, about this action on this server, and says what was ordered.
+fn check(
+    receipt: &Receipt,
+    key: &VerifyingKey,
+    server: store::ServerId,
+    message: &ActionMessage,
+    status: Status,
+) -> Result<(), String> {
+    receipt.verify(key).map_err(|fault| fault.to_string())?;
+    let found = receipt.occasion();
+    if found.server != bastio_protocol::ServerId::from_number(server.0) {
+        return Err(format!("it is of the server {}", found.server));
+    }
+    if found.mid != message.mid {
+        return Err(format!("it is of another action ({})", found.mid.text()));
+    }
+    if (found.action.as_str(), found.status) != (message.action.name(), status) {
+        return Err(format!("it is of {} with {}", found.action, found.status));
+    }
+    if says(receipt, message) { Ok(()) } else { Err("it says another state".to_owned()) }
+}
+
+/// Whether the receipt says the state that the action orders, as far as the action alone tells.
+fn says(receipt: &Receipt, message: &ActionMessage) -> bool {
+    let login = &message.username;
+    let Some(found) = receipt.state_of(login) else { return false };
+    let standing = match &message.action {
+        Action::RemoveUser { .. } => return receipt.ends_access(login),
+        Action::LockUser => Standing::Locked,
+        Action::SetUser { wanted } => {
+            let is_over = wanted.until.is_some_and(|until| until <= receipt.at());
+            if wanted.locked || is_over { Standing::Locked } else { Standing::Present(wanted) }
+        }
+        Action::AddUser { .. }
+        | Action::UpdateUser { .. }
+        | Action::AddKey { .. }
+        | Action::RemoveKey { .. }
+        | Action::UnlockUser
+        | Action::EndSessions => return true,
+    };
+    [true, false]
+        .into_iter()
+        .any(|sessions_ended| StateOfAccount { login, standing, sessions_ended }.hash() == found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! What counts as proof, what does not and is told, and what a report makes of both.
+
+use std::time::Duration;
+
+use bastio_protocol::api::UserState;
+use bastio_protocol::audit::LogFilter;
+use bastio_protocol::{
+    AccessReport, AccessStatus, AgentHello, Facts, Occasion, ServerId, SigningKey, States, V2,
+};
+
+use super::*;
+use crate::fleet::FleetError;
+use crate::testing::{NOW, TestBackend, key, login, new_user};
+
+fn signer(seed: u8) -> SigningKey {
+    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    SigningKey::from_pkcs8(&[&head[..], &[seed; 32]].concat()).expect("a key")
+}
+
+fn hello(seed: Option<u8>) -> AgentHello {
+    let (facts, receipt_key) = (Facts::default(), seed.map(|seed| signer(seed).verifying_key()));
+    AgentHello { protocol: V2, facts, last_sequence: 0, signing_key: None, receipt_key, time: None }
+}
+
+async fn connect(backend: &TestBackend, number: u8, seed: Option<u8>) -> Session {
+    let mut session = backend.connect(number).await;
+    session.met(&hello(seed)).await.expect("a store");
+    session
+}
+
+/// What an agent with that receipt key signs after the action.
+fn answer(seed: u8, server: i64, message: &ActionMessage) -> FeedbackMessage {
+    let login = &message.username;
+    let (standing, sessions_ended) = match &message.action {
+        Action::SetUser { wanted } if !wanted.locked => (Standing::Present(wanted), false),
+        Action::SetUser { .. } => (Standing::Locked, false),
+        Action::EndSessions => (Standing::Locked, true),
+        Action::RemoveUser { .. } => (Standing::Absent, true),
+        other => panic!("{other:?}"),
+    };
+    let mut states = States::default();
+    states.add(&StateOfAccount { login, standing, sessions_ended });
+    let occasion = Occasion {
+        server: ServerId::from_number(server),
+        sequence: 1,
+        at: NOW,
+        mid: message.mid.clone(),
+        action: message.action.name().to_owned(),
+        status: Status::Done,
+    };
+    let mut feedback = message.reply(Status::Done, "done");
+    feedback.receipt = Some(Box::new(Receipt::sign(&signer(seed), occasion, states)));
+    feedback
+}
+
+async fn take(
+    session: &Session,
+    answer: impl Fn(&ActionMessage) -> FeedbackMessage,
+) -> Vec<Action> {
+    let mut seen = Vec::new();
+    loop {
+        let sent = session.next(10).await.expect("a queue");
+        if sent.is_empty() {
+            return seen;
+        }
+        for message in sent {
+            session.feedback(&answer(&message)).await.expect("taken");
+            seen.push(message.action);
+        }
+    }
+}
+
+async fn report(backend: &TestBackend) -> AccessReport {
+    let (admin, alice) = (&backend.admin, login("alice"));
+    let signer = signer(9);
+    let report = backend.fleet.access_report(admin, &alice, Duration::ZERO, Some(&signer));
+    let report = report.await.expect("a report");
+    let file = report.to_file();
+    assert_eq!(AccessReport::verify(file.as_bytes(), None), Ok(report.clone()));
+    report
+}
+
+async fn statuses(backend: &TestBackend) -> Vec<AccessStatus> {
+    report(backend).await.accounts.iter().map(|entry| entry.status).collect()
+}
+
+/// Alice on web-1, with an end, so that each edit is one set-user.
+async fn alice_on(backend: &TestBackend, on: &str) {
+    let mut new = new_user("alice", &[key(10)], on, true);
+    new.terms.until = Some(NOW + 1000);
+    backend.fleet.add_user(&backend.admin, &new).await.expect("added");
+}
+
+async fn refusals(backend: &TestBackend) -> Vec<String> {
+    let rows = backend.log(&LogFilter::default()).await.into_iter();
+    rows.filter(|row| row.row.action == "receipt.refused").map(|row| row.row.detail).collect()
+}
+
+#[tokio::test]
+async fn who_is_disabled_loses_everything_at_once_and_the_servers_prove_it() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    backend.enroll("web-2", 2).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "*").await;
+    take(&session, |message| answer(1, web.id.0, message)).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Open, AccessStatus::Pending]);
+
+    let (fleet, admin, alice) = (&backend.fleet, &backend.admin, login("alice"));
+    for round in 0..2 {
+        fleet.disable_user(admin, &alice, "left").await.expect("disabled");
+        assert_eq!(fleet.user(admin, &alice).await.expect("read").state, UserState::Disabled);
+        let sent = take(&session, |message| answer(1, web.id.0, message)).await;
+        match (round, &sent[..]) {
+            (0, [Action::SetUser { wanted }, Action::EndSessions]) => {
+                assert!(wanted.locked && wanted.keys.is_empty() && wanted.sudo.is_none());
+            }
+            (1, [Action::EndSessions]) => {}
+            other => panic!("{other:?}"),
+        }
+        let found = report(&backend).await;
+        assert_eq!(found.accounts[0].status, AccessStatus::Proven);
+        assert_eq!(found.accounts[1].status, AccessStatus::Pending, "never seen");
+        assert_eq!(found.accounts[1].lasts_until, None, "nothing is known of it");
+    }
+    let update =
+        bastio_protocol::api::UpdateUser { state: Some(UserState::Active), ..Default::default() };
+    let unlocked = fleet.update_user(admin, &alice, &update).await;
+    assert!(matches!(unlocked, Err(FleetError::Disabled(_))), "{unlocked:?}");
+    fleet.enable_user(admin, &alice, "back").await.expect("enabled");
+    let sent = take(&session, |message| answer(1, web.id.0, message)).await;
+    assert!(matches!(&sent[..], [Action::SetUser { wanted }] if !wanted.locked), "{sent:?}");
+    assert_eq!(statuses(&backend).await[0], AccessStatus::Open);
+    assert_eq!(refusals(&backend).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_offline_server_is_bounded_by_what_it_ends_itself() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "*").await;
+    take(&session, |message| answer(1, web.id.0, message)).await;
+    session.close().await.expect("closed");
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    fleet.disable_user(admin, &login("alice"), "").await.expect("disabled");
+    let found = report(&backend).await;
+    assert_eq!(found.accounts[0].status, AccessStatus::Pending);
+    assert_eq!(found.accounts[0].lasts_until, Some(NOW + 1000));
+    assert!(found.accounts[0].last_seen.is_some());
+}
+
+#[tokio::test]
+async fn what_is_altered_replayed_or_of_another_server_or_key_proves_nothing_and_is_told() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "web-1").await;
+    take(&session, |message| answer(1, web.id.0, message)).await;
+    let old = std::sync::Mutex::new(None);
+    type Spoil<'a> = Box<dyn Fn(&ActionMessage) -> FeedbackMessage + 'a>;
+    let spoilt: Vec<(&str, Spoil<'_>)> = vec![
+        (
+            "",
+            Box::new(|message| {
+                let answer = answer(1, web.id.0, message);
+                *old.lock().expect("ours") = answer.receipt.clone();
+                answer
+            }),
+        ),
+        (
+            "of another action",
+            Box::new(|message| {
+                let mut answer = answer(1, web.id.0, message);
+                answer.receipt = old.lock().expect("ours").clone();
+                answer
+            }),
+        ),
+        ("not that of the server's receipt key", Box::new(|m| answer(2, web.id.0, m))),
+        ("of the server 99", Box::new(|message| answer(1, 99, message))),
+        ("had no receipt", Box::new(|message| message.reply(Status::Done, "done"))),
+    ];
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    for (told, (words, spoil)) in spoilt.iter().enumerate() {
+        fleet.disable_user(admin, &login("alice"), "").await.expect("disabled");
+        take(&session, |message| match &message.action {
+            Action::EndSessions => spoil(message),
+            _ => answer(1, web.id.0, message),
+        })
+        .await;
+        let entry = report(&backend).await.accounts.remove(0);
+        if words.is_empty() {
+            assert_eq!(entry.status, AccessStatus::Proven);
+            continue;
+        }
+        assert_eq!(entry.status, AccessStatus::Unproven, "{words}");
+        assert!(entry.why.as_ref().is_some_and(|why| why.contains(words)), "{:?}", entry.why);
+        assert_eq!(refusals(&backend).await.len(), told, "{words}");
+    }
+    assert!(refusals(&backend).await[0].contains("of another action"));
+}
+
+#[tokio::test]
+async fn a_receipt_that_says_another_state_than_was_ordered_proves_nothing() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "web-1").await;
+    take(&session, |message| {
+        let other = ActionMessage { action: Action::EndSessions, ..message.clone() };
+        let mut answer = answer(1, web.id.0, &other);
+        let found = answer.receipt.as_ref().expect("one").occasion();
+        let occasion = Occasion { action: message.action.name().to_owned(), ..found };
+        let mut states = States::default();
+        let login = &message.username;
+        states.add(&StateOfAccount { login, standing: Standing::Locked, sessions_ended: true });
+        answer.receipt = Some(Box::new(Receipt::sign(&signer(1), occasion, states)));
+        answer
+    })
+    .await;
+    assert_eq!(refusals(&backend).await, ["it says another state"]);
+}
+
+#[tokio::test]
+async fn the_first_key_stays_until_the_server_is_enrolled_again() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    drop(connect(&backend, 1, Some(1)).await);
+    let session = connect(&backend, 1, Some(2)).await;
+    let mut db = backend.store.read().await.expect("a reader");
+    let known = store::receipts::key(&mut db, web.id).await.expect("read");
+    drop(db);
+    assert_eq!(known, Some(signer(1).verifying_key()));
+    let rows = backend.log(&LogFilter::default()).await;
+    let told = |action: &str| rows.iter().filter(|row| row.row.action == action).count();
+    assert_eq!((told("server.receipt-key"), told("server.receipt-key-differs")), (1, 1));
+    alice_on(&backend, "web-1").await;
+    take(&session, |message| answer(2, web.id.0, message)).await;
+    assert_eq!(refusals(&backend).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_without_receipts_is_told_as_such() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, None).await;
+    alice_on(&backend, "web-1").await;
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    fleet.disable_user(admin, &login("alice"), "").await.expect("disabled");
+    take(&session, |message| message.reply(Status::Done, "done")).await;
+    let entry = report(&backend).await.accounts.remove(0);
+    assert_eq!(entry.status, AccessStatus::Unproven);
+    assert!(entry.why.expect("a reason").contains("gives no receipts"));
+    assert_eq!(refusals(&backend).await, [""; 0]);
+    let unknown = fleet.access_report(admin, &login("nobody-here"), Duration::ZERO, None).await;
+    assert!(matches!(unknown, Err(FleetError::NoSuchUser(_))));
+}
