@@ -47,6 +47,8 @@ pub struct Intent {
     pub dry_run: bool,
     /// Whoever sends it knows that it concerns much of the fleet, or locks somebody out.
     pub confirmed: bool,
+    /// Only if the model is at that revision still.
+    pub if_revision: Option<i64>,
 }
 
 /// Proof that a request may enrol servers. Only [`ApiKeys::enroller`] makes it.

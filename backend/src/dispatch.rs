@@ -7,6 +7,7 @@
 mod doubts;
 mod facts;
 mod fit;
+pub(crate) mod later;
 mod nodes;
 mod occasionally;
 mod presence;
@@ -188,6 +189,11 @@ impl Dispatch {
     /// Tells the server's session that something was queued.
     pub fn wake(&self, server: ServerId) {
         self.presence.wake(server);
+    }
+
+    /// Tells the server's session that it has another name now.
+    pub fn rename(&self, server: ServerId, name: &ServerName) {
+        self.presence.rename(server, name);
     }
 
     /// Tells the server's session to end.

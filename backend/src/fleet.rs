@@ -5,6 +5,7 @@
 //! This room must not know HTTP or SSH.
 
 mod changes;
+mod clock;
 mod convergence;
 mod declared;
 mod edit;
@@ -14,6 +15,7 @@ mod grants;
 mod groups;
 mod log;
 mod names;
+mod overtaken;
 mod policies;
 mod questions;
 mod rails;

@@ -105,20 +105,25 @@ pub(crate) struct TestBackend {
 impl TestBackend {
     /// On the engine that the tests are run for.
     pub(crate) async fn new() -> Self {
+        Self::with_clock(|| NOW).await
+    }
+
+    /// With a clock of the test's own.
+    pub(crate) async fn with_clock(clock: fn() -> i64) -> Self {
         let dir = TempDir::new().expect("a folder");
         let location = fresh_location(&dir).await;
-        Self::open(dir, location).await
+        Self::open(dir, location, clock).await
     }
 
     /// On SQLite, for what only a file can have.
     pub(crate) async fn on_file() -> Self {
         let dir = TempDir::new().expect("a folder");
         let location = dir.path().join("bastio.db").into();
-        Self::open(dir, location).await
+        Self::open(dir, location, || NOW).await
     }
 
-    async fn open(dir: TempDir, location: Location) -> Self {
-        let store = Self::open_store(&location).await;
+    async fn open(dir: TempDir, location: Location, clock: fn() -> i64) -> Self {
+        let store = Self::open_store(&location, clock).await;
         let secret = first_admin_token(&store).await.expect("a store").expect("a first token");
         Self::assemble(dir, location, store, secret.expose().to_owned()).await
     }
@@ -127,13 +132,13 @@ impl TestBackend {
     /// backend leaves behind.
     pub(crate) async fn after_kill(self) -> Self {
         let Self { dir, location, token, store: killed, .. } = self;
-        let store = Self::open_store(&location).await;
+        let store = Self::open_store(&location, || NOW).await;
         std::mem::forget(killed);
         Self::assemble(dir, location, store, token).await
     }
 
-    async fn open_store(location: &Location) -> Store {
-        Store::open_with_clock(location, || NOW).await.expect("a store")
+    async fn open_store(location: &Location, clock: fn() -> i64) -> Store {
+        Store::open_with_clock(location, clock).await.expect("a store")
     }
 
     async fn assemble(dir: TempDir, location: Location, store: Store, token: String) -> Self {

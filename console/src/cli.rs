@@ -72,6 +72,10 @@ pub struct Global {
     /// Make an edit although it concerns much of the fleet or takes the last admin of a server
     #[arg(long, global = true)]
     yes_really: bool,
+    /// Make an edit only if nobody has edited the model since revision N (see `bastio status`)
+    #[arg(long, global = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+    if_revision: Option<i64>,
     /// How long to wait for servers that are connected
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -133,7 +137,7 @@ impl Global {
 
     /// How serious the edits are.
     pub fn intent(&self) -> Intent {
-        Intent { dry_run: self.dry_run, confirmed: self.yes_really }
+        Intent { dry_run: self.dry_run, confirmed: self.yes_really, if_revision: self.if_revision }
     }
 
     /// How to answer.

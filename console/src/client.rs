@@ -8,10 +8,11 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group, Key,
-    NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName,
-    RemoveGroup, RemoveUser, ReplaceServer, RequestReport, Server, ServerDetail, ServerPlan,
-    StateReason, StatusReport, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
+    ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group,
+    IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest,
+    NewUser, Policy, PolicyName, RemoveGroup, RemoveUser, ReplaceServer, RequestReport, Server,
+    ServerDetail, ServerPlan, StateReason, StatusReport, UpdateGroup, UpdateServer, UpdateUser,
+    User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{AccessReport, ServerName, Username};
@@ -74,6 +75,8 @@ pub struct Intent {
     pub dry_run: bool,
     /// Done also where they concern much of the fleet, or lock somebody out.
     pub confirmed: bool,
+    /// Only if the model is at that revision still.
+    pub if_revision: Option<i64>,
 }
 
 impl Client {
@@ -404,6 +407,9 @@ impl Client {
         }
         if self.intent.confirmed {
             request = request.header(CONFIRM_HEADER, "yes-really");
+        }
+        if let Some(revision) = self.intent.if_revision {
+            request = request.header(IF_REVISION_HEADER, revision);
         }
         let answer = match body {
             None => request.body(()).map(|request| self.run(request, limit)),

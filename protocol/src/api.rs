@@ -27,7 +27,8 @@ pub use policy::{
     Policy, PolicyGrant, PolicyGroup, PolicyKey, PolicyServer, PolicyUser, PolicyVersion, SudoRule,
 };
 pub use preview::{
-    BlastRadius, CONFIRM_HEADER, DRY_RUN_HEADER, Preview, ServerPlan, ServerPreview, StepPreview,
+    BlastRadius, CONFIRM_HEADER, DRY_RUN_HEADER, IF_REVISION_HEADER, Preview, ServerPlan,
+    ServerPreview, StepPreview,
 };
 pub use questions::{Question, QuestionKind, ReplaceServer};
 pub use time::Time;

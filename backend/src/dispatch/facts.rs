@@ -61,6 +61,8 @@ impl Session {
         let now = self.dispatch.store.now();
         let summary = format!("server {what} (told by its agent)");
         let revision = store::revisions::begin(db, &summary, now).await?;
+        let actor = Actor::agent(&self.server.name, self.info.address);
+        store::revisions::by(db, revision, &actor.to_string()).await?;
         let scope = Scope::Server(self.server.id, Some(touched));
         for conflict in queue::replan(db, revision, &scope, now).await?.conflicts {
             tracing::warn!(%conflict, "left out: the grants of this account contradict each other");

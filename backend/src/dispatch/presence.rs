@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bastio_protocol::ServerName;
 use tokio::sync::watch;
 
 use super::{EndReason, Signal};
@@ -43,10 +44,12 @@ struct Live {
     mailbox: watch::Sender<Mail>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Mail {
     work: u64,
     end: Option<EndReason>,
+    /// The server's name, once it has another than at the login.
+    name: Option<ServerName>,
 }
 
 /// Where a session's owner waits.
@@ -137,6 +140,12 @@ impl Presence {
         }
     }
 
+    pub(super) fn rename(&self, server: ServerId, name: &ServerName) {
+        if let Some(live) = self.lock().sessions.get(&server) {
+            live.mailbox.send_modify(|mail| mail.name = Some(name.clone()));
+        }
+    }
+
     pub(super) fn end(&self, server: ServerId, reason: EndReason) {
         let live = self.lock().sessions.remove(&server);
         if let Some(live) = live {
@@ -173,5 +182,10 @@ impl Inbox {
             None if alive => Signal::Work,
             None => Signal::End(EndReason::TakenOver),
         }
+    }
+
+    /// The name that the server was given since the login, if it was.
+    pub(super) fn name(&self) -> Option<ServerName> {
+        self.0.borrow().name.clone()
     }
 }

@@ -214,7 +214,10 @@ pub(crate) async fn settle(
 }
 
 /// The servers that a scope may be about.
-async fn hosts(db: &mut Connection, scope: &Scope) -> Result<Vec<(ServerId, Host)>, StoreError> {
+pub(super) async fn hosts(
+    db: &mut Connection,
+    scope: &Scope,
+) -> Result<Vec<(ServerId, Host)>, StoreError> {
     let Some(server) = scope.server() else {
         let all = store::servers::names_and_labels(db).await?;
         return Ok(all

@@ -92,7 +92,11 @@ impl Session {
     /// Waits until there may be something to send, or the session must end. May be given up and
     /// called again.
     pub async fn signal(&mut self) -> Signal {
-        self.inbox.signal().await
+        let signal = self.inbox.signal().await;
+        if let Some(name) = self.inbox.name() {
+            self.server.name = name;
+        }
+        signal
     }
 
     /// What is to be sent next, at most `limit`, each with the number of its order if it is

@@ -541,3 +541,22 @@ async fn answers_that_nobody_waits_for_do_not_wait_for_the_writer() {
     assert_eq!(session.feedback(&answer).await.expect("taken"), FeedbackOutcome::Duplicate);
     drop(writer);
 }
+
+#[tokio::test]
+async fn a_renamed_server_has_its_new_name_in_its_open_session() {
+    let backend = TestBackend::new().await;
+    backend.enroll("ip-10-0-0-7", 1).await;
+    let mut session = backend.connect(1).await;
+    backend.add_user("alice", &[key(10)], "*", false).await;
+    let name = Some(host("web-1"));
+    let update = bastio_protocol::api::UpdateServer { name, ..Default::default() };
+    backend.fleet.update_server(&backend.admin, &host("ip-10-0-0-7"), &update).await.expect("done");
+    assert_eq!(session.signal().await, Signal::Work);
+    assert_eq!(session.server().name, host("web-1"));
+    backend.answer_all(&session, Status::Done).await;
+    let filter = LogFilter { server: Some(host("web-1")), ..LogFilter::default() };
+    let rows = backend.log(&filter).await;
+    let told: Vec<_> = rows.iter().filter(|row| row.row.action == "action.done").collect();
+    assert_eq!(told.len(), 2, "{rows:?}");
+    assert!(told.iter().all(|row| row.row.actor == "agent:web-1"), "{told:?}");
+}

@@ -3,9 +3,10 @@
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
-use super::{Fleet, FleetError, rails, uids};
+use super::{Fleet, FleetError, overtaken, rails, uids};
 use crate::access::{Admin, Intent};
 use crate::audit::{self, Actor, Event};
+use crate::dispatch::later;
 use crate::dispatch::queue::{self, Replanned, Scope};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::store::groups::GroupId;
@@ -36,17 +37,22 @@ struct Notify {
     dispatch: Dispatch,
     wake: Vec<ServerId>,
     end: Vec<(ServerId, EndReason)>,
+    rename: Vec<(ServerId, ServerName)>,
 }
 
 impl Notify {
     fn forget(&mut self) {
         self.wake.clear();
         self.end.clear();
+        self.rename.clear();
     }
 }
 
 impl Drop for Notify {
     fn drop(&mut self) {
+        for (server, name) in &self.rename {
+            self.dispatch.rename(*server, name);
+        }
         for (server, reason) in &self.end {
             self.dispatch.end(*server, *reason);
         }
@@ -60,14 +66,18 @@ impl Drop for Notify {
 impl<'a> Edit<'a> {
     /// Waits for the edits before it and begins.
     pub(super) async fn begin(fleet: &'a Fleet, proof: &'a Admin) -> Result<Self, FleetError> {
-        let edit = Self::begin_as(fleet, proof.actor()).await?;
-        Ok(Self { intent: proof.intent(), ..edit })
+        let mut edit = Self::begin_as(fleet, proof.actor()).await?;
+        edit.intent = proof.intent();
+        if let Some(seen) = edit.intent.if_revision {
+            overtaken::check(edit.db(), seen).await?;
+        }
+        Ok(edit)
     }
 
     /// As [`Edit::begin`], for who is no operator.
     pub(super) async fn begin_as(fleet: &'a Fleet, actor: &'a Actor) -> Result<Self, FleetError> {
         let dispatch = fleet.dispatch.clone();
-        let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new() };
+        let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new(), rename: Vec::new() };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
         let (intent, extra) = (Intent::default(), Vec::new());
         Ok(Self { fleet, actor, intent, tx, now, notify, extra, strict: true })
@@ -120,6 +130,11 @@ impl<'a> Edit<'a> {
         self.notify.end.push((server, reason));
     }
 
+    /// Lets the server's session know its new name once this edit is done.
+    pub(super) fn rename_session(&mut self, server: ServerId, name: &ServerName) {
+        self.notify.rename.push((server, name.clone()));
+    }
+
     /// Lets the server's session look for work once this edit is done.
     pub(super) fn wake(&mut self, server: ServerId) {
         self.notify.wake.push(server);
@@ -139,12 +154,19 @@ impl<'a> Edit<'a> {
     ) -> Result<Change, FleetError> {
         self.assign_uids(scope).await?;
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
+        store::revisions::by(&mut self.tx, revision, &self.actor.to_string()).await?;
         let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
         for conflict in &planned.conflicts {
             if self.strict {
                 return Err(FleetError::Conflict(conflict.clone()));
             }
             tracing::warn!(%conflict, "left out: the grants of this account contradict each other");
+        }
+        if self.strict {
+            let to_come = later::conflict_to_come(&mut self.tx, scope, self.now).await?;
+            if let Some((at, conflict)) = to_come {
+                return Err(FleetError::ConflictLater { at, conflict });
+            }
         }
         if self.intent.dry_run {
             return self.tried(revision, summary, &planned, scope).await;

@@ -1,9 +1,10 @@
 //! Why the model was not read or edited, and what to do about it.
 
-use bastio_protocol::api::{PolicyName, UserGroup};
+use bastio_protocol::api::{PolicyName, UserGroup, utc};
 use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
 
+use super::overtaken::Overtaken;
 use crate::plan::{Conflict, Fault, Stop};
 use crate::store::StoreError;
 
@@ -105,6 +106,17 @@ pub enum FleetError {
     /// Grants would contradict each other.
     #[error("this would contradict another grant: {0}")]
     Conflict(Conflict),
+    /// Grants would contradict each other once one of them begins.
+    #[error("from {} UTC on this would contradict another grant: {conflict}", utc(*.at))]
+    ConflictLater {
+        /// When, in seconds since the Unix epoch.
+        at: i64,
+        /// How.
+        conflict: Conflict,
+    },
+    /// Others have edited the model meanwhile.
+    #[error("{0}")]
+    Overtaken(Box<Overtaken>),
     /// Key options that mean nothing for one of the keys.
     #[error("the key {fingerprint}: {fault}")]
     UnfitOptions {
@@ -223,7 +235,11 @@ impl FleetError {
                 "choose a name of the person's own, or another --login; to take that account over \
                  all the same, name it in accounts.system_names of the backend's configuration",
             ),
-            Self::Conflict(_) => Some(
+            Self::Overtaken(_) => Some(
+                "nothing was changed; look at it as it is now, then repeat this with --if-revision \
+                 and the new number, or without it to do so whatever others did",
+            ),
+            Self::Conflict(_) | Self::ConflictLater { .. } => Some(
                 "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
                  or give both the same policy and options",
             ),

@@ -217,6 +217,7 @@ async fn rename(
         return Err(FleetError::NameTaken(new.clone()));
     }
     store::servers::rename(edit.db(), server.id, new).await?;
+    edit.rename_session(server.id, new);
     for grant in store::grants::list(edit.db()).await? {
         if let Target::Names(mut names) = grant.on
             && names.remove(&server.name)

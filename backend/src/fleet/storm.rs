@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use bastio_protocol::api::{
-    Holder, NewGrant, NewKeys, RemoveUser, Terms, UpdateServer, UpdateUser,
+    Holder, Members, NewGrant, NewGroup, NewKeys, RemoveGroup, RemoveUser, Terms, UpdateGroup,
+    UpdateServer, UpdateUser,
 };
 use bastio_protocol::{Action, ActionMessage, KeyOptions, Status};
 use proptest::collection::vec;
@@ -19,6 +20,7 @@ use crate::testing::{NOW, TestBackend, host, key, login, new_user};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const SERVERS: [&str; 2] = ["web-1", "web-2"];
+const GROUPS: [&str; 2] = ["inner", "outer"];
 const TARGETS: [&str; 5] = ["*", "web-1", "web-1,web-2", "role=web", "role!=web"];
 
 /// Something that happens.
@@ -31,6 +33,10 @@ enum Event {
     Unkey { user: usize, key: u8 },
     Sudo { user: usize, sudo: bool },
     Ungrant { which: usize },
+    Member { user: usize, group: usize, on: bool },
+    Nest { on: bool },
+    GrantGroup { group: usize, target: usize, sudo: bool },
+    RemoveGroup { group: usize },
     Label { server: usize, on: bool },
     Answer { server: usize, count: usize, answers: Vec<Answer> },
     Lose { server: usize, sent: usize, done: usize },
@@ -65,8 +71,17 @@ fn event() -> impl Strategy<Value = Event> {
         user.clone().prop_map(|user| Event::Remove { user }),
         (user.clone(), keys.clone()).prop_map(|(user, key)| Event::Key { user, key }),
         (user.clone(), keys).prop_map(|(user, key)| Event::Unkey { user, key }),
-        (user, any::<bool>()).prop_map(|(user, sudo)| Event::Sudo { user, sudo }),
-        (0_usize..4).prop_map(|which| Event::Ungrant { which }),
+        (user.clone(), any::<bool>()).prop_map(|(user, sudo)| Event::Sudo { user, sudo }),
+        (user, 0..GROUPS.len(), any::<bool>()).prop_map(|(user, group, on)| Event::Member {
+            user,
+            group,
+            on
+        }),
+        any::<bool>().prop_map(|on| Event::Nest { on }),
+        (0..GROUPS.len(), 0..TARGETS.len(), any::<bool>())
+            .prop_map(|(group, target, sudo)| Event::GrantGroup { group, target, sudo }),
+        (0..GROUPS.len()).prop_map(|group| Event::RemoveGroup { group }),
+        (0_usize..6).prop_map(|which| Event::Ungrant { which }),
         (server.clone(), any::<bool>()).prop_map(|(server, on)| Event::Label { server, on }),
         (server.clone(), 1_usize..4, vec(answer(), 4))
             .prop_map(|(server, count, answers)| Event::Answer { server, count, answers }),
@@ -145,6 +160,26 @@ impl Storm {
                     fleet.remove_grant(admin, grant.id).await.expect("removed");
                 }
             }
+            Event::Member { user, group, on } => {
+                let users = [login(USERS[*user])].into();
+                self.regroup(*group, Members { users, ..Members::default() }, *on).await;
+            }
+            Event::Nest { on } => {
+                let groups = [GROUPS[0].parse().expect("a name")].into();
+                self.regroup(1, Members { groups, ..Members::default() }, *on).await;
+            }
+            Event::GrantGroup { group, target, sudo } => {
+                let on = TARGETS[*target].parse().expect("a target");
+                let holder = Holder::Group(GROUPS[*group].parse().expect("a name"));
+                let (sudo, reason, terms) = (*sudo, String::new(), Terms::default());
+                let new = NewGrant { holder, on, login: None, sudo, terms, reason };
+                let _ = fleet.add_grant(admin, &new).await;
+            }
+            Event::RemoveGroup { group } => {
+                let how = RemoveGroup { with_grants: true };
+                let _ =
+                    fleet.remove_group(admin, &GROUPS[*group].parse().expect("a name"), how).await;
+            }
             Event::Label { server, on } => {
                 let mut update = UpdateServer::default();
                 if *on {
@@ -171,6 +206,17 @@ impl Storm {
             }
         }
         self
+    }
+
+    /// Lets members come to a group, which is made when it is not there, or leave it.
+    async fn regroup(&self, group: usize, members: Members, on: bool) {
+        let (fleet, admin) = (&self.backend.fleet, &self.backend.admin);
+        let name = GROUPS[group].parse().expect("a name");
+        let (add, remove) =
+            if on { (members, Members::default()) } else { (Members::default(), members) };
+        let new = NewGroup { name, members: Members::default() };
+        let _ = fleet.add_group(admin, &new).await;
+        let _ = fleet.update_group(admin, &new.name, &UpdateGroup { add, remove }).await;
     }
 
     async fn answer(&mut self, server: usize, count: usize, answers: &[Answer]) -> usize {

@@ -7,25 +7,31 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{ClockWatch, in_words};
 use super::edit::Edit;
 use super::grants::{described, logins_of_grant};
 use super::users::logins_of;
 use super::{Fleet, FleetError};
-use crate::audit::Actor;
+use crate::audit::{self, Actor, Event};
 use crate::dispatch::queue::Scope;
-use crate::store;
+use crate::store::{self, StoreError};
 
 /// Longest sleep: clocks are set now and then, and a sleep does not notice.
-const LONGEST_SLEEP: i64 = 3600;
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Pause after the database failed.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Fleet {
     /// Begins and ends what is due, and then everything else at its time, until `stop`.
     pub async fn keep_time(&self, stop: &CancellationToken) {
+        let mut clock = ClockWatch::new(self.store.now(), Instant::now());
         loop {
+            if let Some(set) = clock.look(self.store.now(), Instant::now()) {
+                self.tell_clock(set).await;
+            }
             let next = match self.turn().await {
                 Ok(next) => next,
                 Err(error) => {
@@ -33,22 +39,33 @@ impl Fleet {
                     Some(self.store.now().saturating_add(1))
                 }
             };
-            let sleep = async {
-                match next {
-                    Some(next) => {
-                        let seconds = next.saturating_sub(self.store.now());
-                        let seconds = u64::try_from(seconds.clamp(0, LONGEST_SLEEP)).unwrap_or(0);
-                        tokio::time::sleep(Duration::from_secs(seconds).max(PAUSE / 10)).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
+            let due = next.map(|next| next.saturating_sub(self.store.now()).max(0).unsigned_abs());
+            let sleep = due.map_or(LONGEST_SLEEP, |due| {
+                Duration::from_secs(due).clamp(PAUSE / 10, LONGEST_SLEEP)
+            });
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.turns.notified() => {}
-                () = sleep => {}
+                () = tokio::time::sleep(sleep) => {}
             }
         }
+    }
+
+    /// Tells that this machine's clock was set: what follows from it happens by itself, and somebody
+    /// may wonder why.
+    async fn tell_clock(&self, set: i64) {
+        let words = in_words(set);
+        tracing::error!(seconds = set, "{words}");
+        if let Err(error) = self.record_clock(&words).await {
+            tracing::error!(%error, "the audit log could not be written");
+        }
+    }
+
+    async fn record_clock(&self, detail: &str) -> Result<(), StoreError> {
+        let mut tx = self.store.write().await?;
+        let event = Event { action: "backend.clock", detail, ..Event::default() };
+        audit::append(&mut tx, self.store.now(), &Actor::backend(), event).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Begins and ends what is due by now; when the next is due.

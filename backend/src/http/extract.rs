@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use bastio_protocol::api::{CONFIRM_HEADER, DRY_RUN_HEADER};
+use bastio_protocol::api::{CONFIRM_HEADER, DRY_RUN_HEADER, IF_REVISION_HEADER};
 
 use super::HttpState;
 use super::problem::Problem;
@@ -53,6 +53,7 @@ impl FromRequestParts<HttpState> for Admin {
         let intent = Intent {
             dry_run: says(parts, DRY_RUN_HEADER, "yes")?,
             confirmed: says(parts, CONFIRM_HEADER, "yes-really")?,
+            if_revision: number(parts, IF_REVISION_HEADER)?,
         };
         Ok(state.keys.admin(token, from).await?.with_intent(intent))
     }
@@ -66,6 +67,13 @@ fn says(parts: &Parts, name: &str, yes: &str) -> Result<bool, Problem> {
         Some(value) if value == yes => Ok(true),
         Some(_) => Err(Problem::bad_request(format!("{name}: the only value there is, is {yes}"))),
     }
+}
+
+/// The number in a header; anything else in it is refused.
+fn number(parts: &Parts, name: &str) -> Result<Option<i64>, Problem> {
+    let Some(value) = parts.headers.get(name) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| Problem::bad_request(format!("{name}: a number is wanted")))
 }
 
 pub(super) fn bearer(parts: &Parts) -> Option<&str> {

@@ -143,6 +143,8 @@ impl From<FleetError> for Problem {
             | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
             FleetError::NameTaken(_)
             | FleetError::Conflict(_)
+            | FleetError::ConflictLater { .. }
+            | FleetError::Overtaken(_)
             | FleetError::TwoOptions { .. }
             | FleetError::Version1(_)
             | FleetError::NotConnected(_)

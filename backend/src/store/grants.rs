@@ -239,6 +239,22 @@ pub async fn count(db: &mut Connection) -> Result<u32, StoreError> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
+/// The begins to come, the nearest first, at most so many.
+pub async fn begins_after(
+    db: &mut Connection,
+    now: i64,
+    limit: u32,
+) -> Result<Vec<i64>, StoreError> {
+    let begins = sql::query_scalar(
+        "SELECT DISTINCT starts FROM grants WHERE starts > $1 ORDER BY starts LIMIT $2",
+    )
+    .bind(now)
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    Ok(begins)
+}
+
 /// The next time at which a grant begins, or a grant or a key of somebody ends.
 pub async fn next_turn(db: &mut Connection) -> Result<Option<i64>, StoreError> {
     let next = sql::query_scalar(

@@ -66,10 +66,17 @@ impl Export {
     /// Writes it.
     pub fn run(self, context: &mut Context<'_>) -> Result<Ending, Failure> {
         let mut sink = Sink::open(self.file, self.force)?;
+        // Asked first: whatever is edited in between is in the file, and refuses an edit all the same.
+        let revision = context.client.status()?.revision;
         let policy = context.client.policy()?;
         let text = match context.format {
             Format::Json => policy_file::to_json(&policy)?,
-            Format::Table => policy_file::to_yaml(&policy)?,
+            Format::Table => {
+                let yaml = policy_file::to_yaml(&policy)?;
+                format!(
+                    "# revision {revision}; to refuse edits in between: --if-revision {revision}\n{yaml}"
+                )
+            }
         };
         sink.write(context.terminal, &text)?;
         if let Some(path) = sink.finish()? {

@@ -8,6 +8,8 @@ use crate::{ServerName, Username};
 
 /// Header of a request that asks what an edit would do: with the value `yes`, nothing is done.
 pub const DRY_RUN_HEADER: &str = "bastio-dry-run";
+/// Header of a request for an edit that is only to be made when the model is at that revision still.
+pub const IF_REVISION_HEADER: &str = "bastio-if-revision";
 /// Header of a request whose sender knows that the edit concerns much of the fleet, or locks somebody out: with the
 /// value `yes-really` it is done all the same.
 pub const CONFIRM_HEADER: &str = "bastio-confirm";

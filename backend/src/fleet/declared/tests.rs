@@ -244,7 +244,7 @@ async fn what_is_wrong_is_named_and_nothing_is_changed() {
 #[tokio::test]
 async fn tried_it_shows_every_edit_and_changes_nothing() {
     let backend = two_servers().await;
-    let dry = backend.admin.clone().with_intent(Intent { dry_run: true, confirmed: false });
+    let dry = backend.admin.clone().with_intent(Intent { dry_run: true, ..Intent::default() });
     let before = backend.fleet.export(&backend.admin).await.expect("read");
     let change = backend.fleet.apply(&dry, &policy(team()), true).await.expect("tried");
     let preview = change.preview.expect("a preview");

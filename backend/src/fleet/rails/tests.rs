@@ -16,7 +16,7 @@ async fn log(backend: &TestBackend) -> Result<Vec<ChainedRow>, FleetError> {
 }
 
 fn tries(backend: &TestBackend) -> Admin {
-    backend.admin.clone().with_intent(Intent { dry_run: true, confirmed: false })
+    backend.admin.clone().with_intent(Intent { dry_run: true, ..Intent::default() })
 }
 
 fn plainly(backend: &TestBackend) -> Admin {

@@ -312,3 +312,33 @@ async fn other_refusals_are_failures() {
     backend.wait_until_pending(server, &[]).await;
     assert!(agent.gets_nothing().await, "the session stays");
 }
+
+/// What is kept is short, whatever comes; what is too long for a frame ends the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mebibyte_of_text_is_cut_to_what_is_kept() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let signing_key = backend.signing_key();
+    backend.queue(server, 1..=2).await;
+    let mut agent = Modern::connect(&backend, &key).await;
+    agent.hello().await;
+    agent.greet(Some(&signing_key), 0).await;
+    agent.order().await;
+    let mut answer = FeedbackMessage::new(MessageId::from_number(1), Status::Failed, "");
+    answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
+    assert_eq!(answer.to_json().len(), V2_LIMIT);
+    agent.say(&answer.to_json()).await;
+    backend.wait_until_pending(server, &["2"]).await;
+    let mut db = backend.store.read().await.unwrap();
+    let rows = store::audit::list(&mut db, &LogFilter::default(), Page::Last, 100).await.unwrap();
+    drop(db);
+    let row = rows.iter().find(|row| row.row.action == "action.failed").unwrap();
+    assert!((4000..5000).contains(&row.row.detail.len()), "{}", row.row.detail.len());
+
+    agent.order().await;
+    answer.feedback.push('x');
+    agent.say(&answer.to_json()).await;
+    let reason = agent.agent.dismissed().await;
+    assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
+    assert_eq!(backend.pending(server).await, ["2"]);
+}

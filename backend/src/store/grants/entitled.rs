@@ -33,7 +33,8 @@ struct RightsRow {
     take_over: bool,
 }
 
-/// The grants of these login names that hold at `now`, with the keys of their people; of all when
+/// The grants of these login names that hold at `now` (what has begun goes on, even if the clock is set
+/// back), with the keys of their people; of all when
 /// `None`. A grant to a group without a login name is one of each person's own name.
 pub async fn entitlements(
     db: &mut Connection,
@@ -48,7 +49,7 @@ pub async fn entitlements(
          JOIN users u ON u.id = h.user_id LEFT JOIN sudo_policies p ON p.name = g.sudo_policy \
          WHERE (g.until IS NULL OR g.until > ",
     );
-    select.push_bind(now).push(") AND (g.starts IS NULL OR g.starts <= ");
+    select.push_bind(now).push(") AND (g.starts IS NULL OR g.begun = TRUE OR g.starts <= ");
     select.push_bind(now).push(") ORDER BY g.id, h.user_id");
     let mut rows: Vec<RightsRow> = select.build_query_as().fetch_all(&mut *db).await?;
     if let Some(logins) = logins.filter(|_| few.is_none()) {
