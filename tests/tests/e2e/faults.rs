@@ -118,7 +118,7 @@ impl<'w> Site<'w> {
     }
 
     #[track_caller]
-    fn wait_presence(&self, server: &str, presence: &str, limit: Duration) {
+    pub(crate) fn wait_presence(&self, server: &str, presence: &str, limit: Duration) {
         until(limit, &format!("{server} is {presence}"), || {
             self.show(server)["presence"] == presence
         });

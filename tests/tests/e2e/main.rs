@@ -17,6 +17,7 @@ mod orders;
 mod policy_file;
 mod privileges;
 mod processor;
+mod revocation;
 mod sudo;
 mod texts;
 mod v1;
