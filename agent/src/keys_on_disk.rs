@@ -29,7 +29,7 @@ mod unflushed;
 pub use error::KeysOnDiskError;
 use folder::KeyFolder;
 pub use places::make_folder;
-pub use set::{FoundLine, ours, read_keys, set_first_keys, set_keys};
+pub use set::{FoundLine, ours, put_back, read_keys, set_first_keys, set_keys};
 pub use stale::clear_stale;
 pub use unflushed::Unflushed;
 

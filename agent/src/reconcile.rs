@@ -16,7 +16,7 @@ mod plan;
 mod refusal;
 mod whole;
 
-pub use aim::{Aim, Aims, Rules};
+pub use aim::{Aim, Aims, GivenBack, Rules};
 pub use apply::{Applied, Beat, apply};
 pub use note::{change_note, moment};
 pub use observe::{Around, Observed, Seen, observe};

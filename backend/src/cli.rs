@@ -1,10 +1,12 @@
 //! The command line of `bastio-backend`: what it understands, what it teaches, what it prints.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bastio_backend::admin_token::{self, AdminTokenError};
+use bastio_backend::backup::{self, BackupError};
 use bastio_backend::cluster;
 use bastio_backend::config::{Config, ConfigError, Flags};
 use bastio_backend::logging::{self, Level};
@@ -12,6 +14,8 @@ use bastio_backend::serve::{Backend, ServeError, Welcome};
 use bastio_backend::signing::SigningKeys;
 use bastio_backend::state_folder::StateFolder;
 use bastio_backend::store::Store;
+use bastio_backend::store::copy::Aftermath;
+use bastio_protocol::api::utc;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use thiserror::Error;
@@ -33,6 +37,7 @@ Begin here:
   bastio api-key add web --role enroll  a key with which servers enrol
   bastio-agent enroll --backend http://THIS-HOST:2358   on each server
   bastio-backend admin-token           when the admin token is lost
+  bastio-backend backup FILE           everything in one file, while the backend runs
 
 Configuration (/etc/bastio/backend.toml), each key with its default:
   state = \"/var/lib/bastio\"            database, host keys; mode 0700, one backend at a time
@@ -46,6 +51,7 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   limits.login_grace = 20              seconds for a login
   limits.answer_within = 120           seconds for an agent to answer before all is sent again
   orders.valid_for = 600               seconds in which an agent may obey what was signed
+  history.revisions = 1000             edits of the model that can be undone
   uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set
 Each key is also a variable: ssh.listen is BASTIO_BACKEND_SSH_LISTEN. Flags win over variables,
 variables over the file.
@@ -58,6 +64,28 @@ was done. A token that was lost still works: remove it with `bastio api-key rm N
 
 Example:
   bastio-backend admin-token";
+
+const BACKUP_HELP: &str = "\
+The file holds everything: the database as of one moment, the host keys, and the key that signs what
+agents obey. WHOEVER HAS IT CAN BE THIS BACKEND: keep it as safe as the state folder. It is a tar
+archive; `tar -xOf FILE SHA256SUMS` shows what is in it.
+
+A database in PostgreSQL is backed up by its own tools: see docs/operations.md.
+
+Examples:
+  bastio-backend backup /srv/backup/bastio-2026-11-22.tar
+  bastio-backend backup /dev/shm/b.tar && age -r age1... -o b.tar.age /dev/shm/b.tar";
+
+const RESTORE_HELP: &str = "\
+Everything is verified first, and then put in place whole or not at all. Agents come back by themselves:
+they know the keys. What was decided behind the backup is not in it, people who were removed since
+among it; so nothing is sent to any server by itself, and each is shown as `restored` until it was
+made as it should be:
+  bastio server check --all     what a sync would change
+  bastio server sync NAME       makes it so
+
+Example:
+  bastio-backend restore /srv/backup/bastio-2026-11-22.tar --state /var/lib/bastio";
 
 /// Decides who may log in where: takes the agents' connections, queues what they have to do, and
 /// serves the API.
@@ -92,6 +120,26 @@ an agent that knows neither key is enrolled again.")]
     #[command(after_help = TOKEN_HELP)]
     AdminToken {
         /// Folder of the database and the host keys
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
+    /// Writes the whole state, secrets included, into one file; the backend may be running
+    #[command(after_help = BACKUP_HELP)]
+    Backup {
+        /// A new file, for its owner alone (mode 0600)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Folder of the database and the host keys
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+    },
+    /// Makes a state folder of a backup; one that holds a state is refused
+    #[command(after_help = RESTORE_HELP)]
+    Restore {
+        /// A file that `backup` has written
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Folder to make
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
     },
@@ -132,6 +180,8 @@ enum Failure {
     Serve(#[from] ServeError),
     #[error(transparent)]
     AdminToken(#[from] AdminTokenError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("the system: {0}")]
     System(#[from] std::io::Error),
 }
@@ -140,7 +190,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => USAGE,
-            Self::Serve(_) | Self::AdminToken(_) | Self::System(_) => FAILED,
+            Self::Serve(_) | Self::AdminToken(_) | Self::Backup(_) | Self::System(_) => FAILED,
         }
     }
 }
@@ -158,8 +208,13 @@ pub fn run() -> ExitCode {
             flags(cli.config, overrides).and_then(|flags| rotate_signing_key(&flags))
         }
         Command::AdminToken { state } => {
-            let overrides = Overrides { state, ssh_listen: None, http_listen: None };
-            flags(cli.config, overrides).and_then(|flags| admin_token(&flags))
+            state_flags(cli.config, state).and_then(|flags| admin_token(&flags))
+        }
+        Command::Backup { file, state } => {
+            state_flags(cli.config, state).and_then(|flags| back_up(&flags, &file))
+        }
+        Command::Restore { file, state } => {
+            state_flags(cli.config, state).and_then(|flags| restore(&flags, &file))
         }
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => {
@@ -180,6 +235,10 @@ fn flags(file: Option<PathBuf>, overrides: Overrides) -> Result<Flags, Failure> 
     // Typed in a shell, a path is meant from where one stands.
     let state = state.map(std::path::absolute).transpose()?;
     Ok(Flags { file, state, ssh_listen, http_listen })
+}
+
+fn state_flags(file: Option<PathBuf>, state: Option<PathBuf>) -> Result<Flags, Failure> {
+    flags(file, Overrides { state, ssh_listen: None, http_listen: None })
 }
 
 fn completions(shell: Shell) -> Result<(), Failure> {
@@ -216,6 +275,51 @@ fn admin_token(flags: &Flags) -> Result<(), Failure> {
          lost one, and: bastio api-key rm NAME\n",
         token.expose(),
         key.name
+    ))?;
+    Ok(())
+}
+
+/// The state folder, where the database is in it.
+fn own_state(flags: &Flags) -> Result<PathBuf, Failure> {
+    let config = Config::load(flags)?;
+    match config.store.shared()? {
+        None => Ok(config.state),
+        Some(_) => Err(BackupError::OnPostgres.into()),
+    }
+}
+
+fn back_up(flags: &Flags, file: &Path) -> Result<(), Failure> {
+    let state = own_state(flags)?;
+    close_to_others();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let made = runtime.block_on(backup::backup(&state, file))?;
+    say(&format!(
+        "{}: {} bytes, mode 0600: {}\nwhoever has this file can be this backend; keep it as safe as {}\n",
+        made.path.display(),
+        made.length,
+        made.entries.join(", "),
+        state.display()
+    ))?;
+    Ok(())
+}
+
+fn restore(flags: &Flags, file: &Path) -> Result<(), Failure> {
+    let state = own_state(flags)?;
+    close_to_others();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let restored = runtime.block_on(backup::restore(file, &state, now))?;
+    let Aftermath { revision, last, servers, dropped } = restored.aftermath;
+    say(&format!(
+        "restored into {}: {}\nthe model is that of revision {revision}, {} UTC; what was decided \
+         later is NOT in it, also who was removed\n{dropped} actions that were on their way are \
+         forgotten; nothing is sent by itself\n\nNext: start the backend, wait for the agents, and look \
+         at each of the {servers} servers before it is told anything:\n  bastio server check --all\n  \
+         bastio server sync NAME\n",
+        restored.state.display(),
+        restored.entries.join(", "),
+        utc(last),
     ))?;
     Ok(())
 }

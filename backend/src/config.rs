@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::plan;
 use crate::store::uids::UidRange;
 pub use store::Database;
-pub use values::{Limit, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames};
+pub use values::{Count, Limit, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
 pub const DEFAULT_FILE: &str = "/etc/bastio/backend.toml";
@@ -30,7 +30,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -48,6 +48,7 @@ const KEYS: [&str; 20] = [
     "store.cluster_key_file",
     "rails.percent",
     "rails.at_least",
+    "history.revisions",
     "uids.from",
     "uids.to",
     "accounts.system_names",
@@ -77,6 +78,8 @@ pub struct Config {
     pub accounts: Accounts,
     /// `[store]`: the database.
     pub store: Database,
+    /// `[history]`: how far back the model is known.
+    pub history: History,
 }
 
 /// `[ssh]`.
@@ -154,6 +157,20 @@ pub struct Rails {
     pub at_least: Limit,
 }
 
+/// `[history]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// `history.revisions`: so many edits can be undone. Default 1000.
+    pub revisions: Count,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { revisions: Count::DEFAULT_REVISIONS }
+    }
+}
+
 /// `[uids]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -220,6 +237,7 @@ impl Default for Config {
             uids: Uids::default(),
             accounts: Accounts::default(),
             store: Database::default(),
+            history: History::default(),
         }
     }
 }

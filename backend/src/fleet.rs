@@ -4,6 +4,7 @@
 //! for every server concerned and the audit log tells; then the sessions concerned are woken.
 //! This room must not know HTTP or SSH.
 
+mod adoption;
 mod changes;
 mod clock;
 mod convergence;
@@ -13,6 +14,7 @@ mod enroll;
 mod error;
 mod grants;
 mod groups;
+mod history;
 mod log;
 mod names;
 mod overtaken;
@@ -24,6 +26,7 @@ mod revocation;
 mod servers;
 mod times;
 mod uids;
+mod undo;
 mod users;
 
 use std::collections::BTreeSet;
@@ -53,6 +56,8 @@ pub struct Fleet {
     uids: Option<UidRange>,
     /// Names of the system's own accounts that may be logins all the same.
     system_names: Arc<BTreeSet<Username>>,
+    /// So many revisions can be undone.
+    history: i64,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -62,8 +67,8 @@ impl Fleet {
     #[must_use]
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
         let (rails, turns, system_names) = (Rails::default(), Arc::default(), Arc::default());
-        let (original_agents, uids) = (false, None);
-        Self { store, dispatch, original_agents, rails, uids, system_names, turns }
+        let (original_agents, uids, history) = (false, None, undo::REVISIONS);
+        Self { store, dispatch, original_agents, rails, uids, system_names, history, turns }
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.
@@ -91,23 +96,29 @@ impl Fleet {
     ) -> Result<StatusReport, FleetError> {
         let mut db = self.store.read().await?;
         let (queued, sent, failed) = store::outcomes::counts(&mut db).await?;
+        let servers = store::servers::count(&mut db).await?;
+        let numbers = store::standing::numbers(&mut db).await?;
+        let all = [&numbers.pending, &numbers.failed, &numbers.drifted, &numbers.undecided];
+        let out_of_sync: BTreeSet<ServerId> = all.into_iter().flatten().copied().collect();
+        let count = |set: &BTreeSet<ServerId>| u32::try_from(set.len()).unwrap_or(u32::MAX);
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host_key,
             revision: store::revisions::current(&mut db).await?,
-            servers: store::servers::count(&mut db).await?,
+            servers,
             connected: u32::try_from(self.dispatch.connected()).unwrap_or(u32::MAX),
             users: store::users::count(&mut db).await?,
             grants: store::grants::count(&mut db).await?,
             queued,
             sent,
             failed,
-            drifted: u32::try_from(store::requests::drifted(&mut db).await?.len())
-                .unwrap_or(u32::MAX),
+            drifted: count(&numbers.drifted),
             clocks_off: u32::try_from(store::clocks::off(&mut db, CLOCK_LIMIT).await?.len())
                 .unwrap_or(u32::MAX),
-            undecided: u32::try_from(store::questions::all(&mut db).await?.len())
-                .unwrap_or(u32::MAX),
+            undecided: count(&numbers.undecided),
+            in_sync: servers.saturating_sub(count(&out_of_sync)),
+            pending_servers: count(&numbers.pending),
+            failed_servers: count(&numbers.failed),
         })
     }
 

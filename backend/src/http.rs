@@ -3,6 +3,7 @@
 //! Handlers are thin: parse, take the proof of access, call the domain, answer. This room must
 //! not know SQL or SSH; what the client may read and what belongs in the log are kept apart.
 
+mod adoption;
 mod api_keys;
 mod changes;
 mod declared;
@@ -19,6 +20,7 @@ mod serve;
 mod servers;
 mod sources;
 mod status;
+mod undo;
 mod users;
 mod watch;
 
@@ -128,6 +130,13 @@ impl HttpState {
         self
     }
 
+    /// How many revisions can be undone.
+    #[must_use]
+    pub fn with_history(mut self, revisions: u32) -> Self {
+        self.fleet = self.fleet.with_history(revisions);
+        self
+    }
+
     /// What the ports for agents have counted, under their names.
     #[must_use]
     pub fn with_ports(mut self, ports: Vec<(&'static str, Arc<Tally>)>) -> Self {
@@ -188,6 +197,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/status", get(status::status))
         .route("/log", get(log::list))
         .route("/plan", get(plan::show))
+        .route("/revisions", get(undo::list))
+        .route("/undo", post(undo::undo))
         .route(
             "/policy",
             get(declared::export)
@@ -200,6 +211,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/servers/{name}/sync", post(servers::sync))
         .route("/servers/{name}/accept", post(servers::accept))
         .route("/servers/{name}/replace", post(servers::replace))
+        .route("/servers/{name}/adoption", get(adoption::list).post(adoption::take))
+        .route("/servers/{name}/adoption/{login}", delete(adoption::give_back))
         .route("/users", get(users::list).post(users::add))
         .route("/users/{name}", get(users::show).patch(users::update).delete(users::remove))
         .route("/users/{name}/keys", get(users::keys).post(users::add_keys))

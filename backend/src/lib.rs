@@ -3,6 +3,7 @@
 pub mod access;
 pub mod admin_token;
 pub mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod config;
 pub mod dispatch;

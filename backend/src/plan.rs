@@ -16,17 +16,20 @@
 //! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
 //! every agent understands them. Where more is to be said, one set-user says all of it.
 
+mod adoption;
 mod blast;
 mod declared;
 mod groups;
 mod host_labels;
 mod merge;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::{Labels, utc};
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
+pub use adoption::{People, Person};
 pub use blast::{Effect, Rails, Stop, effect, radius};
 pub use declared::{
     Fault, GrantIdentity, ModelEdit, faults, in_numbers, model_edits, touched_logins, without_ended,
@@ -34,6 +37,7 @@ pub use declared::{
 pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
+pub use undo::{Before, model_at, model_for_one};
 
 /// The accounts of one server that are bastio's.
 pub type Accounts = BTreeMap<Username, Account>;
@@ -137,6 +141,7 @@ pub fn in_words(wanted: &WantedAccount) -> String {
     words.extend(wanted.spec.uid.map(|uid| format!("uid {uid}")));
     words.extend(wanted.locked.then(|| "locked".to_owned()));
     words.extend(wanted.take_over.then(|| "taken over".to_owned()));
+    words.extend(wanted.release.is_some().then(|| "given back as it was".to_owned()));
     words.join(", ")
 }
 

@@ -128,6 +128,7 @@ impl Backend {
             .with_rails(config.rails.get())
             .with_uids(config.uids.get())
             .with_system_names(config.accounts.system_names.get())
+            .with_history(config.history.revisions.get())
             .with_ports(ports.iter().map(Port::tally).collect())
             .with_signer(Some(orders.keys.current().clone()))
             .with_draining(draining.clone());

@@ -7,13 +7,16 @@
 
 pub mod accounts;
 pub mod actions;
+pub mod adoptions;
 pub mod api_keys;
 pub mod audit;
 pub mod clocks;
+pub mod copy;
 mod engine;
 pub mod grants;
 pub mod groups;
 pub mod hints;
+pub mod history;
 pub mod leases;
 pub mod outcomes;
 pub mod policies;
@@ -24,6 +27,7 @@ pub mod revisions;
 pub mod secrets;
 pub mod servers;
 pub mod sql;
+pub mod standing;
 pub mod suspects;
 mod trouble;
 pub mod uids;

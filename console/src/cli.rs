@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Intent;
 use crate::commands::{
-    Format, api_key, declared, generate, grant, group, key, log, login, plan, server, sudo_policy,
-    user,
+    Format, adopt, api_key, declared, generate, grant, group, key, log, login, plan, server,
+    sudo_policy, undo, user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -116,8 +116,15 @@ pub enum Command {
     Apply(declared::Apply),
     /// Write the whole model as a file that apply takes
     Export(declared::Export),
+    /// Accounts that are on a server already: list, take over, give back
+    #[command(subcommand)]
+    Adopt(adopt::Command),
     /// Show how far each server is, and what it has still to do
     Plan(plan::Plan),
+    /// List what was edited, the last first
+    Revisions(undo::Revisions),
+    /// Make the model what it was at a revision, for everything or for one server
+    Undo(undo::UndoArgs),
     /// Show the fleet in numbers
     #[command(after_help = "Example:\n  bastio status --output json")]
     Status,

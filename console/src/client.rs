@@ -8,11 +8,11 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    ApiKey, CONFIRM_HEADER, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions, Grant, Group,
-    IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys, NewRequest,
-    NewUser, Policy, PolicyName, RemoveGroup, RemoveUser, ReplaceServer, RequestReport, Server,
-    ServerDetail, ServerPlan, StateReason, StatusReport, UpdateGroup, UpdateServer, UpdateUser,
-    User, UserGroup,
+    Adopt, ApiKey, CONFIRM_HEADER, Candidate, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions,
+    Grant, Group, IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys,
+    NewRequest, NewUser, Policy, PolicyName, RemoveGroup, RemoveUser, ReplaceServer, RequestKind,
+    RequestReport, Revision, Server, ServerDetail, ServerPlan, StateReason, StatusReport, Undo,
+    UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{AccessReport, ServerName, Username};
@@ -163,6 +163,34 @@ impl Client {
         )
     }
 
+    /// What is on a server by that report, and whose it may be.
+    pub fn candidates(
+        &self,
+        name: &ServerName,
+        request: i64,
+    ) -> Result<Vec<Candidate>, ClientError> {
+        self.get(&format!("{}?request={request}", path(["servers", name.as_str(), "adoption"])))
+    }
+
+    /// Takes an account over.
+    pub fn adopt(&self, name: &ServerName, adopt: &Adopt) -> Result<Change, ClientError> {
+        self.send(Method::POST, &path(["servers", name.as_str(), "adoption"]), adopt)
+    }
+
+    /// Gives an account back.
+    pub fn give_back(&self, name: &ServerName, login: &Username) -> Result<Change, ClientError> {
+        self.delete(&path(["servers", name.as_str(), "adoption", login.as_str()]))
+    }
+
+    /// Asks a server what there is, also where everything else is only tried: that changes nothing.
+    pub fn ask_report(&self, name: &ServerName) -> Result<RequestReport, ClientError> {
+        let new = NewRequest { kind: RequestKind::Report, allow_no_admin: false };
+        let body = serde_json::to_vec(&new).map_err(|_| ClientError::Unsendable)?;
+        let path = path(["servers", name.as_str(), "requests"]);
+        let meant = Intent::default();
+        answer::parse(&self.call_as(meant, Method::POST, &path, Some(body), REQUEST)?)
+    }
+
     /// Asks something of a server as a whole.
     pub fn request(
         &self,
@@ -303,9 +331,24 @@ impl Client {
         self.delete(&path(["sudo-policies", name.as_str()]))
     }
 
-    /// The whole model.
-    pub fn policy(&self) -> Result<Policy, ClientError> {
-        self.get("policy")
+    /// The whole model, as it is or as it was at a revision.
+    pub fn policy(&self, revision: Option<i64>) -> Result<Policy, ClientError> {
+        match revision {
+            None => self.get("policy"),
+            Some(revision) => self.get(&format!("policy?revision={revision}")),
+        }
+    }
+
+    /// So many revisions at most, below one when given, the last first.
+    pub fn revisions(&self, limit: u32, before: Option<i64>) -> Result<Vec<Revision>, ClientError> {
+        let before = before.map(|before| format!("&before={before}")).unwrap_or_default();
+        self.get(&format!("revisions?limit={limit}{before}"))
+    }
+
+    /// Goes back to a revision.
+    pub fn undo(&self, undo: &Undo) -> Result<Change, ClientError> {
+        let body = serde_json::to_vec(undo).map_err(|_| ClientError::Unsendable)?;
+        answer::parse(&self.call(Method::POST, "undo", Some(body), WHOLE)?)
     }
 
     /// Makes what a policy names so; what its sections do not name goes when `prune` is said.
@@ -397,18 +440,29 @@ impl Client {
         body: Option<Vec<u8>>,
         limit: Duration,
     ) -> Result<Vec<u8>, ClientError> {
+        self.call_as(self.intent, method, path, body, limit)
+    }
+
+    fn call_as(
+        &self,
+        intent: Intent,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        limit: Duration,
+    ) -> Result<Vec<u8>, ClientError> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}/api/v1/{path}", self.url))
             .header(AUTHORIZATION, &self.authorization)
             .header(ACCEPT, "application/json");
-        if self.intent.dry_run {
+        if intent.dry_run {
             request = request.header(DRY_RUN_HEADER, "yes");
         }
-        if self.intent.confirmed {
+        if intent.confirmed {
             request = request.header(CONFIRM_HEADER, "yes-really");
         }
-        if let Some(revision) = self.intent.if_revision {
+        if let Some(revision) = intent.if_revision {
             request = request.header(IF_REVISION_HEADER, revision);
         }
         let answer = match body {

@@ -2,6 +2,7 @@
 //!
 //! Must not know HTTP or how servers are waited for.
 
+pub mod adopt;
 pub mod api_key;
 pub mod declared;
 pub mod generate;
@@ -15,6 +16,7 @@ mod request;
 pub mod server;
 mod status;
 pub mod sudo_policy;
+pub mod undo;
 pub mod user;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -83,7 +85,10 @@ pub fn run(
         Command::Log(command) => command.run(format, terminal, with),
         Command::Apply(command) => command.run(|| with(terminal)),
         Command::Export(command) => command.run(&mut with(terminal)?),
+        Command::Adopt(command) => adopt::run(command, &mut with(terminal)?),
         Command::Plan(command) => command.run(&mut with(terminal)?),
+        Command::Revisions(command) => command.run(&mut with(terminal)?),
+        Command::Undo(command) => command.run(&mut with(terminal)?),
         Command::Status => status::run(&mut with(terminal)?),
         Command::Completions(command) => command.run(terminal),
         Command::Man(command) => command.run(),

@@ -38,6 +38,11 @@ pub struct WantedAccount {
     /// Without it, such an account is refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub take_over: bool,
+    /// Whether an account that was taken over is given back: bastio's key lines and its rule go, the
+    /// fields of `spec` and these key lines of others come back, sudo rights mean membership of the
+    /// group for sudo, and then it is managed no more. Nothing is done to one that is not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Vec<String>>,
 }
 
 /// Fields of the account database. What is absent is the host's own choice when the account is
@@ -144,10 +149,11 @@ impl WantedAccount {
     /// without options.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let Self { spec, sudo, keys, until, locked, take_over } = self;
+        let Self { spec, sudo, keys, until, locked, take_over, release } = self;
         let plain_sudo = matches!(sudo, Sudo::None | Sudo::Plain);
         let plain_keys = keys.iter().all(|key| key.options.is_empty() && key.until.is_none());
-        spec.is_empty() && plain_sudo && plain_keys && until.is_none() && !locked && !take_over
+        let plain_state = until.is_none() && !locked && !take_over && release.is_none();
+        spec.is_empty() && plain_sudo && plain_keys && plain_state
     }
 
     /// When the key ends: its own end or the account's, whichever is first.

@@ -9,13 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAccount, stamp};
 
+mod adoption;
 mod groups;
 mod people;
 mod policy;
 mod preview;
 mod questions;
 mod time;
+mod undo;
 
+pub use adoption::{Adopt, Candidate, Match, MatchRule};
 pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
 };
@@ -32,6 +35,7 @@ pub use preview::{
 };
 pub use questions::{Question, QuestionKind, ReplaceServer};
 pub use time::Time;
+pub use undo::{Revision, Undo};
 
 /// Clocks that differ by no more than this, in seconds, count as equal.
 pub const CLOCK_LIMIT: i64 = 30;
@@ -104,6 +108,12 @@ pub struct Server {
     /// What somebody must decide about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<Question>,
+    /// The last revision of the model that it has all of.
+    #[serde(default)]
+    pub in_sync_at: i64,
+    /// What it failed at first, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// What can be asked of a server as a whole.
@@ -424,6 +434,15 @@ pub struct StatusReport {
     /// Servers about which somebody must decide something.
     #[serde(default)]
     pub undecided: u32,
+    /// Servers that have confirmed everything, and nothing speaks against it.
+    #[serde(default)]
+    pub in_sync: u32,
+    /// Servers to which something is on its way.
+    #[serde(default)]
+    pub pending_servers: u32,
+    /// Servers that failed to take something.
+    #[serde(default)]
+    pub failed_servers: u32,
 }
 
 #[cfg(test)]

@@ -119,6 +119,8 @@ pub enum ChangeKind {
     CreateUser,
     /// An account of others is managed from now on.
     TakeOver,
+    /// An account that was taken over is managed no more.
+    GiveBack,
     /// Fields of the account database were changed.
     ModifyUser,
     /// An account lets nobody in any more.

@@ -82,12 +82,36 @@ impl KeyFile {
         self.lines.iter().filter_map(|line| lenient::read(line))
     }
 
-    fn append(&mut self, spec: &KeyLineSpec) {
+    /// Whether that is one line of others that gives access, without its newline.
+    #[must_use]
+    pub fn is_key_line(line: &str) -> bool {
+        let read = lenient::read(line.as_bytes());
+        !line.contains(['\n', '\r', '\0']) && read.is_some_and(|read| !read.ours)
+    }
+
+    /// Adds a line of others as it stands, unless some line gives access to its key already.
+    pub fn put_back(&mut self, line: &str) -> Change {
+        let Some(key) = lenient::key_of(line.as_bytes()).filter(|_| Self::is_key_line(line)) else {
+            return Change::Unchanged;
+        };
+        if self.keys().any(|found| found.key == key) {
+            return Change::Unchanged;
+        }
+        self.end_last_line();
+        self.lines.push(format!("{line}\n").into_bytes());
+        Change::Changed
+    }
+
+    fn end_last_line(&mut self) {
         if let Some(last) = self.lines.last_mut()
             && !last.ends_with(b"\n")
         {
             last.push(b'\n');
         }
+    }
+
+    fn append(&mut self, spec: &KeyLineSpec) {
+        self.end_last_line();
         self.lines.push(spec.to_line());
     }
 }

@@ -8,13 +8,16 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    KeyOptionsError, KeyPolicy, PublicKeyError, SudoPolicyError, Username, WantedAccount,
+    KeyFile, KeyOptionsError, KeyPolicy, PublicKeyError, SudoPolicyError, Username, WantedAccount,
     WantedState,
 };
 
 /// Longest JSON of one `wanted`, in bytes. In an order it is a text inside JSON and at most twice as long,
 /// so that it always fits a frame ([`crate::V2_LIMIT`]).
 pub const WANTED_LIMIT: usize = 512_000;
+/// Most key lines that are put back, and the longest, in bytes.
+const MAX_KEY_LINES: usize = 64;
+const MAX_KEY_LINE: usize = 16 * 1024;
 /// Numeric ids that mean something else: root, nobody, and "none" of 16 and of 32 bits.
 const NO_UIDS: [u32; 4] = [0, 65_534, 65_535, u32::MAX];
 
@@ -59,6 +62,9 @@ pub enum WantedError {
         /// What is wrong.
         fault: KeyOptionsError,
     },
+    /// An account that is given back and yet has keys, an end, a lock or a rule; or a key line that is none.
+    #[error("release: {0}")]
+    Release(&'static str),
     /// A sudo rule that cannot be written.
     #[error(transparent)]
     Sudo(#[from] SudoPolicyError),
@@ -76,6 +82,7 @@ impl WantedAccount {
 
     fn check_fields(&self, policy: &KeyPolicy) -> Result<(), WantedError> {
         self.spec.uid.map_or(Ok(()), check_uid)?;
+        self.check_release()?;
         if let crate::Sudo::Policy(rule) = &self.sudo {
             rule.check()?;
         }
@@ -90,6 +97,21 @@ impl WantedAccount {
             good.map_err(|fault| WantedError::Key { fingerprint: fingerprint(), fault })?;
             let fits = grant.options.fits(&grant.public_key);
             fits.map_err(|fault| WantedError::Options { fingerprint: fingerprint(), fault })?;
+        }
+        Ok(())
+    }
+}
+
+impl WantedAccount {
+    fn check_release(&self) -> Result<(), WantedError> {
+        let Some(lines) = &self.release else { return Ok(()) };
+        let has_rule = matches!(self.sudo, crate::Sudo::Policy(_));
+        if !self.keys.is_empty() || self.until.is_some() || self.locked || has_rule {
+            return Err(WantedError::Release("what is given back has no keys, end, lock or rule"));
+        }
+        let is_line = |line: &String| line.len() <= MAX_KEY_LINE && KeyFile::is_key_line(line);
+        if lines.len() > MAX_KEY_LINES || !lines.iter().all(is_line) {
+            return Err(WantedError::Release("at most 64 key lines of at most 16384 bytes"));
         }
         Ok(())
     }

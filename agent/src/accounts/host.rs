@@ -89,6 +89,16 @@ impl AccountHost for SystemAccounts {
         Ok(Tool::Usermod.run(&["--append", "--groups", MANAGED_GROUP, "--", name.as_str()])?)
     }
 
+    fn give_back(&self, name: &Username, sudo_group: bool) -> Result<(), AccountsError> {
+        self.own(name)?;
+        if sudo_group {
+            let group = self.sudo_group()?;
+            let group = group.ok_or_else(|| AccountsError::GroupMissing("sudo".into()))?;
+            self.join_sudo_group(name, group)?;
+        }
+        Ok(Tool::Gpasswd.run(&["--delete", name.as_str(), MANAGED_GROUP])?)
+    }
+
     fn modify(&self, name: &Username, change: &AccountChange) -> Result<(), AccountsError> {
         self.own(name)?;
         modify::modify(&*self.databases()?, name, change)

@@ -4,7 +4,7 @@
 
 use bastio_protocol::{Change, KeyGrant, PublicKey, Username};
 
-use super::{KeysOnDiskError, read_keys, remove_key, set_first_keys, set_keys};
+use super::{KeysOnDiskError, put_back, read_keys, remove_key, set_first_keys, set_keys};
 use crate::accounts::{Account, Accounts, AccountsError, SystemAccounts};
 use crate::reconcile::host::{FoundKeys, KeyHost, KeyWork};
 use crate::sshd::Shape;
@@ -32,6 +32,11 @@ impl KeyHost for SystemAccounts {
         let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
         let change = set_keys(&account, &shape, wanted)?;
         Ok(take_all(&account, &shape, gone, change)?)
+    }
+
+    fn put_back(&self, name: &Username, lines: &[String]) -> Result<Change, AccountsError> {
+        let (account, shape) = (look_up(self, name)?, Shape::of_account(name));
+        Ok(put_back(&account, &shape, lines)?)
     }
 
     fn first_keys(

@@ -116,6 +116,28 @@ pub fn set_first_keys(
     set(account, shape, wanted, edit_unflushed).map(|(_, unflushed)| unflushed)
 }
 
+/// Puts lines of others into the first usable file, save those of keys that some line there is for.
+///
+/// # Errors
+/// [`KeysOnDiskError`]; the file is as it was.
+pub fn put_back(
+    account: &Account,
+    shape: &Shape,
+    lines: &[String],
+) -> Result<Change, KeysOnDiskError> {
+    if lines.is_empty() {
+        return Ok(Change::Unchanged);
+    }
+    let put = |keys: &mut KeyFile| {
+        let before = keys.clone();
+        for line in lines {
+            let _ = keys.put_back(line);
+        }
+        changed(*keys == before)
+    };
+    in_first(account, shape, |folder, file| folder.edit(file, put)).map(|(_, change)| change)
+}
+
 type Edit<'a> = &'a dyn Fn(&mut KeyFile) -> Change;
 type Edited = (Change, Option<Unflushed>);
 

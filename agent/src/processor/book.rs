@@ -85,6 +85,11 @@ impl<A: System> Processor<A> {
         self.with_ledger(|ledger| ledger.set(name.clone(), wanted.clone()));
     }
 
+    /// The account is nobody's business any more.
+    pub(super) fn note_given_back(&mut self, name: &Username) {
+        self.with_ledger(|ledger| ledger.forget(name));
+    }
+
     /// The server is meant to be this, save for what was refused.
     pub(super) fn note_state(&mut self, wanted: &WantedState, plan: &Plan, applied: &Applied) {
         let Some(ledger) = &self.ledger else { return };
@@ -95,6 +100,7 @@ impl<A: System> Processor<A> {
                 None => state.accounts.remove(name),
             };
         }
+        state.accounts.retain(|_, account| account.release.is_none());
         let taken_over = plan.accounts.iter().filter(|account| {
             !applied.failed.contains(&account.name)
                 && matches!(account.steps.first(), Some(Step::TakeOver))

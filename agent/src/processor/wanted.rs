@@ -108,7 +108,11 @@ impl<A: System> Processor<A> {
         let plan = narrow(plan(&aims, &observed, &rules), extent);
         let applied = apply(&plan, &self.accounts, &mut || ControlFlow::Continue(()));
         if extent == Extent::All && !plan.refused.contains(name) {
-            self.note_wanted(name, wanted);
+            match &wanted.release {
+                None => self.note_wanted(name, wanted),
+                Some(_) if applied.detail.failures.is_empty() => self.note_given_back(name),
+                Some(_) => {}
+            }
         }
         Ok(answer(name.as_str(), applied.detail, extent))
     }

@@ -62,10 +62,21 @@ pub struct Aim {
     pub ended: bool,
     /// Whether it may be somebody else's until now.
     pub take_over: bool,
+    /// How it is given back to whom it was taken over from, if it is.
+    pub release: Option<GivenBack>,
     /// What people should know.
     pub warnings: Vec<String>,
     /// Keys that are wanted and not let in anew: why.
     pub weak: BTreeMap<PublicKey, FailureNote>,
+}
+
+/// What an account that is given back gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenBack {
+    /// Lines for its key file.
+    pub key_lines: Vec<String>,
+    /// Whether it is a member of the group for sudo.
+    pub sudo_group: bool,
 }
 
 impl Aims {
@@ -121,7 +132,9 @@ impl Aim {
         let over = |until: Option<i64>| until.is_some_and(|until| until <= rules.now);
         let ended = over(wanted.until);
         let sudo_until = wanted.sudo_until();
-        let no_sudo = ended || wanted.sudo.is_none() || over(sudo_until);
+        // What is given back gets its own rights at the very end.
+        let no_sudo =
+            ended || wanted.sudo.is_none() || over(sudo_until) || wanted.release.is_some();
         if let Sudo::Policy(policy) = &wanted.sudo {
             let told = policy.warnings().into_iter();
             warnings.extend(told.map(|warning| format!("{name}: sudo: {warning}")));
@@ -135,6 +148,10 @@ impl Aim {
             locked: wanted.locked || ended,
             ended,
             take_over: wanted.take_over,
+            release: wanted
+                .release
+                .clone()
+                .map(|key_lines| GivenBack { key_lines, sudo_group: !wanted.sudo.is_none() }),
             sudo_until: sudo_until.filter(|_| !no_sudo),
             sudo: if no_sudo { Sudo::None } else { wanted.sudo.clone() },
             spec: wanted.spec.clone(),

@@ -172,6 +172,10 @@ fn take_step(name: &Username, step: &Step, host: &impl Host) -> Result<Done, Acc
     match step {
         Step::Create(new) => return host.create(name, new).map(Done::Made),
         Step::TakeOver => host.take_over(name)?,
+        Step::GiveBack(what) => {
+            host.put_back(name, &what.key_lines)?;
+            host.give_back(name, what.sudo_group)?;
+        }
         Step::Modify(change) => host.modify(name, change)?,
         Step::Lock => host.lock(name)?,
         Step::Unlock { expires } => host.unlock(name, *expires)?,

@@ -219,6 +219,15 @@ impl AccountHost for FakeHost {
         Ok(())
     }
 
+    fn give_back(&self, name: &Username, sudo_group: bool) -> Result<(), AccountsError> {
+        self.verb("give_back", name)?;
+        self.edit(name, |it| {
+            it.facts.account.is_managed = false;
+            it.sudo = if sudo_group { SudoState::Group } else { SudoState::None };
+        });
+        Ok(())
+    }
+
     fn modify(&self, name: &Username, change: &AccountChange) -> Result<(), AccountsError> {
         self.verb("modify", name)?;
         let change = change.clone();
@@ -305,6 +314,19 @@ impl KeyHost for FakeHost {
             });
         });
         Ok(Change::Changed)
+    }
+
+    fn put_back(&self, name: &Username, lines: &[String]) -> Result<Change, AccountsError> {
+        self.verb("put_back", name)?;
+        self.foreign_lines(name, lines);
+        Ok(Change::Changed)
+    }
+}
+
+impl FakeHost {
+    fn foreign_lines(&self, name: &Username, lines: &[String]) {
+        let keys = lines.iter().filter_map(|line| PublicKey::parse(line, &KeyPolicy::ANY).ok());
+        self.edit(name, |it| it.keys.as_mut().expect("readable keys").foreign.extend(keys));
     }
 }
 

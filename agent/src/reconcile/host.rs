@@ -91,6 +91,13 @@ pub trait AccountHost {
     /// [`AccountsError`]; nothing was changed.
     fn take_over(&self, name: &Username) -> Result<(), AccountsError>;
 
+    /// Lets an account be nobody's business again: it leaves bastio's group, and is a member of the group for
+    /// sudo if it is to be. All else stays.
+    ///
+    /// # Errors
+    /// [`AccountsError`]; then it is managed still.
+    fn give_back(&self, name: &Username, sudo_group: bool) -> Result<(), AccountsError>;
+
     /// Changes fields of the account database, by one usermod where the tool can.
     ///
     /// # Errors
@@ -150,6 +157,12 @@ pub trait KeyHost {
         wanted: &[KeyGrant],
         gone: &[PublicKey],
     ) -> Result<Change, AccountsError>;
+
+    /// Puts lines of others back into the key file, save those of keys that a line is there for.
+    ///
+    /// # Errors
+    /// [`AccountsError::Keys`].
+    fn put_back(&self, name: &Username, lines: &[String]) -> Result<Change, AccountsError>;
 
     /// The same for an account that was just made, with everything looked up now, and to be done by any thread while
     /// the host goes on with other accounts. Its keys are on the disk only once what comes of it is flushed.

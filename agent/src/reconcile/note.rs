@@ -2,6 +2,7 @@
 
 use bastio_protocol::{ChangeKind, ChangeNote, KeyGrant, PublicKey, Username, civil_from_days};
 
+use super::aim::GivenBack;
 use super::host::{AccountChange, NewAccount, SudoState};
 use super::plan::{KeyStep, Step};
 
@@ -20,6 +21,7 @@ pub(super) fn of(name: &Username, step: &Step) -> Vec<ChangeNote> {
     match step {
         Step::Create(new) => one(ChangeKind::CreateUser, created(new)),
         Step::TakeOver => one(ChangeKind::TakeOver, "managed by bastio from now on".to_owned()),
+        Step::GiveBack(what) => one(ChangeKind::GiveBack, given_back(what)),
         Step::Modify(change) => one(ChangeKind::ModifyUser, modified(change)),
         Step::Lock => one(ChangeKind::LockUser, "locked".to_owned()),
         Step::Unlock { expires } => {
@@ -52,6 +54,17 @@ pub fn moment(seconds: i64) -> String {
 
 fn ends(until: Option<i64>) -> String {
     until.map(|until| format!(" until {}", moment(until))).unwrap_or_default()
+}
+
+fn given_back(what: &GivenBack) -> String {
+    let mut words = "managed by bastio no more".to_owned();
+    if !what.key_lines.is_empty() {
+        words.push_str(&format!(", {} of its own key lines are back", what.key_lines.len()));
+    }
+    if what.sudo_group {
+        words.push_str(", in the group for sudo as before");
+    }
+    words
 }
 
 fn created(new: &NewAccount) -> String {

@@ -7,6 +7,7 @@
 //! | somebody else's | refused, or taken over where that is asked for |
 //! | the system's | refused |
 //! | ours, with another uid than wanted, or with fields that this host cannot have | only taken from |
+//! | ours, and to be given back | as it was, then unmarked |
 //! | never locked out, and to be locked or to end | refused |
 //! | ours | locked first where it must be; given, then taken; unlocked last |
 
@@ -44,7 +45,10 @@ pub(super) struct Planner<'a> {
 impl Planner<'_> {
     pub(super) fn plan(&self, seen: &Seen) -> Outcome {
         let mut outcome = Outcome { warnings: self.aim.warnings.clone(), ..Outcome::default() };
+        let is_managed = seen.state.as_ref().is_some_and(|state| state.facts.account.is_managed);
         let steps = match &seen.state {
+            // It is nobody's business any more.
+            _ if self.aim.release.is_some() && !is_managed => Ok(Vec::new()),
             _ if self.would_lock_out() => Err(Refusal::BreakGlass(self.name.clone())),
             None if self.aim.ended => {
                 let text = format!("{} was not created: its time is over", self.name);
@@ -157,6 +161,9 @@ impl Planner<'_> {
         }
         if !aim.locked && (facts.locked || facts.barred) {
             steps.push(Step::Unlock { expires: aim.expires });
+        }
+        if let Some(release) = &aim.release {
+            steps.push(Step::GiveBack(release.clone()));
         }
         if let Some(refusal) = unfit {
             // Nothing is given, and what is to be taken does not wait for it.

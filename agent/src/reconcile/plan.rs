@@ -7,6 +7,7 @@ use bastio_protocol::{
     ChangeNote, Detail, FailureNote, KeyGrant, PublicKey, Removal, Sudo, Username,
 };
 
+use super::aim::GivenBack;
 use super::host::{AccountChange, AccountFacts, NewAccount, SudoState};
 use super::note;
 use crate::accounts::is_login_shell;
@@ -46,6 +47,8 @@ pub enum Step {
     Create(Box<NewAccount>),
     /// Mark it as managed.
     TakeOver,
+    /// It is managed no more, and has what it had of its own.
+    GiveBack(GivenBack),
     /// Change fields.
     Modify(Box<AccountChange>),
     /// Let nobody in.
@@ -157,7 +160,11 @@ impl Step {
     #[must_use]
     pub fn only_takes(&self) -> bool {
         match self {
-            Self::Create(_) | Self::TakeOver | Self::Modify(_) | Self::Unlock { .. } => false,
+            Self::Create(_)
+            | Self::TakeOver
+            | Self::GiveBack(_)
+            | Self::Modify(_)
+            | Self::Unlock { .. } => false,
             Self::Lock | Self::EndSessions | Self::Remove(_) => true,
             Self::SetKeys(keys) => keys.added.is_empty() && keys.changed.is_empty(),
             Self::SetSudo { state, .. } => state.is_none(),

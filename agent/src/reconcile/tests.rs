@@ -182,6 +182,45 @@ fn strangers_and_the_system_are_left_alone() {
 }
 
 #[test]
+fn what_was_taken_over_is_given_back_as_it_was() {
+    let host = FakeHost::default();
+    let mut carl = ours("carl", 1001, &[], SudoState::Group);
+    carl.facts.account.is_managed = false;
+    carl.keys =
+        Ok(FoundKeys { ours: vec![], foreign: vec![grant(0).public_key, grant(2).public_key] });
+    host.insert(carl.clone());
+    let wanted = |account: WantedAccount| WantedState {
+        allow_no_admin: true,
+        ..state(&[("carl", account)])
+    };
+    let shell = Some(AbsolutePath::parse("/bin/zsh").unwrap());
+    let spec = AccountSpec { shell, ..AccountSpec::default() };
+    sync(&host, &wanted(WantedAccount { take_over: true, spec, ..admin() }));
+    assert_eq!(host.get("carl").unwrap().keys.unwrap().foreign, [grant(2).public_key]);
+    let shell = Some(AbsolutePath::parse(&carl.facts.shell).unwrap());
+    let release = wanted(WantedAccount {
+        spec: AccountSpec { shell, ..AccountSpec::default() },
+        sudo: Sudo::Plain,
+        release: Some(vec![KEYS[0].to_owned()]),
+        ..WantedAccount::default()
+    });
+    let plan = plan_of(&host, &release);
+    let last = kinds(&plan).last().cloned();
+    assert_eq!(last.as_deref(), Some("carl: give-back"), "{plan:?}");
+    sync(&host, &release);
+    let mut after = host.get("carl").unwrap();
+    after.keys.as_mut().unwrap().foreign.sort();
+    carl.keys.as_mut().unwrap().foreign.sort();
+    assert_eq!(after, carl);
+    assert!(plan_of(&host, &release).is_empty(), "once is enough");
+    assert!(plan_of(&host, &wanted_of_nobody()).is_empty(), "it is nobody's business");
+}
+
+fn wanted_of_nobody() -> WantedState {
+    WantedState { allow_no_admin: true, ..WantedState::default() }
+}
+
+#[test]
 fn who_is_in_another_group_for_sudo_is_taken_out_and_groups_that_stay_are_named() {
     let host = FakeHost::default();
     let mut ann = ours("ann", 1001, &[0], SudoState::OtherGroup);
@@ -664,6 +703,7 @@ fn wanted_account() -> impl Strategy<Value = WantedAccount> {
             keys: keys.into_iter().map(|(it, until)| KeyGrant { until, ..grant(it) }).collect(),
             until,
             locked: locked && take_over,
+            release: None,
             take_over,
         },
     )

@@ -134,6 +134,7 @@ fn what_is_wrong_is_refused_and_named() {
         ("ssh.listen = \"0.0.0.0:2358\"", "same address"),
         ("legacy.listen = \"0.0.0.0:2357\"", "same address"),
         ("legacy.listen = \"0.0.0.0:2358\"", "same address"),
+        ("history.revisions = 0", "1 to 1000000"),
         ("uids.to = 5", "from and to"),
         ("uids.from = 999", "from 1000 on"),
         ("uids.from = 60000", "from not above to"),

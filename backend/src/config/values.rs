@@ -12,6 +12,11 @@ use serde::Deserialize;
 #[serde(try_from = "u32")]
 pub struct Limit(usize);
 
+/// How much is kept, 1 to 1 000 000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Count(u32);
+
 /// A share, 1 to 100 percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u32")]
@@ -86,6 +91,27 @@ impl TryFrom<u32> for Limit {
         match usize::try_from(number) {
             Ok(number @ 1..=100_000) => Ok(Self(number)),
             _ => Err("a limit of connections is a number from 1 to 100000"),
+        }
+    }
+}
+
+impl Count {
+    pub(super) const DEFAULT_REVISIONS: Self = Self(1000);
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Count {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match number {
+            1..=1_000_000 => Ok(Self(number)),
+            _ => Err("what is kept is a number from 1 to 1000000"),
         }
     }
 }

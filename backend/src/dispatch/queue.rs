@@ -9,6 +9,7 @@ use bastio_protocol::{
 
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
+use crate::store::adoptions::Adopted;
 use crate::store::{self, Connection, ServerId, StoreError};
 
 /// What an edit touches. Failures outside it are left alone.
@@ -84,11 +85,13 @@ pub(crate) async fn replan(
     let model = model(db, scope.logins(), now).await?;
     let removals = store::policies::removals(db).await?;
     let old = store::servers::of_version_1(db).await?;
+    let overlay = store::adoptions::overlay(db).await?;
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
     let (mut conflicts, mut servers) = (Vec::new(), Vec::new());
     for (server, host) in hosts(db, scope).await? {
-        let (wanted, clashes) = desired(&model, &host, old.contains(&server));
+        let (mut wanted, clashes) = desired(&model, &host, old.contains(&server));
+        lay_over(&mut wanted, overlay.get(&server), scope);
         conflicts.extend(clashes);
         let (accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
@@ -115,7 +118,10 @@ pub(crate) async fn replan(
             let steps = revised.add.clone();
             servers.push(Touched { id: server, name: host.name, steps, effect });
         }
-        queue.extend(revised.add.into_iter().map(|step| (server, message(step, &removals))));
+        let adopted = overlay.get(&server);
+        queue.extend(
+            revised.add.into_iter().map(|step| (server, message(step, &removals, adopted))),
+        );
     }
     let reason = format!("not sent: revision {revision} took its place");
     store::actions::cancel(db, &unneeded, &reason, now).await?;
@@ -161,8 +167,10 @@ pub(super) async fn wanted(
     let scope = Scope::Server(server, None);
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(BTreeMap::new()) };
     let model = model(db, None, now).await?;
-    let accounts = plan::desired(&model, &host).into_iter();
-    Ok(accounts.map(|(login, account)| (login, account.whole())).collect())
+    let mut accounts = plan::desired(&model, &host);
+    let overlay = store::adoptions::overlay(db).await?;
+    lay_over(&mut accounts, overlay.get(&server), &scope);
+    Ok(accounts.into_iter().map(|(login, account)| (login, account.whole())).collect())
 }
 
 fn steps(queue: &[QueuedAction]) -> Vec<Step> {
@@ -193,7 +201,9 @@ pub(crate) async fn settle(
     let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
     let model = model(db, scope.logins(), now).await?;
     let old = store::servers::of_version_1(db).await?;
-    let (wanted, _) = desired(&model, &host, old.contains(&server));
+    let (mut wanted, _) = desired(&model, &host, old.contains(&server));
+    let overlay = store::adoptions::overlay(db).await?;
+    lay_over(&mut wanted, overlay.get(&server), &scope);
     let (accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
     let todo = plan::difference(&wanted, &accounts);
     let wished = |failed: &Step| todo.iter().any(|todo| plan::same(todo, failed));
@@ -205,7 +215,7 @@ pub(crate) async fn settle(
     let fresh =
         todo.into_iter().filter(|step| failed.iter().all(|(_, old)| !plan::same(old, step)));
     let queue: Vec<(ServerId, ActionMessage)> =
-        fresh.map(|step| (server, message(step, &removals))).collect();
+        fresh.map(|step| (server, message(step, &removals, overlay.get(&server)))).collect();
     let ids = store::actions::enqueue(db, &queue, now).await?;
     for revision in store::actions::revisions_of(db, ended).await? {
         store::actions::link(db, revision, &ids).await?;
@@ -313,10 +323,28 @@ impl Present {
     }
 }
 
-/// A step as a message; where an account goes, with what becomes of its home.
-fn message(step: Step, removals: &BTreeMap<Username, Removal>) -> ActionMessage {
+/// Puts what others made beside what is wanted, where no grant wants it.
+fn lay_over(wanted: &mut Accounts, adopted: Option<&Adopted>, scope: &Scope) {
+    for (login, account) in adopted.into_iter().flat_map(|adopted| &adopted.wanted) {
+        if scope.covers(login) {
+            wanted.entry(login.clone()).or_insert_with(|| account.clone().into());
+        }
+    }
+}
+
+/// A step as a message; where an account goes, with what becomes of its home. What others made is
+/// never deleted.
+fn message(
+    step: Step,
+    removals: &BTreeMap<Username, Removal>,
+    adopted: Option<&Adopted>,
+) -> ActionMessage {
     let mid = MessageId::from_number(rand::random());
+    let is_adopted = adopted.is_some_and(|adopted| adopted.logins.contains(&step.login));
     let action = match step.action {
+        Action::RemoveUser { .. } if is_adopted => {
+            Action::RemoveUser { removal: Some(Removal::Lock) }
+        }
         Action::RemoveUser { .. } => {
             Action::RemoveUser { removal: removals.get(&step.login).copied() }
         }

@@ -107,6 +107,12 @@ impl Session {
             }
         }
         let detail = feedback.detail.as_deref();
+        if let HostRequest::Sync { dry_run: true, .. } = &known.request
+            && success
+            && detail.is_none_or(|detail| detail.changes.is_empty() && detail.failures.is_empty())
+        {
+            store::standing::verified(db, self.server.id).await?;
+        }
         let ending = Ending {
             state: if success { ActionState::Done } else { ActionState::Failed },
             status: Some(feedback.status),
@@ -126,8 +132,13 @@ impl Session {
     async fn synced(&self, db: &mut Connection, wanted: &WantedState) -> Result<(), StoreError> {
         let server = self.server.id;
         store::accounts::replace(db, server, &wanted.accounts).await?;
+        let given_back = wanted.accounts.iter().filter(|(_, account)| account.release.is_some());
+        for (login, _) in given_back {
+            store::adoptions::forget(db, server, login).await?;
+        }
         store::suspects::clear(db, server).await?;
         store::requests::set_drift(db, server, None).await?;
+        store::standing::verified(db, server).await?;
         store::actions::supersede(db, Some(server), None).await
     }
 

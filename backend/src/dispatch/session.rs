@@ -162,7 +162,6 @@ impl Session {
             .iter()
             .map(|(name, value)| (name.clone(), queue::for_people(value, MAX_FACT)))
             .collect();
-        let text = serde_json::to_string(&facts).expect("a map of texts always serialises");
         let key = hello.signing_key.as_deref().map(|key| queue::for_people(key, MAX_FACT));
         let last = i64::try_from(hello.last_sequence).unwrap_or(i64::MAX);
         let believed = if last <= MAX_SEQUENCE {
@@ -172,6 +171,7 @@ impl Session {
                 "the agent claims to have obeyed an order of a number that is never reached");
             0
         };
+        let text = serde_json::to_string(&facts).expect("a map of texts always serialises");
         let mut tx = self.write().await?;
         if let Some(time) = hello.time {
             self.note_clock(&mut tx, time).await?;
@@ -384,6 +384,11 @@ impl Session {
             // The original's add-user does not look at the rights of an account that exists.
             let sudo_is_known = !(self.info.legacy && feedback.status == Status::Unchanged);
             store::suspects::resolve(db, self.server.id, &asked, sudo_is_known).await?;
+            if let Action::SetUser { wanted } = &asked.action
+                && wanted.release.is_some()
+            {
+                store::adoptions::forget(db, self.server.id, &asked.login).await?;
+            }
             self.doubt(db, asked, feedback.status).await?;
             self.take_receipt(db, &known.action.message, feedback).await?;
         }

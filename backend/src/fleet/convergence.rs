@@ -31,6 +31,7 @@ impl Fleet {
         let mut open = store::outcomes::open_reports(&mut db, id).await?;
         let behind = store::outcomes::first_open_revisions(&mut db).await?;
         let drifted = store::requests::drifted(&mut db).await?;
+        let mut questions = store::questions::all(&mut db).await?;
         let plan = rows.into_iter().map(|row| ServerPlan {
             presence: self.presence(row.id, row.last_seen),
             server: row.name,
@@ -38,6 +39,7 @@ impl Fleet {
             in_sync_at: behind.get(&row.id).map_or(current, |revision| revision - 1),
             open: open.remove(&row.id).unwrap_or_default(),
             drifted: drifted.contains(&row.id),
+            questions: questions.remove(&row.id).unwrap_or_default(),
         });
         Ok(plan.collect())
     }

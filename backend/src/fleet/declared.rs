@@ -6,16 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::{
-    Change, Grant, Holder, NamedPolicy, NewGrant, NewUser, Policy, PolicyGrant, PolicyGroup,
-    PolicyKey, PolicyServer, PolicyUser, PolicyVersion, RemoveUser, SudoRule, Terms, UpdateServer,
+    Change, Grant, Holder, Key, NamedPolicy, NewGrant, NewUser, Policy, PolicyGrant, PolicyGroup,
+    PolicyKey, PolicyName, PolicyServer, PolicyUser, PolicyVersion, RemoveUser, SudoRule, Terms,
+    UpdateServer,
 };
 use bastio_protocol::{KeyGrant, Username};
 
 use super::edit::Edit;
+use super::history::Thing;
 use super::{Fleet, FleetError, grants, groups, policies, servers, users};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
 use crate::plan::{self, Entitlement, GrantIdentity, Groups, Host, ModelEdit};
+use crate::store::users::UserRow;
 use crate::store::{self, Connection, ServerId, StoreError};
 
 impl Fleet {
@@ -40,35 +43,45 @@ impl Fleet {
         wanted: &Policy,
         prune: bool,
     ) -> Result<Change, FleetError> {
-        let mut edit = Edit::begin(self, proof).await?;
-        let now = edit.now();
-        let current = plan::without_ended(read(edit.db()).await?, now);
-        let wanted = plan::without_ended(wanted.clone(), now);
-        let faults = plan::faults(&current, &wanted, prune);
-        if !faults.is_empty() {
-            return Err(FleetError::Faults(faults));
-        }
-        let edits = plan::model_edits(&current, &wanted, prune);
-        if edits.is_empty() {
-            return edit.unchanged().await;
-        }
-        let before = Seen::read(&mut edit).await?;
-        let known = known_grants(edit.db()).await?;
-        for one in &edits {
-            make(&mut edit, &known, one).await.map_err(|error| at(one, error))?;
-        }
-        let come = check_options(&mut edit, &edits).await?;
-        let after = Seen::read(&mut edit).await?;
-        let hosts = before.other_hosts(&after);
-        let logins = plan::touched_logins(&before.model, &after.model, &hosts);
-        forget_removals(&mut edit, &after, &logins, come).await?;
-        let summary = format!("policy applied: {}", plan::in_numbers(&edits));
-        let mut change = edit.commit(&summary, &Scope::Logins(logins)).await?;
-        if let Some(preview) = &mut change.preview {
-            preview.edits = edits.iter().map(ToString::to_string).collect();
-        }
-        Ok(change)
+        let edit = Edit::begin(self, proof).await?;
+        let summary = |edits: &[ModelEdit]| format!("policy applied: {}", plan::in_numbers(edits));
+        make_so(edit, wanted, prune, summary).await
     }
+}
+
+/// Makes what `wanted` names so, within an edit that ends with it; `summary` says what that was.
+pub(super) async fn make_so(
+    mut edit: Edit<'_>,
+    wanted: &Policy,
+    prune: bool,
+    summary: impl FnOnce(&[ModelEdit]) -> String,
+) -> Result<Change, FleetError> {
+    let now = edit.now();
+    let current = plan::without_ended(read(edit.db()).await?, now);
+    let wanted = plan::without_ended(wanted.clone(), now);
+    let faults = plan::faults(&current, &wanted, prune);
+    if !faults.is_empty() {
+        return Err(FleetError::Faults(faults));
+    }
+    let edits = plan::model_edits(&current, &wanted, prune);
+    if edits.is_empty() {
+        return edit.unchanged().await;
+    }
+    let before = Seen::read(&mut edit).await?;
+    let known = known_grants(edit.db()).await?;
+    for one in &edits {
+        make(&mut edit, &known, one).await.map_err(|error| at(one, error))?;
+    }
+    let come = check_options(&mut edit, &edits).await?;
+    let after = Seen::read(&mut edit).await?;
+    let hosts = before.other_hosts(&after);
+    let logins = plan::touched_logins(&before.model, &after.model, &hosts);
+    forget_removals(&mut edit, &after, &logins, come).await?;
+    let mut change = edit.commit(&summary(&edits), &Scope::Logins(logins)).await?;
+    if let Some(preview) = &mut change.preview {
+        preview.edits = edits.iter().map(ToString::to_string).collect();
+    }
+    Ok(change)
 }
 
 /// What the plan makes servers from.
@@ -94,16 +107,12 @@ impl Seen {
     }
 }
 
-async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
+/// The whole model.
+pub(super) async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
     let mut keys = store::users::all_keys(db).await?;
     let users = store::users::list(db).await?.into_iter().map(|row| {
-        let keys = keys.remove(&row.id).unwrap_or_default().into_iter().map(|key| {
-            let (public_key, options, until) = (key.public_key, key.options, key.until);
-            PolicyKey(KeyGrant { public_key, options, until })
-        });
-        let state = row.state();
-        let (full_name, mail, spec) = (row.full_name, row.mail, row.spec);
-        (row.name, PolicyUser { full_name, mail, state, spec, keys: keys.collect() })
+        let keys = keys.remove(&row.id).unwrap_or_default();
+        (row.name.clone(), person(row, keys))
     });
     let users = users.collect();
     let groups =
@@ -115,10 +124,7 @@ async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
         labels.retain(|label, _| !plan::is_host_label(label));
         (name, PolicyServer { labels })
     });
-    let policies = store::policies::list(db).await?.into_iter().map(|policy| {
-        let NamedPolicy { name, commands, run_as, password } = policy;
-        (name, SudoRule { commands, run_as, password })
-    });
+    let policies = store::policies::list(db).await?.into_iter().map(rule);
     let grants = store::grants::list(db).await?.into_iter().map(|grant| PolicyGrant(new(grant)));
     Ok(Policy {
         version: PolicyVersion,
@@ -130,8 +136,25 @@ async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
     })
 }
 
+/// A sudo policy as in a file.
+pub(super) fn rule(policy: NamedPolicy) -> (PolicyName, SudoRule) {
+    let NamedPolicy { name, commands, run_as, password } = policy;
+    (name, SudoRule { commands, run_as, password })
+}
+
+/// A person as in a file.
+pub(super) fn person(row: UserRow, keys: Vec<Key>) -> PolicyUser {
+    let keys = keys.into_iter().map(|key| {
+        let (public_key, options, until) = (key.public_key, key.options, key.until);
+        PolicyKey(KeyGrant { public_key, options, until })
+    });
+    let state = row.state();
+    let (full_name, mail, spec) = (row.full_name, row.mail, row.spec);
+    PolicyUser { full_name, mail, state, spec, keys: keys.collect() }
+}
+
 /// A grant as it would be asked for.
-fn new(grant: Grant) -> NewGrant {
+pub(super) fn new(grant: Grant) -> NewGrant {
     let Grant { holder, on, login, sudo, terms, reason, .. } = grant;
     // A person's own name goes without saying.
     let login = login.filter(|login| holder.user() != Some(login));
@@ -204,6 +227,7 @@ async fn make(edit: &mut Edit<'_>, known: &Known, one: &ModelEdit) -> Result<(),
             let update = UpdateServer { name: None, set_labels, unset_labels };
             servers::check_labels(&update)?;
             let server = edit.server(name).await?;
+            edit.remember(Thing::Labels(&server)).await?;
             let before = store::servers::labels(edit.db(), server.id).await?;
             let done = servers::set_labels(edit, server.id, &before, &update).await?;
             servers::updated(edit, name, done).await.map(drop)

@@ -3,6 +3,7 @@
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
+use super::history::{History, Thing};
 use super::{Fleet, FleetError, overtaken, rails, uids};
 use crate::access::{Admin, Intent};
 use crate::audit::{self, Actor, Event};
@@ -29,6 +30,8 @@ pub(super) struct Edit<'a> {
     extra: Vec<(ServerId, ActionMessage)>,
     /// Whether grants that contradict each other are refused.
     strict: bool,
+    /// How what it changes was before.
+    history: History,
 }
 
 /// The sessions to be told. Told when dropped, so that they are told even when the caller has
@@ -80,7 +83,8 @@ impl<'a> Edit<'a> {
         let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new(), rename: Vec::new() };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
         let (intent, extra) = (Intent::default(), Vec::new());
-        Ok(Self { fleet, actor, intent, tx, now, notify, extra, strict: true })
+        let history = History::default();
+        Ok(Self { fleet, actor, intent, tx, now, notify, extra, strict: true, history })
     }
 
     /// Lets this edit happen although grants contradict each other, or it needs a confirmation:
@@ -92,6 +96,16 @@ impl<'a> Edit<'a> {
     /// The database, within this edit.
     pub(super) fn db(&mut self) -> &mut Connection {
         &mut self.tx
+    }
+
+    /// Keeps in mind how that was before this edit changes it; called before each change.
+    pub(super) async fn remember(&mut self, thing: Thing<'_>) -> Result<(), FleetError> {
+        Ok(self.history.remember(&mut self.tx, thing).await?)
+    }
+
+    /// The model's history from that revision on leads back to it.
+    pub(super) fn oldest(&self, revision: i64) -> i64 {
+        revision.saturating_sub(self.fleet.history)
     }
 
     /// When this edit happens.
@@ -179,6 +193,9 @@ impl<'a> Edit<'a> {
         }
         let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
         store::actions::link(&mut self.tx, revision, &extra).await?;
+        let oldest = self.oldest(revision);
+        store::history::made_by(&mut self.tx, revision, &self.actor.to_string()).await?;
+        self.history.keep(&mut self.tx, revision, oldest).await?;
         self.notify.wake.extend(planned.servers.iter().map(|server| server.id));
         let Self { fleet, actor, tx, notify, .. } = self;
         let servers = notify.wake.len();
@@ -246,6 +263,9 @@ impl<'a> Edit<'a> {
             self.notify.forget();
             return Err(FleetError::NotTriable);
         }
+        let next = store::revisions::current(&mut self.tx).await?.saturating_add(1);
+        let oldest = self.oldest(next);
+        self.history.keep(&mut self.tx, next, oldest).await?;
         let Self { tx, notify, .. } = self;
         tx.commit().await.map_err(StoreError::from)?;
         drop(notify);

@@ -67,6 +67,49 @@ pub enum FleetError {
     /// No edit of that number.
     #[error("there is no revision {0}")]
     NoSuchRevision(i64),
+    /// A revision that is known, and not what led from it to now.
+    #[error("revision {to} is too long ago: the model is known from revision {first} on")]
+    TooLongAgo {
+        /// The revision asked for.
+        to: i64,
+        /// The first that can be asked for.
+        first: i64,
+    },
+    /// What cannot end on one server alone.
+    #[error("{server} is reached by label, which cannot end there alone: {}", .grants.join("; "))]
+    NotThereAlone {
+        /// The server.
+        server: ServerName,
+        /// The grants, in words.
+        grants: Vec<String>,
+    },
+    /// No report of that server under that number.
+    #[error("request {0} is no report of this server that was answered")]
+    NoReport(i64),
+    /// An account that cannot be taken over.
+    #[error("{login} cannot be taken over: {why}")]
+    NotToBeTaken {
+        /// The account.
+        login: Username,
+        /// Why not.
+        why: &'static str,
+    },
+    /// An account that was not taken over.
+    #[error("{login} on {server} was not taken over")]
+    NotAdopted {
+        /// The server.
+        server: ServerName,
+        /// The account.
+        login: Username,
+    },
+    /// An account that somebody has there still.
+    #[error("{login} is wanted there by {}", numbers(.grants))]
+    Wanted {
+        /// The account.
+        login: Username,
+        /// The grants.
+        grants: Vec<i64>,
+    },
     /// Another server has that name.
     #[error("there is a server named {0} already")]
     NameTaken(ServerName),
@@ -221,8 +264,21 @@ impl FleetError {
             ),
             Self::NoSuchGrant(_) => Some("`bastio grant ls` shows every grant with its number"),
             Self::NoSuchKey { .. } => Some("`bastio key ls USER` shows the user's fingerprints"),
-            Self::NoSuchRevision(_) => Some("revisions are numbered by the edits of the model"),
+            Self::NoSuchRevision(_) => Some("`bastio revisions` shows them"),
+            Self::TooLongAgo { .. } => Some(
+                "nothing was changed; apply a file that was exported then, or restore a backup \
+                 elsewhere and export from there",
+            ),
+            Self::NotThereAlone { .. } => Some(
+                "nothing was changed; change the labels of the server (bastio server label), or \
+                 undo it for all servers: leave --server out",
+            ),
             Self::HostLabel(_) => Some("choose a name that does not begin with host/"),
+            Self::NoReport(_) => Some("ask for one: bastio server report NAME"),
+            Self::NotToBeTaken { .. } | Self::NotAdopted { .. } => {
+                Some("nothing was changed; `bastio adopt ls SERVER` shows what is there")
+            }
+            Self::Wanted { .. } => Some("nothing was changed; end these grants first"),
             Self::NameTaken(_) => Some("choose another name, or rename the other server first"),
             Self::BadKey { .. } => Some("nothing was changed; correct the key and repeat"),
             Self::UidTaken { .. } => Some(

@@ -6,6 +6,7 @@ use bastio_protocol::api::{Change, Grant, Holder, NewGrant, utc};
 use bastio_protocol::{Target, Username};
 
 use super::edit::{Edit, check_text};
+use super::history::Thing;
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::audit::Event;
@@ -77,6 +78,7 @@ pub(super) async fn data<'g>(
 
 /// Removes a grant within an edit.
 pub(super) async fn remove(edit: &mut Edit<'_>, grant: &Grant) -> Result<(), FleetError> {
+    edit.remember(Thing::Grants(&grant.holder)).await?;
     store::grants::remove(edit.db(), grant.id).await?;
     edit.note("grant.remove", grant.holder.user(), None, &described(grant)).await
 }
@@ -162,6 +164,7 @@ pub(super) async fn insert(
             }
         }
     }
+    edit.remember(Thing::Grants(holder)).await?;
     let now = edit.now();
     store::grants::upsert(edit.db(), grant, now).await?;
     let words = format!("granted {} as {}{}", grant.on, as_whom(grant.login), in_words(grant));
@@ -182,6 +185,7 @@ pub(super) async fn change(
     if new.sudo && new.terms.sudo_policy.is_some() {
         return Err(FleetError::TwoSudos);
     }
+    edit.remember(Thing::Grants(&grant.holder)).await?;
     store::grants::change(edit.db(), grant.id, new.sudo, &new.reason).await?;
     let sudo = match (grant.sudo, new.sudo) {
         (false, true) => ", sudo given",

@@ -8,6 +8,7 @@ use bastio_protocol::api::{
 };
 
 use super::edit::Edit;
+use super::history::Thing;
 use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
@@ -119,6 +120,7 @@ impl Fleet {
 
 /// Adds an empty group within an edit.
 pub(super) async fn insert(edit: &mut Edit<'_>, name: &UserGroup) -> Result<GroupId, FleetError> {
+    edit.remember(Thing::Group(name)).await?;
     let now = edit.now();
     let id = store::groups::insert(edit.db(), name, now).await?;
     edit.note("group.add", None, None, &format!("group {name}")).await?;
@@ -135,6 +137,12 @@ pub(super) async fn remove(
     for grant in own {
         let detail = format!("grant {} of group {name} on {}", grant.id, grant.on);
         edit.note("grant.remove", None, None, &detail).await?;
+    }
+    let who = Holder::Group(name.clone());
+    edit.remember(Thing::Group(name)).await?;
+    edit.remember(Thing::Grants(&who)).await?;
+    for group in store::groups::all(edit.db()).await?.holding(&who) {
+        edit.remember(Thing::Group(&group)).await?;
     }
     store::groups::remove(edit.db(), id).await?;
     let with = match own.len() {
@@ -154,6 +162,7 @@ pub(super) async fn set_member(
     who: &Holder,
     inside: bool,
 ) -> Result<Option<String>, FleetError> {
+    edit.remember(Thing::Group(name)).await?;
     let (member, who_in_words) = match who {
         Holder::User(user) => (MemberId::User(edit.user(user).await?.id), user.to_string()),
         Holder::Group(group) => (MemberId::Group(edit.group(group).await?), who.to_string()),

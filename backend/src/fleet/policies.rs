@@ -4,6 +4,7 @@ use bastio_protocol::api::{NamedPolicy, PolicyName};
 use bastio_protocol::{SudoPolicy, Username};
 
 use super::edit::Edit;
+use super::history::Thing;
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::store;
@@ -70,6 +71,7 @@ pub(super) async fn set(
     };
     let anybody = Username::parse("somebody").expect("a good login name");
     policy.to_sudoers(&anybody, None).map_err(|error| FleetError::BadPolicy(error.to_string()))?;
+    edit.remember(Thing::Policy(&new.name)).await?;
     let now = edit.now();
     store::policies::set(edit.db(), &new.name, &policy, now).await?;
     edit.note(action, None, None, &in_words(new)).await
@@ -81,6 +83,7 @@ pub(super) async fn remove(edit: &mut Edit<'_>, name: &PolicyName) -> Result<(),
     if !grants.is_empty() {
         return Err(FleetError::PolicyInUse { name: name.clone(), grants });
     }
+    edit.remember(Thing::Policy(name)).await?;
     store::policies::remove(edit.db(), name).await?;
     edit.note("sudo-policy.remove", None, None, name.as_str()).await
 }

@@ -8,6 +8,7 @@ use bastio_protocol::api::{
 use bastio_protocol::{ServerName, Target, Username, parse_label};
 
 use super::edit::Edit;
+use super::history::Thing;
 use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::EndReason;
@@ -28,11 +29,17 @@ impl Fleet {
         let drifted = store::requests::drifted(&mut db).await?;
         let clocks = store::clocks::off(&mut db, CLOCK_LIMIT).await?;
         let mut questions = store::questions::all(&mut db).await?;
+        let current = store::revisions::current(&mut db).await?;
+        let behind = store::outcomes::first_open_revisions(&mut db).await?;
+        let mut failures = store::standing::failures(&mut db).await?;
         let with_labels = |row: ServerRow| {
             let labels = known.remove(&row.id).map(|(_, labels)| labels).unwrap_or_default();
             let (drifted, clock_offset) = (drifted.contains(&row.id), clocks.get(&row.id).copied());
             let questions = questions.remove(&row.id).unwrap_or_default();
-            Server { drifted, clock_offset, questions, ..self.server_view(row, labels) }
+            let in_sync_at = behind.get(&row.id).map_or(current, |revision| revision - 1);
+            let failure = failures.remove(&row.id);
+            let view = self.server_view(row, labels);
+            Server { drifted, clock_offset, questions, in_sync_at, failure, ..view }
         };
         Ok(rows.into_iter().map(with_labels).collect())
     }
@@ -68,8 +75,11 @@ impl Fleet {
         let clock_offset = store::clocks::off(&mut db, CLOCK_LIMIT).await?.remove(&row.id);
         let open = store::questions::of_server(&mut db, row.id).await?;
         let questions = open.into_iter().map(|open| open.question).collect();
+        let current = store::revisions::current(&mut db).await?;
+        let behind = store::outcomes::first_open_revisions(&mut db).await?;
+        let in_sync_at = behind.get(&row.id).map_or(current, |revision| revision - 1);
         let view = self.server_view(row, labels);
-        let server = Server { drifted, clock_offset, questions, ..view };
+        let server = Server { drifted, clock_offset, questions, in_sync_at, ..view };
         Ok(ServerDetail { server, facts, drift, accounts, failures })
     }
 
@@ -88,6 +98,7 @@ impl Fleet {
         check_labels(update)?;
         let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?;
+        edit.remember(Thing::Labels(&server)).await?;
         let mut done = Vec::new();
         if let Some(new) = update.name.as_ref().filter(|new| *new != name) {
             rename(&mut edit, &server, new).await?;
@@ -151,6 +162,7 @@ impl Fleet {
         let reason = "not sent: the server was removed";
         store::actions::abandon(edit.db(), server.id, reason, now).await?;
         store::requests::abandon(edit.db(), server.id, reason, now).await?;
+        store::adoptions::forget_server(edit.db(), server.id).await?;
         store::servers::remove(edit.db(), server.id, now).await?;
         edit.note("server.remove", None, Some(name), &stay).await?;
         edit.end_session(server.id, EndReason::Removed);
@@ -175,6 +187,8 @@ impl Fleet {
             drifted: false,
             clock_offset: None,
             questions: Vec::new(),
+            in_sync_at: 0,
+            failure: None,
         }
     }
 }
@@ -216,6 +230,7 @@ async fn rename(
     if store::servers::name_is_taken(edit.db(), new).await? {
         return Err(FleetError::NameTaken(new.clone()));
     }
+    edit.remember(Thing::Renamed(&server.name, new)).await?;
     store::servers::rename(edit.db(), server.id, new).await?;
     edit.rename_session(server.id, new);
     for grant in store::grants::list(edit.db()).await? {
@@ -270,11 +285,13 @@ pub(super) async fn set_labels(
 
 /// Takes a server's name out of every grant, so that a later server of that name inherits none.
 async fn forget_name(edit: &mut Edit<'_>, gone: &ServerName) -> Result<(), FleetError> {
+    edit.remember(Thing::Removed(gone)).await?;
     for grant in store::grants::list(edit.db()).await? {
         let Target::Names(mut names) = grant.on else { continue };
         if !names.remove(gone) {
             continue;
         }
+        edit.remember(Thing::Grants(&grant.holder)).await?;
         if names.is_empty() {
             store::grants::remove(edit.db(), grant.id).await?;
             let (id, holder) = (grant.id, &grant.holder);

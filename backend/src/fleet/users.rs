@@ -9,6 +9,7 @@ use bastio_protocol::api::{
 use bastio_protocol::{AccountSpec, GroupName, KeyGrant, Username};
 
 use super::edit::{Edit, check_text, parse_keys};
+use super::history::Thing;
 use super::{Fleet, FleetError, grants, revocation, uids};
 use crate::access::Admin;
 use crate::audit::Event;
@@ -210,6 +211,7 @@ async fn add_or_update(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, Fle
     let Some(row) = store::users::find(edit.db(), &new.name).await? else {
         return insert(edit, new).await;
     };
+    edit.remember(Thing::User(&new.name)).await?;
     let chosen =
         |new: &str, old: &str| if new.is_empty() { old.to_owned() } else { new.to_owned() };
     let full_name = chosen(&new.full_name, &row.full_name);
@@ -237,6 +239,7 @@ fn check_new(new: &NewUser) -> Result<(), FleetError> {
 pub(super) async fn insert(edit: &mut Edit<'_>, new: &NewUser) -> Result<UserId, FleetError> {
     edit.check_login(&new.name)?;
     check_new(new)?;
+    edit.remember(Thing::User(&new.name)).await?;
     let now = edit.now();
     let db = edit.db();
     let id = store::users::insert(db, &new.name, &new.full_name, &new.mail, now).await?;
@@ -253,6 +256,12 @@ pub(super) async fn remove(
     row: &UserRow,
     how: RemoveUser,
 ) -> Result<String, FleetError> {
+    let who = Holder::User(row.name.clone());
+    edit.remember(Thing::User(&row.name)).await?;
+    edit.remember(Thing::Grants(&who)).await?;
+    for group in store::groups::all(edit.db()).await?.holding(&who) {
+        edit.remember(Thing::Group(&group)).await?;
+    }
     store::users::remove(edit.db(), row.id).await?;
     if how.home.is_some() {
         // Only of accounts that nobody else has.
@@ -287,6 +296,7 @@ pub(super) async fn rename(
 ) -> Result<Vec<String>, FleetError> {
     check_text("the full name", full_name)?;
     check_text("the mail address", mail)?;
+    edit.remember(Thing::User(&row.name)).await?;
     store::users::update(edit.db(), row.id, full_name, mail).await?;
     let mut done = Vec::new();
     if full_name != row.full_name {
@@ -307,10 +317,12 @@ pub(super) async fn update_rights(
     spec: &AccountSpec,
 ) -> Result<Vec<String>, FleetError> {
     let mut done = Vec::new();
+    edit.remember(Thing::User(&row.name)).await?;
     if let Some(sudo) = sudo {
         if !sudo {
             check_own_sudo(edit, row).await?;
         }
+        edit.remember(Thing::Grants(&Holder::User(row.name.clone()))).await?;
         store::grants::set_sudo(edit.db(), row.id, sudo).await?;
         done.push(if sudo { "sudo given" } else { "sudo taken" }.to_owned());
     }
@@ -337,6 +349,7 @@ pub(super) async fn set_state(
     row: &UserRow,
     state: UserState,
 ) -> Result<(), FleetError> {
+    edit.remember(Thing::User(&row.name)).await?;
     store::users::set_state(edit.db(), row.id, state).await?;
     if state == UserState::Disabled {
         revocation::end_all_sessions(edit, row).await?;
@@ -401,6 +414,7 @@ pub(super) async fn add_keys(
     name: &Username,
     keys: &[KeyGrant],
 ) -> Result<usize, FleetError> {
+    edit.remember(Thing::User(name)).await?;
     let now = edit.now();
     let mut added = 0;
     for key in keys {
@@ -419,6 +433,7 @@ pub(super) async fn remove_key(
     row: &UserRow,
     fingerprint: &str,
 ) -> Result<(), FleetError> {
+    edit.remember(Thing::User(&row.name)).await?;
     if !store::users::remove_key(edit.db(), row.id, fingerprint).await? {
         let (user, fingerprint) = (row.name.clone(), fingerprint.to_owned());
         return Err(FleetError::NoSuchKey { user, fingerprint });

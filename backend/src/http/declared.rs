@@ -18,12 +18,23 @@ pub(super) struct How {
     prune: bool,
 }
 
-/// `GET /policy`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct When {
+    /// As of that revision; as it is now when absent.
+    revision: Option<i64>,
+}
+
+/// `GET /policy?revision=NUMBER`
 pub(super) async fn export(
     State(state): State<HttpState>,
     admin: Admin,
+    Query(when): Query<When>,
 ) -> Result<Json<Policy>, Problem> {
-    Ok(Json(state.fleet.export(&admin).await?))
+    Ok(Json(match when.revision {
+        Some(revision) => state.fleet.export_at(&admin, revision).await?,
+        None => state.fleet.export(&admin).await?,
+    }))
 }
 
 /// `POST /policy?prune=true`

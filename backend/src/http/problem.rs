@@ -148,6 +148,12 @@ impl From<FleetError> for Problem {
             | FleetError::TwoOptions { .. }
             | FleetError::Version1(_)
             | FleetError::NotConnected(_)
+            | FleetError::NoReport(_)
+            | FleetError::NotToBeTaken { .. }
+            | FleetError::NotAdopted { .. }
+            | FleetError::Wanted { .. }
+            | FleetError::TooLongAgo { .. }
+            | FleetError::NotThereAlone { .. }
             | FleetError::UidTaken { .. }
             | FleetError::NoUidLeft(_)
             | FleetError::NothingAsked(_)

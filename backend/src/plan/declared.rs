@@ -17,6 +17,7 @@ use bastio_protocol::{KeyGrant, KeyOptions, PublicKey, ServerName, Target, Usern
 
 use super::{Entitlement, Host};
 pub use faults::{Fault, faults};
+pub(super) use words::grant_in_words;
 pub use words::in_numbers;
 
 /// One edit of the model, as it could have been made by itself.

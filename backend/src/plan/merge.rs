@@ -110,6 +110,7 @@ fn account(all: &[&Rights]) -> (WantedAccount, Vec<Clash>) {
         until,
         locked,
         take_over,
+        release: None,
     };
     (wanted, clashes)
 }

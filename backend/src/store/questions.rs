@@ -115,6 +115,7 @@ fn open((kind, holds, subject, text, since): Columns) -> Result<Open, StoreError
         "same-name" => QuestionKind::SameName,
         "machine" => QuestionKind::Machine,
         "rivals" => QuestionKind::Rivals,
+        "restored" => QuestionKind::Restored,
         _ => return Err(StoreError::Corrupt { what: "the kind of a question" }),
     };
     Ok(Open { question: Question { kind, holds, text, since }, subject })

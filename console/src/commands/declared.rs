@@ -39,7 +39,8 @@ pub struct Apply {
 Examples:
   bastio export > policy.yaml
   bastio export --file policy.yaml --force
-  bastio export --output json")]
+  bastio export --output json
+  bastio export --revision 57      as it was then: see bastio revisions")]
 pub struct Export {
     /// Write into this file, for its owner alone (mode 0600); stdout when absent
     #[arg(long, value_name = "FILE")]
@@ -47,6 +48,9 @@ pub struct Export {
     /// Replace the file if it is there
     #[arg(long, requires = "file")]
     force: bool,
+    /// As it was at that revision
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<i64>,
 }
 
 impl Apply {
@@ -67,8 +71,11 @@ impl Export {
     pub fn run(self, context: &mut Context<'_>) -> Result<Ending, Failure> {
         let mut sink = Sink::open(self.file, self.force)?;
         // Asked first: whatever is edited in between is in the file, and refuses an edit all the same.
-        let revision = context.client.status()?.revision;
-        let policy = context.client.policy()?;
+        let revision = match self.revision {
+            Some(revision) => revision,
+            None => context.client.status()?.revision,
+        };
+        let policy = context.client.policy(self.revision)?;
         let text = match context.format {
             Format::Json => policy_file::to_json(&policy)?,
             Format::Table => {

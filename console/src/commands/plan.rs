@@ -36,12 +36,16 @@ impl Plan {
         let mut plan = context.client.plan(self.server.as_ref())?;
         let all = plan.len();
         if self.behind {
-            plan.retain(|server| !server.open.is_empty() || server.drifted);
+            plan.retain(|server| {
+                !server.open.is_empty() || server.drifted || !server.questions.is_empty()
+            });
         }
         let empty = if all > 0 { "every server is in sync" } else { "no servers yet" };
         let ending = context.list(&plan, empty, table)?;
         if context.format == Format::Table && all > 0 {
-            let behind = plan.iter().filter(|server| !server.open.is_empty()).count();
+            let behind =
+                |server: &&ServerPlan| !server.open.is_empty() || !server.questions.is_empty();
+            let behind = plan.iter().filter(behind).count();
             let in_sync = all - behind;
             context.terminal.note(&format!("{in_sync} of {} in sync", count(all, "server")));
         }
@@ -68,7 +72,9 @@ fn failed(server: &ServerPlan) -> Option<&ActionReport> {
 }
 
 fn state(server: &ServerPlan) -> Cell {
-    if failed(server).is_some() {
+    if let Some(question) = server.questions.first() {
+        Cell::new(question.kind.name(), Tone::Bad)
+    } else if failed(server).is_some() {
         Cell::new("failed", Tone::Bad)
     } else if server.drifted {
         Cell::new("drifted", Tone::Bad)

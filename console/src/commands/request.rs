@@ -93,6 +93,28 @@ pub fn report(context: &mut Context<'_>, server: &ServerName) -> Result<Ending, 
     Ok(ending(&report))
 }
 
+/// Asks a server what there is and waits for it, whatever the patience; the number of the report.
+pub fn fresh_report(
+    context: &mut Context<'_>,
+    server: &ServerName,
+) -> Result<Option<i64>, Failure> {
+    let asked = context.client.ask_report(server)?;
+    let patience = context.patience;
+    if patience == Patience::None {
+        context.patience = Patience::Seconds(MAX_POLL);
+    }
+    let report = wait(context, asked);
+    context.patience = patience;
+    let report = report?;
+    if report.state == ActionState::Done {
+        return Ok(Some(report.id));
+    }
+    if !tell_unanswered(context, &report) {
+        context.terminal.note(&format!("{server}: {}", words(&report)));
+    }
+    Ok(None)
+}
+
 /// Waits as the patience says, as long as the server is there.
 fn wait(context: &mut Context<'_>, mut report: RequestReport) -> Result<RequestReport, Failure> {
     let seconds = match context.patience {

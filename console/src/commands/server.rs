@@ -295,19 +295,38 @@ fn list(context: &mut Context<'_>, on: Option<&Target>) -> Result<Ending, Failur
 }
 
 fn table(servers: &[Server], now: i64) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "LAST SEEN", "WAITING", "FAILED", "LABELS"]);
+    let mut table =
+        Table::new(&["NAME", "AGENT", "LAST SEEN", "STATE", "WAITING", "FAILED", "LABELS"]);
     for server in servers {
         let failed = if server.failed > 0 { Tone::Bad } else { Tone::Plain };
         table.row([
             server.name.as_str().into(),
-            doubts::cell(server).unwrap_or_else(|| state(server)),
+            presence(server.presence),
             last_seen(server, now).into(),
+            state(server),
             server.pending.to_string().into(),
             Cell::new(&server.failed.to_string(), failed),
             labels(&server.labels).into(),
         ]);
     }
     table
+}
+
+/// How far a server is with the model: `in sync at 57`.
+fn state(server: &Server) -> Cell {
+    if let Some(cell) = doubts::cell(server) {
+        return cell;
+    }
+    if let Some(failure) = &server.failure {
+        return Cell::new(&format!("failed: {failure}"), Tone::Bad);
+    }
+    if server.drifted {
+        return Cell::new("drifted", Tone::Bad);
+    }
+    match server.pending {
+        0 => Cell::new(&format!("in sync at {}", server.in_sync_at), Tone::Good),
+        _ => Cell::new(&format!("pending since {}", server.in_sync_at), Tone::Warn),
+    }
 }
 
 fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure> {
@@ -382,9 +401,8 @@ fn failures(detail: &ServerDetail) -> Table {
     table
 }
 
-fn state(server: &Server) -> Cell {
-    match server.presence {
-        _ if server.drifted => Cell::new("drifted", Tone::Bad),
+fn presence(presence: Presence) -> Cell {
+    match presence {
         Presence::Connected => Cell::new("connected", Tone::Good),
         Presence::Offline => Cell::new("offline", Tone::Warn),
         Presence::NeverSeen => Cell::new("never seen", Tone::Warn),

@@ -13,8 +13,15 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         return Ok(Ending::AllDone);
     }
     let mut servers = format!("{} connected of {}", status.connected, status.servers);
-    if status.drifted > 0 {
-        servers.push_str(&format!(", {} changed by others", status.drifted));
+    for (number, what) in [
+        (status.in_sync, "in sync"),
+        (status.pending_servers, "with something on its way"),
+        (status.failed_servers, "that failed"),
+        (status.drifted, "changed by others"),
+    ] {
+        if number > 0 {
+            servers.push_str(&format!(", {number} {what}"));
+        }
     }
     if status.clocks_off > 0 {
         servers.push_str(&format!(", {} with another time than the backend", status.clocks_off));

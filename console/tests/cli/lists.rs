@@ -15,7 +15,8 @@ fn hours_ago() -> u64 {
 fn server(name: &str, presence: &str, role: &str, failed: u32) -> Value {
     json!({"name": name, "labels": {"env": "prod", "role": role}, "presence": presence,
            "last_seen": hours_ago(), "address": "10.0.0.7:4711", "agent": "bastio-agent 0.2.0",
-           "fingerprint": "SHA256:abc", "created": hours_ago(), "pending": 0, "failed": failed})
+           "fingerprint": "SHA256:abc", "created": hours_ago(), "pending": 0, "failed": failed,
+           "in_sync_at": 57})
 }
 
 fn grant() -> Value {
@@ -49,12 +50,14 @@ fn shown(arguments: &[&str], answer: &Value, line: &str) -> String {
 
 #[test]
 fn servers() {
-    let list = json!([server("web-1", "connected", "web", 0), server("db-1", "offline", "db", 2)]);
+    let mut list =
+        json!([server("web-1", "connected", "web", 0), server("db-1", "offline", "db", 2)]);
+    list[1]["failure"] = json!("add-user bob: exists, not ours");
     assert_eq!(
         shown(&["server", "ls"], &list, "GET /api/v1/servers"),
-        "NAME   STATE      LAST SEEN  WAITING  FAILED  LABELS\n\
-         web-1  connected  now        0        0       env=prod,role=web\n\
-         db-1   offline    3 h ago    0        2       env=prod,role=db\n"
+        "NAME   AGENT      LAST SEEN  STATE                                  WAITING  FAILED  LABELS\n\
+         web-1  connected  now        in sync at 57                          0        0       env=prod,role=web\n\
+         db-1   offline    3 h ago    failed: add-user bob: exists, not ours  0        2       env=prod,role=db\n"
     );
     let backend = Backend::start(vec![Answer::Json(200, list)]);
     let run = Machine::new().at(&backend.url, &["server", "ls", "role=db,env!=test"]);

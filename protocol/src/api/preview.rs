@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ActionReport, Presence};
+use super::{ActionReport, Presence, Question};
 use crate::{ServerName, Username};
 
 /// Header of a request that asks what an edit would do: with the value `yes`, nothing is done.
@@ -92,4 +92,7 @@ pub struct ServerPlan {
     /// Whether it differs from what it should be, as its agent says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drifted: bool,
+    /// What somebody must decide about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
 }

@@ -14,6 +14,9 @@ pub enum QuestionKind {
     Machine,
     /// Its agent's key is used from two places at once.
     Rivals,
+    /// The backend was restored from a backup, and what the server was told since is not known. It ends
+    /// by itself with a sync, or with a check that finds no difference.
+    Restored,
 }
 
 impl QuestionKind {
@@ -24,6 +27,7 @@ impl QuestionKind {
             Self::SameName => "same-name",
             Self::Machine => "machine",
             Self::Rivals => "rivals",
+            Self::Restored => "restored",
         }
     }
 }

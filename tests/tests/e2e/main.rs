@@ -14,6 +14,7 @@ mod limits;
 mod main_job;
 mod monitoring;
 mod orders;
+mod people;
 mod policy_file;
 mod privileges;
 mod processor;

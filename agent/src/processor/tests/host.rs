@@ -19,6 +19,7 @@ macro_rules! delegate {
 
 delegate! { AccountHost:
     fn managed() -> Vec<Username>;
+    fn give_back(name: &Username, sudo_group: bool) -> ();
     fn facts(name: &Username) -> Option<AccountFacts>;
     fn has_group(name: &str) -> bool;
     fn has_program(path: &AbsolutePath) -> bool;
@@ -36,6 +37,7 @@ delegate! { AccountHost:
 
 delegate! { KeyHost:
     fn keys(account: &Account) -> FoundKeys;
+    fn put_back(name: &Username, lines: &[String]) -> Change;
     fn set_keys(name: &Username, wanted: &[KeyGrant], gone: &[PublicKey]) -> Change;
 }
 

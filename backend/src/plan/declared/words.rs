@@ -93,7 +93,7 @@ fn members_in_words(members: &Members) -> String {
 }
 
 /// `user alice on role=web as deploy with sudo`
-pub(super) fn grant_in_words(grant: &NewGrant) -> String {
+pub(in crate::plan) fn grant_in_words(grant: &NewGrant) -> String {
     let login = grant.login.as_ref().map(|login| format!(" as {login}")).unwrap_or_default();
     let sudo = match &grant.terms.sudo_policy {
         Some(policy) => format!(" with the sudo policy {policy}"),

@@ -12,8 +12,10 @@ pub fn cell(server: &Server) -> Option<Cell> {
     if held {
         return Some(Cell::new("undecided", Tone::Bad));
     }
-    if !server.questions.is_empty() {
-        return Some(Cell::new("two agents", Tone::Bad));
+    match server.questions.first().map(|question| question.kind) {
+        Some(QuestionKind::Restored) => return Some(Cell::new("restored: check it", Tone::Bad)),
+        Some(_) => return Some(Cell::new("two agents", Tone::Bad)),
+        None => {}
     }
     server.clock_offset.map(|_| Cell::new("clock off", Tone::Warn))
 }
@@ -58,6 +60,9 @@ fn decision(question: &Question, name: &ServerName) -> String {
             "if this is right: bastio server accept {name}. If the key was copied or stolen, enrol \
              the right machine anew and remove this one: bastio server rm {name}"
         ),
+        QuestionKind::Restored => format!(
+            "see what a sync would change: bastio server check {name}; then: bastio server sync {name}"
+        ),
         QuestionKind::Rivals => format!(
             "find both machines (bastio log --server {name}); on the wrong one, stop the agent and \
              delete its key, then: bastio server accept {name}. If the key was stolen, enrol the \
@@ -86,6 +91,8 @@ mod tests {
             drifted: false,
             clock_offset: None,
             questions: Vec::new(),
+            in_sync_at: 0,
+            failure: None,
         }
     }
 
@@ -100,6 +107,7 @@ mod tests {
             (QuestionKind::SameName, true, "undecided", "bastio server rm web-1"),
             (QuestionKind::Machine, true, "undecided", "bastio server accept web-1"),
             (QuestionKind::Rivals, true, "undecided", "bastio server accept web-1"),
+            (QuestionKind::Restored, false, "restored: check it", "bastio server sync web-1"),
             (QuestionKind::Rivals, false, "two agents", "bastio log --server web-1"),
         ] {
             let questions = vec![Question { kind, holds, text: "is it?".into(), since: 100 }];
