@@ -359,6 +359,7 @@ async fn a_server_with_what_is_on_it() {
         "name": "front", "labels": { "role": "web" }, "presence": "connected", "last_seen": NOW,
         "address": ADDRESS.to_string(), "agent": "SSH-2.0-test",
         "fingerprint": key(1).fingerprint(), "created": NOW, "pending": 0, "failed": 0,
+        "in_sync_at": 3,
     });
     assert_eq!(site.get("/api/v1/servers").await, (200, json!([server])));
     server["accounts"] =
