@@ -233,6 +233,7 @@ fn accounts() -> impl Strategy<Value = WantedAccount> {
             until,
             locked,
             take_over,
+            release: None,
         })
 }
 
