@@ -33,7 +33,7 @@ test: ## format check, lints, all tests (the end-to-end ones need root)
 	cargo build --workspace --bins --tests
 	@if [ "$$(id -u)" -eq 0 ]; then $(BUILT)/bastio-lab prepare; fi
 	cargo nextest run --workspace --no-tests=fail
-	tests/with-postgres cargo nextest run --profile postgres -p bastio-backend --lib --no-tests=fail
+	tests/with-postgres cargo nextest run --profile postgres -p bastio-backend --lib --test nodes --no-tests=fail
 	@if [ "$$(id -u)" -ne 0 ]; then \
 		echo; echo "*** NOT RUN: the end-to-end tests need root. As root: make test ***"; echo; fi
 	@echo "not run here: the packages on booted hosts (make hosts)"

@@ -50,6 +50,8 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   limits.max_startups_per_source = 20  the same from one address
   limits.login_grace = 20              seconds for a login
   limits.answer_within = 120           seconds for an agent to answer before all is sent again
+  store.url, store.url_file            a PostgreSQL database instead of a file; or a file with its URL
+  store.cluster_key_file               with it: seals the keys that several backends share
   orders.valid_for = 600               seconds in which an agent may obey what was signed
   history.revisions = 1000             edits of the model that can be undone
   uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set

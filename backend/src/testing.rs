@@ -89,6 +89,21 @@ pub(crate) async fn fresh_location(dir: &TempDir) -> Location {
     Location::Postgres(Box::new(url.parse::<DatabaseUrl>().expect("a URL")))
 }
 
+/// A database of a role of its own, which a test may take rights from; and the role.
+pub(crate) async fn own_role() -> (Location, String) {
+    use sqlx::{Connection as _, Executor as _};
+    let server =
+        std::env::var(TEST_STORE).expect("this test needs PostgreSQL: tests/with-postgres");
+    let role = format!("role{:032x}", rand::random::<u128>());
+    let mut db = sqlx::PgConnection::connect(&server).await.expect("the PostgreSQL of the tests");
+    let make = format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {role} AUTHORIZATION {role}");
+    db.execute(sqlx::AssertSqlSafe(make)).await.expect("a role");
+    db.close().await.expect("closed");
+    // The schema of a role's name is the first that it looks into.
+    let url = server.replacen("postgres://bastio@", &format!("postgres://{role}@"), 1);
+    (Location::Postgres(Box::new(url.parse::<DatabaseUrl>().expect("a URL"))), role)
+}
+
 /// A fresh backend in a folder of its own.
 pub(crate) struct TestBackend {
     pub(crate) dir: TempDir,
@@ -120,6 +135,12 @@ impl TestBackend {
         let dir = TempDir::new().expect("a folder");
         let location = dir.path().join("bastio.db").into();
         Self::open(dir, location, || NOW).await
+    }
+
+    /// On PostgreSQL, as a role of its own; the role.
+    pub(crate) async fn of_own_role() -> (Self, String) {
+        let (location, role) = own_role().await;
+        (Self::open(TempDir::new().expect("a folder"), location, || NOW).await, role)
     }
 
     async fn open(dir: TempDir, location: Location, clock: fn() -> i64) -> Self {

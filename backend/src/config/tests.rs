@@ -158,3 +158,27 @@ fn unknown_variable_and_missing_named_file_are_refused() {
     let error = Config::assemble(&flags, std::iter::empty(), Path::new("/nonexistent"));
     assert!(error.unwrap_err().to_string().contains("/nonexistent/b.toml"));
 }
+
+#[test]
+fn a_shared_database_needs_one_url_and_a_cluster_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.url");
+    let path = file.display();
+    std::fs::write(&file, "postgres://bastio:s3cret@db.example.org/fleet\n").unwrap();
+    for (text, named) in [
+        (r#"url = "postgres://db/fleet""#.to_owned(), "cluster_key_file"),
+        (format!("url = \"postgres://db/fleet\"\nurl_file = \"{path}\""), "keep one of them"),
+        (r#"url = "mysql://s3cret@db/fleet""#.to_owned(), "begins with postgres://"),
+    ] {
+        let error = parse_file(&format!("[store]\n{text}")).unwrap_err().to_string();
+        assert!(error.contains(named) && !error.contains("s3cret"), "{error}");
+    }
+    let text = format!("[store]\nurl_file = \"{path}\"\ncluster_key_file = \"/nonexistent\"");
+    let config = parse_file(&text).unwrap();
+    let url = config.store.shared().unwrap().unwrap();
+    assert_eq!(url.to_string(), "postgres://bastio@db.example.org:5432/fleet");
+    assert!(!format!("{config:?} {url:?}").contains("s3cret"));
+    let error = config.store.cluster_key().unwrap_err().to_string();
+    assert!(error.contains("store.cluster_key_file: /nonexistent"), "{error}");
+    assert_eq!(Config::default().store.shared().unwrap(), None);
+}

@@ -2,6 +2,7 @@
 
 mod exposition;
 mod faults;
+mod on_postgres;
 mod watch;
 
 use axum::body::Body;

@@ -62,7 +62,7 @@ fn of_code(code: &str) -> Trouble {
             ("53100", _) => Trouble::Full,
             ("55P03" | "57014" | "40001" | "40P01", _) | (_, "53") => Trouble::Busy,
             // A node that became a standby; connections that are refused, cut or ended.
-            ("25006", _) | (_, "08" | "57" | "58") => Trouble::Gone,
+            ("25006", _) | (_, "08" | "28" | "57" | "58") => Trouble::Gone,
             (_, "XX") => Trouble::Damaged,
             _ => Trouble::Other,
         };
@@ -121,6 +121,7 @@ mod tests {
             ("57P01", Trouble::Gone),
             ("08006", Trouble::Gone),
             ("25006", Trouble::Gone),
+            ("28000", Trouble::Gone),
             ("XX001", Trouble::Damaged),
             ("23505", Trouble::Other),
             ("", Trouble::Other),

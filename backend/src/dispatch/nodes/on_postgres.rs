@@ -126,14 +126,13 @@ async fn what_one_node_queues_the_other_sends_with_and_without_hint() {
         }
         let sent = async {
             loop {
+                assert_eq!(session.signal().await, Signal::Work);
                 let sent = session.next(1).await.expect("a queue");
                 if !sent.is_empty() {
                     return sent;
                 }
-                assert_eq!(session.signal().await, Signal::Work);
             }
         };
-        // The first look is by `next` itself: nothing is there before it is written.
         let sent = tokio::time::timeout(Duration::from_secs(limit), sent).await.expect("woken");
         assert_eq!(sent[0].mid, MessageId::from_number(number));
     }
