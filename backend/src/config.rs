@@ -30,7 +30,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -38,7 +38,9 @@ const KEYS: [&str; 21] = [
     "legacy.listen",
     "legacy.sha1",
     "limits.max_startups",
+    "limits.max_waiting",
     "limits.max_startups_per_source",
+    "limits.max_failures_per_source",
     "limits.login_grace",
     "limits.answer_within",
     "limits.rivals",
@@ -116,10 +118,17 @@ pub struct Legacy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// `limits.max_startups`: connections that are not logged in yet. Default 100.
+    /// `limits.max_startups`: handshakes at a time. Default 100.
     pub max_startups: Limit,
-    /// `limits.max_startups_per_source`: the same for one address. Default 20.
+    /// `limits.max_waiting`: connections that wait for theirs; further ones are told when to come
+    /// back. Default 4096.
+    pub max_waiting: Limit,
+    /// `limits.max_startups_per_source`: connections of one address that are not logged in.
+    /// Default 20.
     pub max_startups_per_source: Limit,
+    /// `limits.max_failures_per_source`: connections without a login that one address may make in
+    /// a minute, before it must stay away. Default 300.
+    pub max_failures_per_source: Limit,
     /// `limits.login_grace`: seconds for a login. Default 20.
     pub login_grace: Seconds,
     /// `limits.answer_within`: seconds after which a connected agent that answers nothing loses
@@ -258,7 +267,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_startups: Limit::DEFAULT_STARTUPS,
+            max_waiting: Limit::DEFAULT_WAITING,
             max_startups_per_source: Limit::DEFAULT_STARTUPS_PER_SOURCE,
+            max_failures_per_source: Limit::DEFAULT_FAILURES_PER_SOURCE,
             login_grace: Seconds::DEFAULT_LOGIN_GRACE,
             answer_within: Seconds::DEFAULT_ANSWER_WITHIN,
             rivals: RivalPolicy::default(),

@@ -3,6 +3,7 @@
 
 mod handler;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use russh::client::{AuthResult, Handle};
 use russh::keys::{HashAlg, PrivateKeyWithHashAlg};
 use russh::{ChannelId, Disconnect, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -41,6 +42,8 @@ pub struct ClientConfig {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The address of this machine to connect from; the system's choice when absent.
+    pub source: Option<IpAddr>,
     /// SSH user name. A backend of version 1 wants the API key here, so `Debug` hides it.
     pub username: String,
     /// Version of the agent: it identifies itself as `SSH-2.0-bastio-agent_VERSION`.
@@ -75,6 +78,7 @@ impl ClientConfig {
         Self {
             host: host.into(),
             port,
+            source: None,
             username: username.into(),
             version: version.into(),
             protocol: None,
@@ -177,13 +181,20 @@ async fn dial(config: &ClientConfig) -> Result<TcpStream, ConnectError> {
     let share = config.connect_timeout / u32::try_from(addresses.len().max(1)).unwrap_or(1);
     let mut detail = "the name has no address".to_owned();
     for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
+        match timeout(share, open_from(config.source, address)).await {
             Ok(Ok(socket)) => return Ok(socket),
             Ok(Err(error)) => detail = error.to_string(),
             Err(_) => detail = "no answer".to_owned(),
         }
     }
     Err(unreachable(detail))
+}
+
+async fn open_from(source: Option<IpAddr>, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(address).await };
+    let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.bind((source, 0).into())?;
+    socket.connect(address).await
 }
 
 /// The part above TCP. When it fails or is dropped, `link` cuts the socket and so ends russh's task.

@@ -2,8 +2,10 @@
 //! subsystem to the caller. Who may log in is the caller's decision ([`Authenticate`]).
 
 mod connection;
+mod failures;
 mod gate;
 mod handler;
+mod pacer;
 mod tally;
 mod writer;
 
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::connection::Keeper;
-use self::gate::{Gate, refuse};
+use self::gate::{Bounds, Crowded, Gate, refuse};
 pub use self::tally::{Handshake, Tally};
 pub use self::writer::ServerWriter;
 pub use crate::algorithms::Algorithms;
@@ -84,10 +86,17 @@ pub struct ServerConfig {
     pub algorithms: Algorithms,
     /// The only subsystem. Default `bastio-agent`.
     pub subsystem: String,
-    /// Most connections at a time that are not logged in; further ones are closed. Default 100.
+    /// Most handshakes at a time. Default 100.
     pub max_startups: usize,
-    /// The same for one source (an IPv4 address or an IPv6 /64). Default 20.
+    /// Most connections that wait for theirs; further ones are asked to come back later. Default 4096.
+    pub max_waiting: usize,
+    /// Longest wait for a handshake to begin. Default 10 s.
+    pub wait_limit: Duration,
+    /// Most connections that are not logged in of one source (an IPv4 address or an IPv6 /64).
+    /// Default 20.
     pub max_startups_per_source: usize,
+    /// Connections without a login that one source may make in a minute. Default 300.
+    pub max_failures_per_source: u32,
     /// Time to log in, and again as much to open the subsystem. Default 20 s.
     pub login_grace: Duration,
     /// A silent client is asked for a sign of life after this time and dropped after twice as
@@ -114,12 +123,24 @@ impl ServerConfig {
             algorithms,
             subsystem: "bastio-agent".to_owned(),
             max_startups: 100,
+            max_waiting: 4096,
+            wait_limit: Duration::from_secs(10),
             max_startups_per_source: 20,
+            max_failures_per_source: 300,
             login_grace: Duration::from_secs(20),
             keepalive_interval: Duration::from_secs(30),
             stall_limit: Duration::from_secs(30),
             inbound: InboundBudget::default(),
             tally: Arc::default(),
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            handshakes: self.max_startups,
+            waiting: self.max_waiting,
+            each: self.max_startups_per_source,
+            failures: self.max_failures_per_source,
         }
     }
 
@@ -235,8 +256,7 @@ pub async fn serve<A: Authenticate>(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     config.algorithms.check_host_keys(&config.host_keys)?;
-    let tally = Arc::clone(&config.tally);
-    let gate = Gate::new(config.max_startups, config.max_startups_per_source, tally);
+    let gate = Gate::new(config.bounds(), Arc::clone(&config.tally));
     let shared = Arc::new(Shared::new(config, authenticator, sessions, shutdown));
     let mut connections = JoinSet::new();
     let mut pause = ACCEPT_PAUSE;
@@ -276,16 +296,19 @@ fn admit<A: Authenticate>(
     socket: TcpStream,
     peer: SocketAddr,
 ) {
-    if let Some(startup) = gate.enter(peer.ip()) {
-        tune(&socket, TCP_LIMIT);
-        let keeper = Keeper::new(Arc::clone(shared), peer, startup);
-        connections.spawn(keeper.run(socket));
-        return;
-    }
-    debug!(address = %peer, "too many connections that are not logged in");
+    let refusal = match gate.enter(peer.ip()) {
+        Ok(startup) => {
+            tune(&socket, TCP_LIMIT);
+            let keeper = Keeper::new(Arc::clone(shared), peer);
+            connections.spawn(keeper.wait_and_run(socket, startup));
+            return;
+        }
+        Err(Crowded(wait)) => wait,
+    };
+    debug!(address = %peer, wait = ?refusal, "too many connections that are not logged in");
     shared.config.tally.note(Handshake::Crowded);
     if let Some(turn) = gate.turn_to_refuse() {
-        connections.spawn(refuse(socket, shared.config.identification(), turn));
+        connections.spawn(refuse(socket, shared.config.identification(), refusal, Some(turn)));
     }
 }
 
@@ -319,8 +342,8 @@ pub(crate) async fn serve_one<A: Authenticate, S>(
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let peer: SocketAddr = (std::net::Ipv4Addr::LOCALHOST, 1).into();
-    let startup =
-        Gate::new(1, 1, Arc::clone(&config.tally)).enter(peer.ip()).expect("the first one fits");
+    let gate = Gate::new(config.bounds(), Arc::clone(&config.tally));
+    let startup = gate.enter(peer.ip()).expect("the first one fits");
     let shared = Shared::new(config, authenticator, sessions, CancellationToken::new());
-    Keeper::new(Arc::new(shared), peer, startup).run(socket).await;
+    Keeper::new(Arc::new(shared), peer).run(socket, startup).await;
 }

@@ -106,7 +106,10 @@ impl Port {
         let version = env!("CARGO_PKG_VERSION");
         let mut config = ServerConfig::new(vec![host_key], version, kind.algorithms());
         config.max_startups = limits.max_startups.get();
+        config.max_waiting = limits.max_waiting.get();
         config.max_startups_per_source = limits.max_startups_per_source.get();
+        let failures = limits.max_failures_per_source.get();
+        config.max_failures_per_source = u32::try_from(failures).unwrap_or(u32::MAX);
         config.login_grace = limits.login_grace.get();
         let (answer_within, rivals) = (limits.answer_within(), limits.rivals);
         Ok(Self { kind, listener, config, answer_within, rivals, parts })

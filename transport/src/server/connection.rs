@@ -8,11 +8,12 @@ use std::time::Duration;
 use russh::Disconnect;
 use russh::server::RunningSession;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use super::gate::Startup;
+use super::gate::{Startup, refuse};
 use super::handler::ServerHandler;
 use super::{Authenticate, Handshake, Shared};
 use crate::ending::{CloseReason, Ending, Link};
@@ -35,19 +36,35 @@ pub(super) enum Phase {
 pub(super) struct Keeper<A: Authenticate> {
     shared: Arc<Shared<A>>,
     peer: SocketAddr,
-    startup: Startup,
     ending: Ending,
     /// Cuts the wire when the keeper is dropped, e.g. by a panic or an aborted shutdown.
     _link: Link,
 }
 
 impl<A: Authenticate> Keeper<A> {
-    pub(super) fn new(shared: Arc<Shared<A>>, peer: SocketAddr, startup: Startup) -> Self {
+    pub(super) fn new(shared: Arc<Shared<A>>, peer: SocketAddr) -> Self {
         let ending = Ending::new();
-        Self { shared, peer, startup, _link: Link::new(ending.clone()), ending }
+        Self { shared, peer, _link: Link::new(ending.clone()), ending }
     }
 
-    pub(super) async fn run<S>(self, socket: S)
+    /// Waits for its turn, then serves the client; one whose turn does not come is sent away.
+    pub(super) async fn wait_and_run(self, socket: TcpStream, mut startup: Startup) {
+        let config = &self.shared.config;
+        let came = tokio::select! {
+            () = startup.turn() => true,
+            () = tokio::time::sleep(config.wait_limit) => false,
+            () = self.shared.shutdown.cancelled() => return startup.excused(),
+        };
+        if came {
+            return self.run(socket, startup).await;
+        }
+        config.tally.note(Handshake::Crowded);
+        debug!(address = %self.peer, "no turn in time");
+        let retry_after = startup.sent_away();
+        refuse(socket, config.identification(), retry_after, None).await;
+    }
+
+    pub(super) async fn run<S>(self, socket: S, startup: Startup)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -64,10 +81,10 @@ impl<A: Authenticate> Keeper<A> {
                 shared.config.tally.note(Handshake::TimedOut);
                 return debug!(address = %self.peer, "no SSH greeting in time");
             }
-            () = self.shared.shutdown.cancelled() => return,
+            () = self.shared.shutdown.cancelled() => return startup.excused(),
         };
         match session {
-            Ok(session) => self.keep(session, phases, deadline).await,
+            Ok(session) => self.keep(session, phases, deadline, startup).await,
             Err(error) => {
                 shared.config.tally.note(Handshake::Failed);
                 debug!(address = %self.peer, %error, "connection failed before SSH began");
@@ -80,8 +97,9 @@ impl<A: Authenticate> Keeper<A> {
         mut session: RunningSession<ServerHandler<A>>,
         mut phases: watch::Receiver<Phase>,
         mut deadline: Instant,
+        startup: Startup,
     ) {
-        let mut startup = Some(self.startup);
+        let mut startup = Some(startup);
         let shared = &self.shared;
         let mut timed_out = false;
         let result = loop {
@@ -89,7 +107,9 @@ impl<A: Authenticate> Keeper<A> {
             tokio::select! {
                 result = &mut session => break Some(result),
                 Ok(()) = phases.changed() => {
-                    startup = None;
+                    if let Some(startup) = startup.take() {
+                        startup.logged_in();
+                    }
                     deadline = Instant::now() + shared.config.login_grace;
                 }
                 () = sleep_until(deadline), if limited => {
@@ -114,6 +134,9 @@ impl<A: Authenticate> Keeper<A> {
             Some(Err(error)) => reason_of(error),
             None => CloseReason::Failed("the SSH session does not end".to_owned()),
         });
+        if let Some(startup) = startup.filter(|_| shared.shutdown.is_cancelled()) {
+            startup.excused();
+        }
         let phase = *phases.borrow();
         match phase {
             // The handler has counted it; and nobody is to blame for our shutdown.

@@ -63,6 +63,7 @@ async fn too_many_strangers_are_sent_away() {
             let key = ed25519();
             let mut rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
                 config.max_startups = all;
+                config.max_waiting = 0;
                 config.max_startups_per_source = each;
             })
             .await;
@@ -77,7 +78,7 @@ async fn too_many_strangers_are_sent_away() {
                 strangers.push(stranger);
             }
             let error = connect(&config, &key).await.unwrap_err();
-            let retry_after = Duration::from_secs(5);
+            let retry_after = Duration::from_secs(if all == 2 { 2 } else { 5 });
             assert_eq!(error, ConnectError::Paced { retry_after });
             strangers.pop();
             // The server sees the closed socket a moment later.
@@ -95,6 +96,45 @@ async fn too_many_strangers_are_sent_away() {
 }
 
 #[tokio::test]
+async fn a_crowd_of_strangers_does_not_reach_those_who_are_served() {
+    bounded(async {
+        let key = ed25519();
+        let mut rig = Rig::with(ed25519(), Algorithms::Modern, &[&key], |config| {
+            config.max_startups = 10;
+            config.max_waiting = 200;
+            config.max_startups_per_source = 10_000;
+            config.max_failures_per_source = 10_000;
+        })
+        .await;
+        let config = rig.client();
+        let (mut client, mut server) = rig.session(&config, &key).await;
+        let mut strangers = Vec::new();
+        for _ in 0..500 {
+            let mut stranger = TcpStream::connect(rig.address).await.unwrap();
+            // Those who find no room may be gone by now.
+            let _ = stranger.write_all(b"SSH-2.0-stranger\r\n").await;
+            strangers.push(stranger);
+        }
+        let begin = Instant::now();
+        for _ in 0..100 {
+            server.writer.send(&b"order"[..]).await.unwrap();
+            assert_eq!(client.reader.recv().await.unwrap(), "order");
+            client.writer.send(&b"answer"[..]).await.unwrap();
+            assert_eq!(server.reader.recv().await.unwrap(), "answer");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        let refused = connect(&config, &key).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Paced { .. }), "{refused}");
+        drop(strangers);
+        while let Err(error) = connect(&config, &key).await {
+            assert!(matches!(error, ConnectError::Paced { .. }), "{error}");
+        }
+        rig.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn every_connection_is_counted_once_by_its_end() {
     bounded(async {
         let (key, tally) = (ed25519(), Arc::new(Tally::default()));
@@ -103,6 +143,7 @@ async fn every_connection_is_counted_once_by_its_end() {
             // russh takes a second to refuse a key.
             config.login_grace = Duration::from_secs(3);
             config.max_startups = 1;
+            config.max_waiting = 0;
         })
         .await;
         let config = rig.client();
