@@ -92,8 +92,16 @@ pub async fn append(
     event: Event<'_>,
 ) -> Result<(), StoreError> {
     let before = store::audit::head(db).await?;
-    let row = AuditRow {
-        id: before.as_ref().map_or(0, |head| head.id).saturating_add(1),
+    let mut row = row(now, actor, event);
+    row.id = before.as_ref().map_or(0, |head| head.id).saturating_add(1);
+    store::audit::append(db, &ChainedRow::behind(before.as_ref(), row)).await
+}
+
+/// A row that is still to be given its number.
+#[must_use]
+pub fn row(now: i64, actor: &Actor, event: Event<'_>) -> AuditRow {
+    AuditRow {
+        id: 0,
         at: now,
         actor: actor.to_string(),
         from: actor.from.map(|from| from.to_string()),
@@ -103,6 +111,12 @@ pub async fn append(
         detail: event.detail.to_owned(),
         reason: Some(event.reason).filter(|reason| !reason.is_empty()).map(str::to_owned),
         status: event.status,
-    };
-    store::audit::append(db, &ChainedRow::behind(before.as_ref(), row)).await
+    }
+}
+
+/// The details of an action that has ended.
+#[must_use]
+pub fn of_action(name: &str, status: Option<Status>, feedback: &str) -> String {
+    let status = status.map(|status| format!(" {status}")).unwrap_or_default();
+    format!("{name}:{status} {feedback}").trim_end().to_owned()
 }

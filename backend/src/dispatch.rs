@@ -4,6 +4,8 @@
 //! the disk before it is handed out, and what was not answered is queued again when the agent
 //! comes back. This room must not know SSH or frames.
 
+mod batch;
+mod desk;
 mod doubts;
 mod facts;
 mod fit;
@@ -26,6 +28,8 @@ use tokio::sync::watch;
 
 use crate::meters::ActionMeter;
 use crate::store::{self, ServerId, Store, StoreError};
+use batch::{Given, Wanted};
+use desk::Desk;
 use presence::Presence;
 pub use session::{FeedbackOutcome, Session};
 use sparingly::Sparingly;
@@ -43,6 +47,7 @@ pub struct Dispatch {
     /// What is left to each agent of the audit log.
     drift_rows: Arc<Sparingly>,
     meter: ActionMeter,
+    desk: Arc<Desk<Wanted, Given>>,
 }
 
 /// The server that a key belongs to.
@@ -117,7 +122,8 @@ impl Dispatch {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let (presence, drift_rows) = (Presence::default(), Arc::default());
-        Self { store, presence, drift_rows, meter: ActionMeter::new() }
+        let desk = Arc::default();
+        Self { store, presence, drift_rows, meter: ActionMeter::new(), desk }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.

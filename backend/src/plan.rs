@@ -21,6 +21,7 @@ mod blast;
 mod declared;
 mod groups;
 mod host_labels;
+mod index;
 mod merge;
 mod undo;
 
@@ -36,6 +37,7 @@ pub use declared::{
 };
 pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
+pub use index::{Index, Reach, reach};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
 pub use undo::{Before, model_at, model_for_one};
 

@@ -108,6 +108,19 @@ impl Target {
             Self::Labels(all) => all.iter().all(|requirement| requirement.is_met(labels)),
         }
     }
+
+    /// A label that every server meant has, and its values of which it has one; of several the one with the
+    /// fewest values. `None` where only asking each server tells.
+    #[must_use]
+    pub fn certain_label(&self) -> Option<(&str, impl Iterator<Item = &str>)> {
+        let Self::Labels(all) = self else { return None };
+        let certain = all.iter().filter_map(|requirement| match &requirement.wish {
+            Wish::OneOf(values) => Some((requirement.name.as_str(), values)),
+            Wish::NoneOf(_) | Wish::Present | Wish::Absent => None,
+        });
+        let (name, values) = certain.min_by_key(|(_, values)| values.len())?;
+        Some((name, values.iter().map(String::as_str)))
+    }
 }
 
 impl Requirement {

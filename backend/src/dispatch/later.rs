@@ -1,8 +1,10 @@
 //! Grants that begin later and then contradict others: found when they are made, as nobody is there
 //! to be asked when they begin.
 
+use std::collections::BTreeSet;
+
 use super::queue::{Scope, hosts};
-use crate::plan::{self, Conflict};
+use crate::plan::{self, Conflict, Reach};
 use crate::store::{self, Connection, StoreError};
 
 /// So many begins to come are looked at, the nearest first.
@@ -22,7 +24,8 @@ pub(crate) async fn conflict_to_come(
     if begins.is_empty() {
         return Ok(None);
     }
-    let hosts = hosts(db, scope).await?;
+    let everywhere = Reach { everywhere: true, ..Reach::default() };
+    let hosts = hosts(db, scope, &everywhere, BTreeSet::new()).await?;
     for begin in begins {
         let model = store::grants::entitlements(db, scope.logins(), begin).await?;
         let conflicts = hosts.iter().flat_map(|(_, host)| plan::merge(&model, host).1);

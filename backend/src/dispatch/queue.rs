@@ -7,7 +7,7 @@ use bastio_protocol::{
     Action, ActionMessage, MessageId, Removal, ServerName, Username, WantedAccount,
 };
 
-use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Step};
+use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::adoptions::Adopted;
 use crate::store::{self, Connection, ServerId, StoreError};
@@ -89,8 +89,15 @@ pub(crate) async fn replan(
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
     let (mut conflicts, mut servers) = (Vec::new(), Vec::new());
-    for (server, host) in hosts(db, scope).await? {
-        let (mut wanted, clashes) = desired(&model, &host, old.contains(&server));
+    let reach = match scope {
+        Scope::Logins(_) => plan::reach(&model),
+        Scope::Server(..) => Reach::default(),
+    };
+    let index = plan::Index::new(&model);
+    let mut there = present.servers();
+    there.extend(overlay.keys().copied());
+    for (server, host) in hosts(db, scope, &reach, there).await? {
+        let (mut wanted, clashes) = fitted(index.merge(&host), old.contains(&server));
         lay_over(&mut wanted, overlay.get(&server), scope);
         conflicts.extend(clashes);
         let (accounts, pending) = present.take(server, &wanted);
@@ -151,7 +158,13 @@ pub(super) fn desired(
     host: &Host,
     version_1: bool,
 ) -> (Accounts, Vec<Conflict>) {
-    let (mut wanted, conflicts) = plan::merge(model, host);
+    fitted(plan::merge(model, host), version_1)
+}
+
+fn fitted(
+    (mut wanted, conflicts): (Accounts, Vec<Conflict>),
+    version_1: bool,
+) -> (Accounts, Vec<Conflict>) {
     if version_1 {
         plan::for_version_1(&mut wanted);
     }
@@ -165,7 +178,7 @@ pub(super) async fn wanted(
     now: i64,
 ) -> Result<BTreeMap<Username, WantedAccount>, StoreError> {
     let scope = Scope::Server(server, None);
-    let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(BTreeMap::new()) };
+    let Some(host) = host(db, server).await? else { return Ok(BTreeMap::new()) };
     let model = model(db, None, now).await?;
     let mut accounts = plan::desired(&model, &host);
     let overlay = store::adoptions::overlay(db).await?;
@@ -198,7 +211,7 @@ pub(crate) async fn settle(
         return Ok(false);
     }
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
-    let Some((_, host)) = hosts(db, &scope).await?.pop() else { return Ok(false) };
+    let Some(host) = host(db, server).await? else { return Ok(false) };
     let model = model(db, scope.logins(), now).await?;
     let old = store::servers::of_version_1(db).await?;
     let (mut wanted, _) = desired(&model, &host, old.contains(&server));
@@ -223,21 +236,27 @@ pub(crate) async fn settle(
     Ok(!ids.is_empty())
 }
 
-/// The servers that a scope may be about.
+/// The servers that a scope may be about: those within reach of its grants, and those with something `there`.
 pub(super) async fn hosts(
     db: &mut Connection,
     scope: &Scope,
+    reach: &Reach,
+    there: BTreeSet<ServerId>,
 ) -> Result<Vec<(ServerId, Host)>, StoreError> {
     let Some(server) = scope.server() else {
-        let all = store::servers::names_and_labels(db).await?;
-        return Ok(all
+        let reached = store::reached::reached(db, reach, there).await?;
+        return Ok(reached
             .into_iter()
             .map(|(id, (name, labels))| (id, Host { name, labels }))
             .collect());
     };
-    let Some(name) = store::servers::name(db, server).await? else { return Ok(Vec::new()) };
+    Ok(host(db, server).await?.map(|host| (server, host)).into_iter().collect())
+}
+
+async fn host(db: &mut Connection, server: ServerId) -> Result<Option<Host>, StoreError> {
+    let Some(name) = store::servers::name(db, server).await? else { return Ok(None) };
     let labels = store::servers::labels(db, server).await?;
-    Ok(vec![(server, Host { name, labels })])
+    Ok(Some(Host { name, labels }))
 }
 
 /// Foreign text made fit for terminals and tables: one line, no control or direction characters,
@@ -312,6 +331,12 @@ impl Present {
             suspects: BTreeMap::from([(server, suspects)]),
             pending: BTreeMap::from([(server, pending)]),
         })
+    }
+
+    /// The servers that there is something of.
+    fn servers(&self) -> BTreeSet<ServerId> {
+        let ids = self.accounts.keys().chain(self.suspects.keys()).chain(self.pending.keys());
+        ids.copied().collect()
     }
 
     /// A server's accounts, with what may be there and is not wanted, and what is under way.

@@ -88,7 +88,7 @@ impl Session {
 }
 
 /// Whether the receipt is the key's own, about this action on this server, and says what was ordered.
-fn check(
+pub(super) fn check(
     receipt: &Receipt,
     key: &VerifyingKey,
     server: store::ServerId,

@@ -11,6 +11,7 @@ use bastio_protocol::{
 };
 use tokio::time::Instant;
 
+use super::batch::{self, Answer, Given, HandOut, Wanted};
 use super::fit::{for_original_agent, for_version_1};
 use super::occasionally::Occasionally;
 use super::presence::{Inbox, Place};
@@ -23,9 +24,9 @@ use crate::store::requests::detail_text;
 use crate::store::{self, Connection, StoreError, Tx};
 
 /// Longest feedback that is stored, in bytes.
-const MAX_FEEDBACK: usize = 4 * 1024;
+pub(super) const MAX_FEEDBACK: usize = 4 * 1024;
 /// Longest detail of an action that is stored, in bytes.
-const MAX_DETAIL: usize = 16 * 1024;
+pub(super) const MAX_DETAIL: usize = 16 * 1024;
 /// Longest fact that is stored, in bytes.
 const MAX_FACT: usize = 256;
 /// Highest number of an order that is believed to have been given out: no backend comes near it,
@@ -111,7 +112,22 @@ impl Session {
         limit: usize,
         numbered: bool,
     ) -> Result<Vec<(Payload, u64)>, DispatchError> {
+        // Several nodes have to look at their leases first.
+        if self.version_2 && limit > 0 && self.place.epoch.is_none() {
+            let (server, generation) = (self.server.id, self.place.generation);
+            let wanted = Wanted::HandOut(HandOut { server, generation, limit, numbered });
+            if let Some(Given::Actions(messages, first)) = self.hand_in(wanted).await {
+                let payloads = messages.into_iter().map(Payload::Action);
+                return Ok(payloads.zip(first..).collect());
+            }
+        }
         self.hand_out_next(limit, numbered).await
+    }
+
+    /// Lets it be done with what others want; `None` when it is to be done alone.
+    async fn hand_in(&self, wanted: Wanted) -> Option<Given> {
+        let dispatch = &self.dispatch;
+        dispatch.desk.hand_in(wanted, |all| batch::work(dispatch.clone(), all)).await
     }
 
     /// The next actions, as [`Session::next_payloads`].
@@ -263,6 +279,26 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
+        let one_node = self.place.epoch.is_none();
+        if one_node && !self.info.legacy && feedback.status.is_success() {
+            let answer = Answer {
+                server: self.server.id,
+                name: self.server.name.clone(),
+                address: self.info.address,
+                receipt_key: self.receipt_key,
+                feedback: feedback.clone(),
+            };
+            if let Some(Given::Taken) = self.hand_in(Wanted::Answer(Box::new(answer))).await {
+                return Ok(FeedbackOutcome::Matched);
+            }
+        }
+        self.feedback_alone(feedback).await
+    }
+
+    async fn feedback_alone(
+        &self,
+        feedback: &FeedbackMessage,
+    ) -> Result<FeedbackOutcome, DispatchError> {
         // The one writer is everybody's: it is not taken for what changes nothing.
         let mut db = self.dispatch.store.read().await?;
         let known = store::actions::find_sent(&mut db, self.server.id, &feedback.mid).await?;
@@ -318,6 +354,10 @@ impl Session {
     pub async fn close(self) -> Result<(), DispatchError> {
         if self.dispatch.presence.leave(self.server.id, self.place.generation) {
             tracing::info!(server = %self.server.name, "agent disconnected");
+            let one_node = self.place.epoch.is_none();
+            if one_node && self.hand_in(Wanted::Gone(self.server.id)).await.is_some() {
+                return Ok(());
+            }
         } else if self.place.epoch.is_none() {
             return Ok(());
         }
@@ -450,14 +490,13 @@ impl Session {
         message: &ActionMessage,
         ending: &Ending,
     ) -> Result<(), StoreError> {
-        let status = ending.status.map(|status| format!(" {status}")).unwrap_or_default();
-        let detail = format!("{}:{status} {}", message.action.name(), ending.feedback);
+        let detail = audit::of_action(message.action.name(), ending.status, &ending.feedback);
         let done = ending.state == ActionState::Done;
         let event = Event {
             action: if done { "action.done" } else { "action.failed" },
             user: Some(&message.username),
             server: Some(&self.server.name),
-            detail: detail.trim_end(),
+            detail: &detail,
             status: ending.status,
             ..Event::default()
         };

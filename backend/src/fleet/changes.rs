@@ -11,6 +11,10 @@ use crate::store::{self, ServerId};
 
 /// Longest wait for an edit to get on.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Who waits for a change of many servers is told how far it is after so much time for each of them.
+const EACH: Duration = Duration::from_micros(100);
+/// A shorter pause is none.
+const WORTHWHILE: Duration = Duration::from_millis(10);
 
 impl Fleet {
     /// What became of an edit: as soon as its progress is larger than `after`, a server concerned
@@ -33,8 +37,17 @@ impl Fleet {
             let (change, servers) = self.read(revision).await?;
             let connected = *known.get_or_insert_with(|| self.connected(&servers));
             let news = after.is_none_or(|after| change.progress > after);
-            if news || change.complete || self.connected(&servers) != connected {
+            if change.complete || after.is_none() {
                 return Ok(change);
+            }
+            if news || self.connected(&servers) != connected {
+                let pause = EACH * u32::try_from(servers.len()).unwrap_or(u32::MAX);
+                if pause < WORTHWHILE {
+                    return Ok(change);
+                }
+                // Of a large change more is told, and less often.
+                tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+                return self.read_change(revision).await;
             }
             while self.progress(revision).await? == change.progress
                 && self.connected(&servers) == connected

@@ -72,8 +72,16 @@ pub enum Clash {
 /// The accounts that `host` must have, and what could not be put together.
 #[must_use]
 pub fn merge(model: &[Entitlement], host: &Host) -> (Accounts, Vec<Conflict>) {
+    merge_of(model.iter(), host)
+}
+
+/// As [`merge`], of grants that may be about `host`.
+pub(super) fn merge_of<'a>(
+    model: impl Iterator<Item = &'a Entitlement>,
+    host: &Host,
+) -> (Accounts, Vec<Conflict>) {
     let mut of = BTreeMap::<&Username, Vec<&Rights>>::new();
-    for grant in model.iter().filter(|grant| grant.on.includes(&host.name, &host.labels)) {
+    for grant in model.filter(|grant| grant.on.includes(&host.name, &host.labels)) {
         of.entry(&grant.login).or_default().push(&grant.rights);
     }
     let mut conflicts = Vec::new();

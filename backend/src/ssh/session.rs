@@ -267,7 +267,12 @@ impl Owner {
                 };
                 self.send(payload, &body);
             }
-            self.more = !payloads.is_empty();
+            let is_action = |(payload, _): &(Payload, u64)| matches!(payload, Payload::Action(_));
+            self.more = match key {
+                // These actions are sent as they were queued: less than there was room for is all.
+                Some(_) if payloads.iter().all(is_action) => payloads.len() >= room,
+                _ => !payloads.is_empty(),
+            };
         }
     }
 

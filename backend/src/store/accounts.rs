@@ -174,7 +174,7 @@ fn account(sudo: bool, whole: Option<&str>) -> Result<Account, StoreError> {
     Ok(parse_whole(whole)?.into())
 }
 
-fn parse_whole(text: &str) -> Result<WantedAccount, StoreError> {
+pub(super) fn parse_whole(text: &str) -> Result<WantedAccount, StoreError> {
     serde_json::from_str(text).map_err(corrupt("a whole account"))
 }
 

@@ -376,7 +376,9 @@ pub fn step(message: ActionMessage) -> Step {
     Step { login: message.username, action: message.action }
 }
 
-fn queued_action((id, message, tries): QueuedColumns) -> Result<QueuedAction, StoreError> {
+pub(super) fn queued_action(
+    (id, message, tries): QueuedColumns,
+) -> Result<QueuedAction, StoreError> {
     match Message::parse(message.as_bytes(), &KeyPolicy::ANY) {
         Ok(Message::Action(message)) => Ok(QueuedAction { id, message, tries: count(tries) }),
         Ok(Message::Feedback(_) | Message::Host(_)) | Err(_) => {

@@ -1,0 +1,331 @@
+//! What many sessions want of the database, done in one transaction: what is to be sent next, and the answers that came.
+//!
+//! Only what is common is done here: actions for agents of version 2 that are as they were queued, and answers of
+//! success that leave no doubt. All else is handed back, and its session does it alone, as [`super::session`] says; the
+//! same happens to all when the transaction fails. This file must not know SSH.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bastio_protocol::api::{ActionState, AuditRow};
+use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Receipt, ServerName, VerifyingKey};
+
+use super::presence::Generation;
+use super::session::{MAX_DETAIL, MAX_FEEDBACK};
+use super::{Dispatch, queue, receipts};
+use crate::audit::{self, Actor, Event};
+use crate::plan::{self, Accounts};
+use crate::store::actions::{ActionId, Ending, KnownAction, step};
+use crate::store::batch::{self, Confirmed, Place};
+use crate::store::requests::detail_text;
+use crate::store::{Connection, ServerId, StoreError, Tx};
+
+/// What a session wants.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// What is to be sent next.
+    HandOut(HandOut),
+    /// An answer to be taken.
+    Answer(Box<Answer>),
+    /// To be noted: the agent of that server has gone.
+    Gone(ServerId),
+}
+
+/// A session of version 2 that can send so many more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HandOut {
+    pub(super) server: ServerId,
+    pub(super) generation: Generation,
+    pub(super) limit: usize,
+    pub(super) numbered: bool,
+}
+
+/// What an agent has answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) server: ServerId,
+    pub(super) name: ServerName,
+    pub(super) address: IpAddr,
+    /// What signs its receipts.
+    pub(super) receipt_key: Option<VerifyingKey>,
+    pub(super) feedback: FeedbackMessage,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// To be sent, and the number of the first.
+    Actions(Vec<ActionMessage>, u64),
+    /// The answer is taken, or what was to be noted is.
+    Taken,
+}
+
+/// What one batch has to say once it is written.
+#[derive(Default)]
+struct Written {
+    results: Vec<Option<Given>>,
+    /// How each answered action ended, and how long it had waited, for the meter and the log.
+    ended: Vec<(usize, KnownAction)>,
+}
+
+/// Does all of it; `None` where it was not done.
+pub(super) async fn work(dispatch: Dispatch, wanted: Vec<Wanted>) -> Vec<Option<Given>> {
+    let count = wanted.len();
+    match write(&dispatch, &wanted).await {
+        Ok(written) => {
+            for (place, known) in &written.ended {
+                if let Some(Wanted::Answer(answer)) = wanted.get(*place) {
+                    tell(&dispatch, answer, known);
+                }
+            }
+            dispatch.presence.step();
+            written.results
+        }
+        Err(error) => {
+            tracing::warn!(%error, count, "what many sessions want is tried for each of them alone");
+            (0..count).map(|_| None).collect()
+        }
+    }
+}
+
+fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction) {
+    let waited = dispatch.store.now().saturating_sub(known.created);
+    dispatch.meter.ended(answer.feedback.status, waited);
+    let message = &known.action.message;
+    tracing::info!(server = %answer.name, mid = %message.mid.text(), action = message.action.name(),
+        user = %message.username, status = answer.feedback.status.code(), "action ended");
+}
+
+async fn write(dispatch: &Dispatch, wanted: &[Wanted]) -> Result<Written, StoreError> {
+    let mut tx = dispatch.store.write().await?;
+    let mut written = Written::default();
+    written.results.resize_with(wanted.len(), || None);
+    hand_out(dispatch, &mut tx, wanted, &mut written).await?;
+    take_answers(dispatch, &mut tx, wanted, &mut written).await?;
+    note_gone(dispatch, &mut tx, wanted, &mut written).await?;
+    if written.results.iter().any(Option::is_some) {
+        tx.commit().await?;
+    }
+    Ok(written)
+}
+
+/// Marks what is next for each session as sent.
+async fn hand_out(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    wanted: &[Wanted],
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    let asked = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
+        Wanted::HandOut(asked) => Some((place, *asked)),
+        Wanted::Answer(_) | Wanted::Gone(_) => None,
+    });
+    let current = |asked: &HandOut| dispatch.presence.is_current(asked.server, asked.generation);
+    let asked: Vec<(usize, HandOut)> = asked.filter(|(_, asked)| current(asked)).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let servers: Vec<ServerId> = asked.iter().map(|(_, asked)| asked.server).collect();
+    let alone = batch::with_requests(tx, &servers).await?;
+    let limit = asked.iter().map(|(_, asked)| asked.limit).max().unwrap_or(0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut queues = batch::queued(tx, &servers, limit).await?;
+    let (mut sent, mut counts) = (Vec::<ActionId>::new(), BTreeMap::new());
+    for (place, asked) in asked.iter().filter(|(_, asked)| !alone.contains(&asked.server)) {
+        let mut queued = queues.remove(&asked.server).unwrap_or_default();
+        queued.truncate(asked.limit);
+        sent.extend(queued.iter().map(|queued| queued.id));
+        if asked.numbered && !queued.is_empty() {
+            counts.insert(asked.server, u32::try_from(queued.len()).unwrap_or(u32::MAX));
+        }
+        let messages = queued.into_iter().map(|queued| queued.message).collect();
+        set(written, *place, Given::Actions(messages, 0));
+    }
+    if sent.is_empty() {
+        return Ok(());
+    }
+    batch::mark_sent(tx, &sent, dispatch.store.now()).await?;
+    let firsts = batch::take_sequences(tx, &counts).await?;
+    for (place, asked) in asked {
+        if let Some(Some(Given::Actions(_, first))) = written.results.get_mut(place) {
+            *first = firsts.get(&asked.server).copied().unwrap_or(0);
+        }
+    }
+    Ok(())
+}
+
+fn set(written: &mut Written, place: usize, given: Given) {
+    if let Some(result) = written.results.get_mut(place) {
+        *result = Some(given);
+    }
+}
+
+/// Notes when these agents were here last.
+async fn note_gone(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    wanted: &[Wanted],
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    let gone = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
+        Wanted::Gone(server) => Some((place, *server)),
+        Wanted::HandOut(_) | Wanted::Answer(_) => None,
+    });
+    let (places, servers): (Vec<usize>, Vec<ServerId>) = gone.unzip();
+    if servers.is_empty() {
+        return Ok(());
+    }
+    batch::seen_last(tx, &servers, dispatch.store.now()).await?;
+    places.into_iter().for_each(|place| set(written, place, Given::Taken));
+    Ok(())
+}
+
+/// An answer with the action that it is about.
+struct Matched<'a> {
+    place: usize,
+    answer: &'a Answer,
+    known: KnownAction,
+}
+
+impl Matched<'_> {
+    /// Whether the answer has the receipt that it must have, and a good one.
+    fn is_proved(&self) -> bool {
+        let Some(key) = &self.answer.receipt_key else { return true };
+        let (message, status) = (&self.known.action.message, self.answer.feedback.status);
+        self.answer.feedback.receipt.as_deref().is_some_and(|receipt| {
+            receipts::check(receipt, key, self.answer.server, message, status).is_ok()
+        })
+    }
+
+    /// What is to be kept of it.
+    fn receipt(&self) -> Option<Box<Receipt>> {
+        self.answer.feedback.receipt.clone().filter(|_| self.answer.receipt_key.is_some())
+    }
+
+    fn account(&self) -> Place {
+        (self.answer.server, self.known.action.message.username.clone())
+    }
+}
+
+/// Takes the answers of success that leave no doubt.
+async fn take_answers(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    wanted: &[Wanted],
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    let matched = certain(tx, wanted).await?;
+    if matched.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<Place> = matched.iter().map(Matched::account).collect();
+    let known = batch::confirmed(tx, &places).await?;
+    let mut changed = BTreeMap::new();
+    let (mut done, mut rows, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
+    let now = dispatch.store.now();
+    for matched in matched {
+        let place = matched.account();
+        let Some(after) = after(&place, known.get(&place), &matched.known) else { continue };
+        receipts.push((place.clone(), matched.receipt()));
+        if after.as_ref() != known.get(&place) {
+            changed.insert(place, after);
+        }
+        let ending = ending(&matched.answer.feedback);
+        rows.push(row(&matched, &ending, now));
+        done.push((matched.known.action.id, ending));
+        set(written, matched.place, Given::Taken);
+        written.ended.push((matched.place, matched.known));
+    }
+    batch::confirm(tx, &changed).await?;
+    batch::keep_receipts(tx, &receipts, now).await?;
+    batch::finish(tx, &done, now).await?;
+    batch::append(tx, rows).await
+}
+
+/// The answers of success to what waits for them, at accounts where nothing else is to be thought of; of each account
+/// one.
+async fn certain<'a>(
+    tx: &mut Connection,
+    wanted: &'a [Wanted],
+) -> Result<Vec<Matched<'a>>, StoreError> {
+    let answers: Vec<(usize, &Answer)> = wanted
+        .iter()
+        .enumerate()
+        .filter_map(|(place, wanted)| match wanted {
+            Wanted::Answer(answer) => Some((place, &**answer)),
+            Wanted::HandOut(_) | Wanted::Gone(_) => None,
+        })
+        .filter(|(_, answer)| answer.feedback.status.is_success())
+        .collect();
+    if answers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mids = answers.iter().map(|(_, answer)| &answer.feedback.mid);
+    let mut sent = batch::find_sent(tx, mids).await?;
+    let mut accounts = BTreeSet::new();
+    let mut matched = Vec::new();
+    for (place, answer) in answers {
+        let Some(known) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
+            continue;
+        };
+        let waits = matches!(known.state, ActionState::Queued | ActionState::Sent)
+            && known.action.message.mid == answer.feedback.mid;
+        let one = Matched { place, answer, known };
+        if waits && one.is_proved() && accounts.insert(one.account()) {
+            matched.push(one);
+        }
+    }
+    let accounts: Vec<Place> = accounts.into_iter().collect();
+    if accounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let uncertain = batch::uncertain(tx, &accounts).await?;
+    matched.retain(|one| !uncertain.contains(&one.account()));
+    Ok(matched)
+}
+
+/// The account as it is confirmed now; `None` when that is not for here to say.
+fn after(
+    (_, login): &Place,
+    before: Option<&Confirmed>,
+    known: &KnownAction,
+) -> Option<Option<Confirmed>> {
+    let message = &known.action.message;
+    let makes = matches!(message.action, Action::AddUser { .. } | Action::SetUser { .. });
+    let ends = matches!(message.action, Action::RemoveUser { .. });
+    let surprising = before.is_none() && !makes && !ends;
+    if surprising || before.is_some_and(|before| before.doubtful) {
+        return None;
+    }
+    let mut accounts = Accounts::new();
+    accounts.extend(before.map(|before| (login.clone(), before.account.clone())));
+    plan::confirm(&mut accounts, &step(message.clone()));
+    Some(accounts.remove(login).map(|account| Confirmed { account, doubtful: false }))
+}
+
+fn ending(feedback: &FeedbackMessage) -> Ending {
+    Ending {
+        state: ActionState::Done,
+        status: Some(feedback.status),
+        feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
+        detail: feedback.detail.as_deref().and_then(|detail| detail_text(detail, MAX_DETAIL)),
+    }
+}
+
+fn row(matched: &Matched<'_>, ending: &Ending, now: i64) -> AuditRow {
+    let answer = matched.answer;
+    let message = &matched.known.action.message;
+    let detail = audit::of_action(message.action.name(), ending.status, &ending.feedback);
+    let event = Event {
+        action: "action.done",
+        user: Some(&message.username),
+        server: Some(&answer.name),
+        detail: &detail,
+        status: ending.status,
+        ..Event::default()
+    };
+    audit::row(now, &Actor::agent(&answer.name, answer.address), event)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! Statements about many servers at once: what many sessions want is read and written together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::api::AuditRow;
+use bastio_protocol::audit::ChainedRow;
+use bastio_protocol::{MessageId, PublicKey, Receipt, Username};
+
+use super::accounts::{parse_key, parse_login, parse_whole};
+use super::actions::{ActionId, Ending, KnownAction, QueuedAction, parse_state, queued_action};
+use super::sql::QueryBuilder;
+use super::{Connection, ServerId, StoreError, corrupt};
+use crate::plan::Account;
+
+/// An account of a server.
+pub type Place = (ServerId, Username);
+
+/// A confirmed account, and whether it is doubtful.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The account.
+    pub account: Account,
+    /// Not what the plan counted on.
+    pub doubtful: bool,
+}
+
+/// Of these servers those that have something to be asked as a whole.
+pub async fn with_requests(
+    db: &mut Connection,
+    servers: &[ServerId],
+) -> Result<BTreeSet<ServerId>, StoreError> {
+    let mut select = QueryBuilder::new(
+        "SELECT DISTINCT server_id FROM requests WHERE state = 'queued' \
+         AND state IN ('queued', 'sent') AND server_id IN (",
+    );
+    push_ids(&mut select, servers.iter().map(|id| id.0));
+    let rows: Vec<ServerId> = select.build_query_scalar().fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The next queued actions of these servers, so many of each at most.
+pub async fn queued(
+    db: &mut Connection,
+    servers: &[ServerId],
+    limit: i64,
+) -> Result<BTreeMap<ServerId, Vec<QueuedAction>>, StoreError> {
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, id, message, tries FROM (SELECT server_id, id, message, tries, \
+         ROW_NUMBER() OVER (PARTITION BY server_id ORDER BY id) AS place FROM actions \
+         WHERE state = 'queued' AND state IN ('queued', 'sent') AND server_id IN (",
+    );
+    push_ids(&mut select, servers.iter().map(|id| id.0));
+    select.push(")) AS queue WHERE place <= ").push_bind(limit).push(" ORDER BY server_id, id");
+    let rows: Vec<(ServerId, ActionId, String, i64)> =
+        select.build_query_as().fetch_all(db).await?;
+    let mut queues = BTreeMap::<ServerId, Vec<QueuedAction>>::new();
+    for (server, id, message, tries) in rows {
+        queues.entry(server).or_default().push(queued_action((id, message, tries))?);
+    }
+    Ok(queues)
+}
+
+/// Marks actions as sent once more.
+pub async fn mark_sent(
+    db: &mut Connection,
+    actions: &[ActionId],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut update = QueryBuilder::new(
+        "UPDATE actions SET state = 'sent', tries = tries + 1, steps = steps + 1, sent_at = ",
+    );
+    update.push_bind(now).push(" WHERE id IN (");
+    push_ids(&mut update, actions.iter().map(|id| id.0));
+    update.push(")");
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+/// Takes so many numbers for orders of each of these servers; the first of each.
+pub async fn take_sequences(
+    db: &mut Connection,
+    counts: &BTreeMap<ServerId, u32>,
+) -> Result<BTreeMap<ServerId, u64>, StoreError> {
+    let mut alike = BTreeMap::<u32, Vec<ServerId>>::new();
+    for (server, count) in counts {
+        alike.entry(*count).or_default().push(*server);
+    }
+    let mut firsts = BTreeMap::new();
+    for (count, servers) in alike {
+        let mut update = QueryBuilder::new("UPDATE servers SET sequence = sequence + ");
+        update.push_bind(i64::from(count)).push(" WHERE id IN (");
+        push_ids(&mut update, servers.into_iter().map(|id| id.0));
+        update.push(") RETURNING id, sequence");
+        let rows: Vec<(ServerId, i64)> = update.build_query_as().fetch_all(&mut *db).await?;
+        for (server, last) in rows {
+            let first = last.saturating_sub(i64::from(count)).saturating_add(1);
+            firsts.insert(server, u64::try_from(first).map_err(corrupt("the number of an order"))?);
+        }
+    }
+    Ok(firsts)
+}
+
+/// Notes that the sessions of these servers ended.
+pub async fn seen_last(
+    db: &mut Connection,
+    servers: &[ServerId],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut update = QueryBuilder::new("UPDATE servers SET last_seen = ");
+    update.push_bind(now).push(" WHERE id IN (");
+    push_ids(&mut update, servers.iter().map(|id| id.0));
+    update.push(")");
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+/// The actions of these ids that were ever sent, by server and id.
+pub async fn find_sent(
+    db: &mut Connection,
+    mids: impl Iterator<Item = &MessageId>,
+) -> Result<BTreeMap<(ServerId, String), KnownAction>, StoreError> {
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, mid, id, message, state, tries, created FROM actions \
+         WHERE tries > 0 AND mid IN (",
+    );
+    let mut list = select.separated(", ");
+    for mid in mids {
+        list.push_bind(mid.text());
+    }
+    select.push(")");
+    type Columns = (ServerId, String, ActionId, String, String, i64, i64);
+    let rows: Vec<Columns> = select.build_query_as().fetch_all(db).await?;
+    let mut known = BTreeMap::new();
+    for (server, mid, id, message, state, tries, created) in rows {
+        let action = queued_action((id, message, tries))?;
+        known.insert((server, mid), KnownAction { action, state: parse_state(&state)?, created });
+    }
+    Ok(known)
+}
+
+/// Of these places those with something that was given and never confirmed, or with a failure that stands.
+pub async fn uncertain(
+    db: &mut Connection,
+    places: &[Place],
+) -> Result<BTreeSet<Place>, StoreError> {
+    let mut select =
+        QueryBuilder::new("SELECT server_id, login FROM suspects WHERE (server_id, login) IN (");
+    push_places(&mut select, places);
+    select.push(
+        ") UNION SELECT server_id, login FROM actions WHERE standing = TRUE \
+         AND (server_id, login) IN (",
+    );
+    push_places(&mut select, places);
+    select.push(")");
+    let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(db).await?;
+    rows.into_iter().map(|(server, login)| Ok((server, parse_login(&login)?))).collect()
+}
+
+/// What is confirmed at these places.
+pub async fn confirmed(
+    db: &mut Connection,
+    places: &[Place],
+) -> Result<BTreeMap<Place, Confirmed>, StoreError> {
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, login, sudo, doubtful, wanted FROM accounts \
+         WHERE (server_id, login) IN (",
+    );
+    push_places(&mut select, places);
+    select.push(")");
+    let rows: Vec<(ServerId, String, bool, bool, Option<String>)> =
+        select.build_query_as().fetch_all(&mut *db).await?;
+    let mut accounts = BTreeMap::new();
+    for (server, login, sudo, doubtful, whole) in rows {
+        let account = match whole {
+            Some(whole) => parse_whole(&whole)?.into(),
+            None => Account { sudo, ..Account::default() },
+        };
+        accounts.insert((server, parse_login(&login)?), Confirmed { account, doubtful });
+    }
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, login, public_key FROM account_keys WHERE (server_id, login) IN (",
+    );
+    push_places(&mut select, places);
+    select.push(")");
+    let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
+    for (server, login, key) in rows {
+        let place = (server, parse_login(&login)?);
+        if let Some(confirmed) = accounts.get_mut(&place) {
+            confirmed.account.keys.insert(parse_key(&key)?);
+        }
+    }
+    Ok(accounts)
+}
+
+/// Makes what is confirmed at these places exactly this; `None` is no account.
+pub async fn confirm(
+    db: &mut Connection,
+    places: &BTreeMap<Place, Option<Confirmed>>,
+) -> Result<(), StoreError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<Place> = places.keys().cloned().collect();
+    let mut delete = QueryBuilder::new("DELETE FROM accounts WHERE (server_id, login) IN (");
+    push_places(&mut delete, &all);
+    delete.push(")");
+    delete.build().execute(&mut *db).await?;
+    let there = || places.iter().filter_map(|(place, now)| Some((place, now.as_ref()?)));
+    if there().next().is_none() {
+        return Ok(());
+    }
+    let mut insert =
+        QueryBuilder::new("INSERT INTO accounts (server_id, login, sudo, doubtful, wanted) ");
+    insert.push_values(there(), |mut row, ((server, login), now)| {
+        let whole = (!now.account.is_plain()).then(|| {
+            serde_json::to_string(&now.account.whole())
+                .expect("texts, numbers and lists always serialise")
+        });
+        row.push_bind(*server).push_bind(login.to_string()).push_bind(now.account.sudo);
+        row.push_bind(now.doubtful).push_bind(whole);
+    });
+    insert.build().execute(&mut *db).await?;
+    let keys: Vec<(&Place, &PublicKey)> = there()
+        .flat_map(|(place, now)| now.account.keys.iter().map(move |key| (place, key)))
+        .collect();
+    for some in keys.chunks(KEYS_AT_ONCE) {
+        let mut insert = QueryBuilder::new(
+            "INSERT INTO account_keys (server_id, login, fingerprint, public_key) ",
+        );
+        insert.push_values(some, |mut row, ((server, login), key)| {
+            row.push_bind(*server).push_bind(login.to_string());
+            row.push_bind(key.fingerprint()).push_bind(key.to_string());
+        });
+        insert.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Keys of one INSERT; four values each stay far below the engines' limits.
+const KEYS_AT_ONCE: usize = 2000;
+
+/// Keeps the good receipts that servers have signed last about accounts, and forgets those of accounts without.
+pub async fn keep_receipts(
+    db: &mut Connection,
+    receipts: &[(Place, Option<Box<Receipt>>)],
+    now: i64,
+) -> Result<(), StoreError> {
+    let places: Vec<Place> = receipts.iter().map(|(place, _)| place.clone()).collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    let mut delete = QueryBuilder::new("DELETE FROM receipts WHERE (server_id, login) IN (");
+    push_places(&mut delete, &places);
+    delete.push(")");
+    delete.build().execute(&mut *db).await?;
+    let mut kept = Vec::new();
+    for (place, receipt) in receipts {
+        if let Some(receipt) = receipt {
+            let body = serde_json::to_string(receipt).map_err(corrupt("a receipt"))?;
+            kept.push((place, body));
+        }
+    }
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::new("INSERT INTO receipts (server_id, login, received, body) ");
+    insert.push_values(kept, |mut row, ((server, login), body)| {
+        row.push_bind(*server).push_bind(login.to_string()).push_bind(now).push_bind(body);
+    });
+    insert.build().execute(db).await?;
+    Ok(())
+}
+
+/// Ends actions that were done.
+pub async fn finish(
+    db: &mut Connection,
+    done: &[(ActionId, Ending)],
+    now: i64,
+) -> Result<(), StoreError> {
+    if done.is_empty() {
+        return Ok(());
+    }
+    let mut update = QueryBuilder::new(
+        "UPDATE actions SET state = 'done', standing = FALSE, status = ending.column2, \
+         feedback = ending.column3, detail = ending.column4, steps = steps + 1, finished_at = ",
+    );
+    update.push_bind(now).push(" FROM (");
+    update.push_values(done, |mut row, (id, ending)| {
+        row.push_bind(*id).push_bind(ending.status.map(|status| i64::from(status.code())));
+        row.push_bind(ending.feedback.as_str()).push_bind(&ending.detail);
+    });
+    update.push(") AS ending WHERE actions.id = ending.column1");
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+/// Appends rows to the audit log, chained to its last one. Their numbers are given here.
+pub async fn append(db: &mut Connection, rows: Vec<AuditRow>) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut head = super::audit::head(db).await?;
+    let mut chained = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        row.id = head.as_ref().map_or(0, |head| head.id).saturating_add(1);
+        let row = ChainedRow::behind(head.as_ref(), row);
+        head = Some(row.head());
+        chained.push(row);
+    }
+    let mut insert = QueryBuilder::new(
+        "INSERT INTO audit (id, at, actor, origin, action, username, server, detail, reason, \
+         status, prev_hash, hash) ",
+    );
+    insert.push_values(&chained, |mut values, chained| {
+        let row = &chained.row;
+        values.push_bind(row.id).push_bind(row.at).push_bind(&row.actor).push_bind(&row.from);
+        values.push_bind(&row.action).push_bind(&row.user).push_bind(&row.server);
+        values.push_bind(&row.detail).push_bind(&row.reason);
+        values.push_bind(row.status.map(|status| i64::from(status.code())));
+        values.push_bind(&chained.prev_hash).push_bind(&chained.hash);
+    });
+    insert.build().execute(db).await?;
+    Ok(())
+}
+
+fn push_ids(builder: &mut QueryBuilder<'_>, ids: impl IntoIterator<Item = i64>) {
+    let mut list = builder.separated(", ");
+    for id in ids {
+        list.push_bind(id);
+    }
+}
+
+fn push_places(builder: &mut QueryBuilder<'_>, places: &[Place]) {
+    builder.push_values(places, |mut row, (server, login)| {
+        row.push_bind(*server).push_bind(login.to_string());
+    });
+}
