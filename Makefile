@@ -6,7 +6,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST ?= web-1
 SHELL := /bin/bash
 
-.PHONY: help build demo demo-shell demo-stop test fmt bench proof fuzz packages hosts
+.PHONY: help build demo demo-shell demo-stop test fmt bench bench-fleet proof fuzz packages hosts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ bench: ## measure the release programs against floors and limits (needs root)
 	cargo build --release -p bastio-backend -p bastio -p bastio-bench -p bastio-tests
 	@$(AS_ROOT) $(dir $(BUILT))release/bastio-lab prepare
 	$(AS_ROOT) $(dir $(BUILT))release/bastio-bench
+
+AGENTS := $(or $(COUNT),10000)
+bench-fleet: ## one backend with COUNT (10000) emulated agents beside a bare SSH server; figures go into docs/
+	cargo build --release -p bastio-backend -p bastio-bench
+	$(dir $(BUILT))release/bastio-bench plan
+	$(dir $(BUILT))release/bastio-bench agents --count $(AGENTS) --docs docs
 
 # What is slow by its number of tries; the usual tests do a part of each.
 PROOFS := binary(proof) | (binary(e2e) & test(/^processor::(crash|journal)::/))

@@ -16,9 +16,11 @@ use bastio_tests::{Host, LabError, Running, World, binary};
 use thiserror::Error;
 
 mod accounts;
+mod agents;
 mod client;
 mod footprint;
 mod journal;
+mod plan;
 mod processor;
 mod round_trip;
 mod soak;
@@ -42,6 +44,9 @@ pub enum BenchError {
     /// A file could not be read or written.
     #[error("{0}: {1}")]
     File(&'static str, std::io::Error),
+    /// A child process of the benchmark did not do its part.
+    #[error("{0}")]
+    Child(String),
     /// A figure is over its limit.
     #[error("promise broken: {0}")]
     OverLimit(String),
@@ -67,16 +72,21 @@ impl<'world> Fleet<'world> {
 /// A benchmark prints its table, and fails when it cannot or when a promise is broken.
 type Run = fn() -> Result<(), BenchError>;
 
-const ALL: [(&str, Run); 5] = [
+const ALL: [(&str, Run); 6] = [
     ("round-trip", round_trip::run),
     ("journal", journal::run),
     ("accounts", accounts::run),
     ("footprint", footprint::run),
     ("soak", soak::run),
+    ("plan", plan::run),
 ];
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);
+    if wanted.as_deref() == Some("agents") {
+        let arguments: Vec<String> = std::env::args().skip(2).collect();
+        return ended(agents::run(&arguments).err());
+    }
     if wanted.as_deref() == Some("trace") {
         return ended(trace::run().err());
     }

@@ -1,0 +1,292 @@
+//! A fleet of emulated agents against one backend, beside a bare SSH server with as many connections: memory, idle
+//! time, fan-out and coming back after a restart. The emulator, the backend and the bare server are processes of their
+//! own. Must not know what the others do inside.
+
+mod agent;
+mod backend;
+mod bare;
+mod child;
+mod document;
+mod emulator;
+mod figures;
+mod process;
+mod stranger;
+mod svg;
+mod talk;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use self::backend::Backend;
+use self::child::Talker;
+use self::figures::{Figures, Point, Times};
+use self::process::{cpu_seconds, idle_percent, pss_mib};
+use self::talk::{Ask, Faults, Setup, Tell, micros};
+use crate::BenchError;
+
+/// Time for a server to become idle after its clients have connected.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Time for half-open connections to be there.
+const CROWD_GATHERS: Duration = Duration::from_secs(5);
+
+/// `bastio-bench agents`: emulated agents against one backend, and against a bare SSH server.
+#[derive(Debug, Parser)]
+#[command(name = "bastio-bench agents")]
+struct Options {
+    /// Agents.
+    #[arg(long, default_value_t = 1000)]
+    count: usize,
+    /// Servers of the smaller fan-outs, for the curve.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
+    curve: Vec<usize>,
+    /// Attempts to connect at a time, at first.
+    #[arg(long, default_value_t = 64)]
+    parallel: usize,
+    /// How long the idle servers are watched, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    idle: u64,
+    /// Half-open connections beside one more fan-out.
+    #[arg(long, default_value_t = 5000)]
+    half_open: usize,
+    /// No bare server: no ratios.
+    #[arg(long)]
+    no_floor: bool,
+    /// No restart of the backend.
+    #[arg(long)]
+    no_restart: bool,
+    /// Write the figures and curves of this run into that folder's benchmarks.md and beside it.
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+/// Runs it with the arguments behind `agents`.
+pub fn run(arguments: &[String]) -> Result<(), BenchError> {
+    match arguments.first().map(String::as_str) {
+        Some("emulate") => return emulator::run(),
+        Some("bare") => return bare::run(),
+        _ => {}
+    }
+    let name = std::iter::once("agents".to_owned());
+    let options = match Options::try_parse_from(name.chain(arguments.iter().cloned())) {
+        Ok(options) => options,
+        Err(error) => error.exit(),
+    };
+    let figures = measure(&options)?;
+    if let Some(docs) = &options.docs {
+        document::write(docs, &figures)?;
+    }
+    let broken = figures.promises().into_iter().filter(|promise| !promise.holds()).count();
+    if broken == 0 || options.no_floor {
+        return Ok(());
+    }
+    Err(BenchError::OverLimit(format!("{broken} of the promises above")))
+}
+
+fn measure(options: &Options) -> Result<Figures, BenchError> {
+    let mut figures = Figures { count: options.count, ..Figures::default() };
+    let samples = against_backend(options, &mut figures)?;
+    if !options.no_floor {
+        against_bare(options, &samples, &mut figures)?;
+    }
+    print_points(&figures);
+    println!("\n{:<58} {:>9} {:>9}      holds", "promise", "limit", "figure");
+    figures.promises().iter().for_each(|promise| println!("{promise}"));
+    Ok(figures)
+}
+
+/// The emulator, connected to nothing yet.
+fn emulator(
+    options: &Options,
+    target: std::net::SocketAddr,
+    host_key: String,
+) -> Result<Talker, BenchError> {
+    let mut emulator = Talker::start("emulate")?;
+    let (count, faults) = (options.count, options.faults);
+    emulator.answer(&Ask::Setup(Setup { count, target, host_key, faults }))?;
+    Ok(emulator)
+}
+
+fn unexpected(told: &Tell) -> BenchError {
+    BenchError::Child(format!("told something else: {told:?}"))
+}
+
+fn connect(emulator: &mut Talker, parallel: usize) -> Result<f64, BenchError> {
+    let begun = micros();
+    match emulator.answer(&Ask::Connect { parallel })? {
+        Tell::Up { at } => Ok(Times::since(begun, at).max),
+        told => Err(unexpected(&told)),
+    }
+}
+
+/// Everything that is measured of the backend; a sample of each fan-out's messages.
+fn against_backend(
+    options: &Options,
+    figures: &mut Figures,
+) -> Result<Vec<Vec<String>>, BenchError> {
+    let mut backend = Backend::start("")?;
+    let mut emulator = emulator(options, backend.listening.ssh, backend.host_key()?)?;
+    let (url, api_key) = (backend.url(), backend.enroll_key()?);
+    figures.enrolled = match emulator.answer(&Ask::Enroll { url, api_key })? {
+        Tell::Enrolled { seconds } => seconds,
+        told => return Err(unexpected(&told)),
+    };
+    let count = options.count;
+    println!("{count} servers enrolled in {:.1} s", figures.enrolled);
+    figures.connected = connect(&mut emulator, options.parallel)?;
+    told_rate("backend", count, figures.connected);
+    std::thread::sleep(SETTLE);
+    figures.pss = pss_mib(backend.pid())?;
+    figures.idle_cpu = idle_percent(backend.pid(), Duration::from_secs(options.idle))?;
+    println!("backend: {:.1} MiB PSS, {:.2} % of a core idle", figures.pss, figures.idle_cpu);
+    let mut samples = Vec::new();
+    let mut sizes: Vec<usize> =
+        options.curve.iter().copied().filter(|size| *size < count).collect();
+    sizes.push(count);
+    for (number, servers) in sizes.into_iter().enumerate() {
+        let (point, sample) = fan_out(&backend, &mut emulator, number, servers, count)?;
+        figures.points.push(point);
+        samples.push(sample);
+    }
+    figures.pss_after = pss_mib(backend.pid())?;
+    if options.half_open > 0 {
+        emulator.answer(&Ask::HalfOpen { count: options.half_open })?;
+        std::thread::sleep(CROWD_GATHERS);
+        let number = figures.points.len();
+        let (point, _) = fan_out(&backend, &mut emulator, number, count, count)?;
+        figures.crowded = Some((options.half_open, point));
+        emulator.answer(&Ask::HalfOpen { count: 0 })?;
+    }
+    if !options.no_restart {
+        restart(&mut backend, &mut emulator, figures)?;
+    }
+    if let Tell::Counts(counts) = emulator.answer(&Ask::Count)? {
+        println!("emulator: {counts:?}");
+    }
+    Ok(samples)
+}
+
+fn told_rate(name: &str, count: usize, seconds: f64) {
+    #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^53 agents")]
+    let rate = count as f64 / seconds;
+    println!("{name}: {count} agents connected in {seconds:.2} s, {rate:.0}/s");
+}
+
+/// A grant for one new user on so many servers.
+fn fan_out(
+    backend: &Backend,
+    emulator: &mut Talker,
+    number: usize,
+    servers: usize,
+    count: usize,
+) -> Result<(Point, Vec<String>), BenchError> {
+    // The account and its one key.
+    let orders = 2;
+    let user = format!("person{number}");
+    let key = bastio_transport::PrivateKey::generate(bastio_transport::KeyKind::Ed25519);
+    let key = key.map_err(|error| BenchError::Child(error.to_string()))?.public_line();
+    backend.add_user(&user, &key)?;
+    let names = || (0..servers).map(|n| format!("srv-{n:05}")).collect::<Vec<_>>().join(",");
+    let on = if servers == count { "*".to_owned() } else { names() };
+    emulator.answer(&Ask::Expect { agents: servers, orders })?;
+    let before = cpu_seconds(backend.pid())?;
+    let (begun, request) = backend.grant(&user, &on)?;
+    let settled = backend.settled()?;
+    let (at, sample) = match emulator.told()? {
+        Tell::Answered { at, sample } => (at, sample),
+        told => return Err(unexpected(&told)),
+    };
+    let cpu = cpu_seconds(backend.pid())? - before;
+    let times = Times::since(begun, at);
+    let confirmed = Times::since(begun, vec![settled]).max;
+    println!(
+        "grant on {servers}: asked {request:.3} s, p50 {:.3} s, p99 {:.3} s, last {:.3} s, confirmed {confirmed:.3} s, \
+         {cpu:.2} s of CPU",
+        times.p50, times.p99, times.max
+    );
+    let floor = Times::default();
+    Ok((Point { servers, orders, times, confirmed, request, floor }, sample))
+}
+
+fn restart(
+    backend: &mut Backend,
+    emulator: &mut Talker,
+    figures: &mut Figures,
+) -> Result<(), BenchError> {
+    emulator.answer(&Ask::AwaitUp)?;
+    figures.stopped = backend.stop()?;
+    backend.start_again()?;
+    let begun = micros();
+    figures.back = match emulator.told()? {
+        Tell::Up { at } => {
+            let times = Times::since(begun, at);
+            println!(
+                "restart: stopped in {:.2} s, half back {:.2} s, 99 % {:.2} s, all {:.2} s after it listens again",
+                figures.stopped, times.p50, times.p99, times.max
+            );
+            times.max
+        }
+        told => return Err(unexpected(&told)),
+    };
+    Ok(())
+}
+
+/// The same with a server that is nothing but SSH.
+fn against_bare(
+    options: &Options,
+    samples: &[Vec<String>],
+    figures: &mut Figures,
+) -> Result<(), BenchError> {
+    let mut bare = Talker::start("bare")?;
+    let (target, host_key) = match bare.told()? {
+        Tell::Listening { ssh, host_key } => (ssh, host_key),
+        told => return Err(unexpected(&told)),
+    };
+    let mut emulator = emulator(options, target, host_key)?;
+    figures.floor_connected = connect(&mut emulator, options.parallel)?;
+    told_rate("bare", options.count, figures.floor_connected);
+    std::thread::sleep(SETTLE);
+    figures.floor_pss = pss_mib(bare.pid())?;
+    println!("bare: {:.1} MiB PSS", figures.floor_pss);
+    for (point, sample) in figures.points.iter_mut().zip(samples) {
+        let bodies = sample.iter().take(point.orders).cloned().collect();
+        point.floor = match bare.answer(&Ask::FanOut { agents: point.servers, bodies })? {
+            Tell::Echoed { begun, at } => Times::since(begun, at),
+            told => return Err(unexpected(&told)),
+        };
+    }
+    Ok(())
+}
+
+fn print_points(figures: &Figures) {
+    println!(
+        "\n{:>8} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9} {:>7}",
+        "servers",
+        "request s",
+        "p50 s",
+        "p99 s",
+        "max s",
+        "confirmed",
+        "bare p99",
+        "bare max",
+        "ratio"
+    );
+    for point in &figures.points {
+        println!(
+            "{:>8} {:>9.3} {:>9.3} {:>9.3} {:>9.3} {:>10.3} {:>9.3} {:>9.3} {:>7.2}",
+            point.servers,
+            point.request,
+            point.times.p50,
+            point.times.p99,
+            point.times.max,
+            point.confirmed,
+            point.floor.p99,
+            point.floor.max,
+            point.confirmed / point.floor.max
+        );
+    }
+}

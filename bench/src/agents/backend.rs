@@ -1,0 +1,202 @@
+//! The backend as it ships, in a folder of its own, and its API as an operator uses it. Must not know what is measured.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::talk;
+use crate::BenchError;
+
+/// Time to start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A running backend; killed when dropped.
+pub struct Backend {
+    folder: TempDir,
+    child: Child,
+    token: String,
+    /// Its ports.
+    pub listening: Listening,
+    http: ureq::Agent,
+}
+
+/// `listen.json`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Listening {
+    /// Port of the agents.
+    pub ssh: SocketAddr,
+    /// Port of the API.
+    pub http: SocketAddr,
+}
+
+impl Backend {
+    /// Starts one with a state of its own; `extra` is configuration.
+    pub fn start(extra: &str) -> Result<Self, BenchError> {
+        let folder = TempDir::new().map_err(|error| BenchError::File("a folder", error))?;
+        write_config(folder.path(), "127.0.0.1:0", "127.0.0.1:0", extra)?;
+        let child = spawn(folder.path())?;
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(300)));
+        let http = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
+        let listening = listening(folder.path())?;
+        let log = fs::read_to_string(log_file(folder.path())).unwrap_or_default();
+        let token = log.lines().find_map(|line| line.split_once("admin token: "));
+        let token = token.map(|(_, token)| token.trim().to_owned());
+        let token = token.ok_or_else(|| BenchError::Child("no admin token".to_owned()))?;
+        let (ssh, api) = (listening.ssh.to_string(), listening.http.to_string());
+        // It comes back at the same ports.
+        write_config(folder.path(), &ssh, &api, extra)?;
+        Ok(Self { folder, child, token, listening, http })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap_or(0)
+    }
+
+    /// Base URL of the API.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listening.http)
+    }
+
+    /// Stops it in order; how long that took.
+    pub fn stop(&mut self) -> Result<f64, BenchError> {
+        let begin = Instant::now();
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM)
+            .map_err(|error| BenchError::Child(format!("the backend: {error}")))?;
+        self.child.wait().map_err(|error| BenchError::File("the backend", error))?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Starts it again with the state that is there.
+    pub fn start_again(&mut self) -> Result<(), BenchError> {
+        self.child = spawn(self.folder.path())?;
+        listening(self.folder.path()).map(drop)
+    }
+
+    /// The host key that agents pin.
+    pub fn host_key(&self) -> Result<String, BenchError> {
+        let answer = self.call("GET", "/api/external/backend/host_key?type=ed25519", None)?;
+        text(&answer, "/payload")
+    }
+
+    /// An API key that agents enrol with.
+    pub fn enroll_key(&self) -> Result<String, BenchError> {
+        let body = json!({ "name": "bench", "role": "enroll" });
+        text(&self.call("POST", "/api/v1/api-keys", Some(body))?, "/secret")
+    }
+
+    /// Adds a person with one key, without any grant.
+    pub fn add_user(&self, name: &str, key: &str) -> Result<(), BenchError> {
+        let body = json!({ "name": name, "keys": [key] });
+        self.call("POST", "/api/v1/users", Some(body)).map(drop)
+    }
+
+    /// Lets a person log in on servers; when it was asked.
+    pub fn grant(&self, user: &str, on: &str) -> Result<(u64, f64), BenchError> {
+        let (begun, begin) = (talk::micros(), Instant::now());
+        let body = json!({ "user": user, "on": on });
+        self.call("POST", "/api/v1/grants", Some(body))?;
+        Ok((begun, begin.elapsed().as_secs_f64()))
+    }
+
+    /// Waits until nothing is queued or sent; when that was seen.
+    pub fn settled(&self) -> Result<u64, BenchError> {
+        loop {
+            let status = self.call("GET", "/api/v1/status", None)?;
+            let number = |field: &str| status.get(field).and_then(Value::as_u64);
+            if number("failed") != Some(0) {
+                return Err(BenchError::Action(status.to_string()));
+            }
+            if (number("queued"), number("sent")) == (Some(0), Some(0)) {
+                return Ok(talk::micros());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, BenchError> {
+        let (url, token) = (format!("{}{path}", self.url()), format!("Bearer {}", self.token));
+        let sent = match body {
+            Some(body) => {
+                let request = self.http.post(url).header("Authorization", token);
+                request.header(bastio_protocol::api::CONFIRM_HEADER, "yes-really").send_json(body)
+            }
+            None => self.http.get(url).header("Authorization", token).call(),
+        };
+        let mut answer = sent.map_err(Box::new)?;
+        let status = answer.status();
+        // A change of 10,000 servers is a long answer.
+        let read = answer.body_mut().with_config().limit(1 << 30).read_json();
+        let value: Value = read.map_err(Box::new)?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        Err(BenchError::Child(format!("{method} {path} is refused: {value}")))
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("BASTIO_BENCH_LOG").is_some() {
+            let log = fs::read_to_string(log_file(self.folder.path())).unwrap_or_default();
+            eprintln!("{log}");
+        }
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(answer: &Value, pointer: &str) -> Result<String, BenchError> {
+    let text = answer.pointer(pointer).and_then(Value::as_str);
+    text.map(str::to_owned).ok_or_else(|| BenchError::Child(format!("no {pointer} in {answer}")))
+}
+
+fn log_file(folder: &Path) -> PathBuf {
+    folder.join("backend.log")
+}
+
+fn write_config(folder: &Path, ssh: &str, http: &str, extra: &str) -> Result<(), BenchError> {
+    let state = folder.join("state");
+    let text = format!(
+        "state = \"{}\"\n[ssh]\nlisten = \"{ssh}\"\n[http]\nlisten = \"{http}\"\n{extra}",
+        state.display()
+    );
+    fs::write(folder.join("backend.toml"), text).map_err(|e| BenchError::File("backend.toml", e))
+}
+
+fn spawn(folder: &Path) -> Result<Child, BenchError> {
+    let program = match std::env::var_os("BASTIO_BACKEND") {
+        Some(program) => PathBuf::from(program),
+        None => bastio_tests::binary("bastio-backend")?,
+    };
+    let log = File::options().create(true).append(true).open(log_file(folder));
+    let log = log.map_err(|error| BenchError::File("the backend's log", error))?;
+    let errors = log.try_clone().map_err(|error| BenchError::File("the backend's log", error))?;
+    let mut command = Command::new(program);
+    command.arg("--config").arg(folder.join("backend.toml")).arg("serve");
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    command.spawn().map_err(|error| BenchError::File("the backend", error))
+}
+
+fn listening(folder: &Path) -> Result<Listening, BenchError> {
+    let (begin, path) = (Instant::now(), folder.join("state/listen.json"));
+    while begin.elapsed() < START_LIMIT {
+        if let Ok(text) = fs::read(&path) {
+            return serde_json::from_slice(&text)
+                .map_err(|error| BenchError::Child(format!("listen.json: {error}")));
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let log = fs::read_to_string(log_file(folder)).unwrap_or_default();
+    Err(BenchError::Child(format!("the backend does not start:\n{log}")))
+}
