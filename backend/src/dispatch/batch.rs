@@ -294,7 +294,10 @@ fn after(
     let makes = matches!(message.action, Action::AddUser { .. } | Action::SetUser { .. });
     let ends = matches!(message.action, Action::RemoveUser { .. });
     let surprising = before.is_none() && !makes && !ends;
-    if surprising || before.is_some_and(|before| before.doubtful) {
+    // An account that is given back is also forgotten as adopted.
+    let given_back =
+        matches!(&message.action, Action::SetUser { wanted } if wanted.release.is_some());
+    if surprising || given_back || before.is_some_and(|before| before.doubtful) {
         return None;
     }
     let mut accounts = Accounts::new();
