@@ -23,8 +23,8 @@ use super::url::DatabaseUrl;
 
 /// Connections that read.
 const READERS: u32 = 4;
-/// One more listens to other nodes, and one says that this node is alive.
-const POSTGRES_READERS: u32 = READERS + 2;
+/// One listens to other nodes, and one says that this node is alive, however busy the others are.
+const BESIDE: u32 = 2;
 /// How long a connection waits for a lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Limits that PostgreSQL keeps for us, in milliseconds: for a lock, for a statement, and for a
@@ -55,7 +55,7 @@ pub enum Connection {
 #[derive(Debug, Clone)]
 pub(super) enum Engine {
     Sqlite { writer: SqlitePool, readers: SqlitePool },
-    Postgres { writer: PgPool, readers: PgPool },
+    Postgres { writer: PgPool, readers: PgPool, beside: PgPool },
 }
 
 impl Engine {
@@ -76,8 +76,9 @@ impl Engine {
     pub(super) async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let options = url.options().clone().options(POSTGRES_SETTINGS);
         let writer = postgres_pool(1).connect_with(options.clone()).await?;
-        let readers = postgres_pool(POSTGRES_READERS).connect_with(options).await?;
-        Ok(Self::Postgres { writer, readers })
+        let readers = postgres_pool(READERS).connect_with(options.clone()).await?;
+        let beside = postgres_pool(BESIDE).connect_lazy_with(options);
+        Ok(Self::Postgres { writer, readers, beside })
     }
 
     /// Makes the file of a new database: readable by its owner alone. SQLite gives its side files
@@ -138,7 +139,8 @@ impl Engine {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres { writer, readers } => {
+            Self::Postgres { writer, readers, beside } => {
+                beside.close().await;
                 readers.close().await;
                 writer.close().await;
             }

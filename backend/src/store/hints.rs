@@ -21,8 +21,8 @@ impl Hints {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn of(store: &Store) -> Result<Option<Self>, StoreError> {
-        let Engine::Postgres { readers, .. } = &store.engine else { return Ok(None) };
-        let mut listener = PgListener::connect_with(readers).await?;
+        let Engine::Postgres { beside, .. } = &store.engine else { return Ok(None) };
+        let mut listener = PgListener::connect_with(beside).await?;
         listener.listen(CHANNEL).await?;
         Ok(Some(Self { listener, node: store.node().to_owned() }))
     }

@@ -70,7 +70,7 @@ pub async fn revoke(db: &mut Connection, server: ServerId) -> Result<(), StoreEr
 
 /// Says that a node is alive, and forgets those that are not. Waits for no writer.
 pub async fn beat(store: &Store, node: &str) -> Result<(), StoreError> {
-    let Engine::Postgres { readers, .. } = &store.engine else { return Ok(()) };
+    let Engine::Postgres { beside, .. } = &store.engine else { return Ok(()) };
     sqlx::query(concat!(
         "INSERT INTO nodes (node, until) VALUES ($1, ",
         now!(),
@@ -78,17 +78,17 @@ pub async fn beat(store: &Store, node: &str) -> Result<(), StoreError> {
     ))
     .bind(node)
     .bind(ALIVE_FOR)
-    .execute(readers)
+    .execute(beside)
     .await?;
     let forget = concat!("DELETE FROM nodes WHERE until < ", now!(), " - 3600");
-    sqlx::query(forget).execute(readers).await?;
+    sqlx::query(forget).execute(beside).await?;
     Ok(())
 }
 
 /// Says that a node is there no more.
 pub async fn leave(store: &Store, node: &str) -> Result<(), Error> {
-    let Engine::Postgres { readers, .. } = &store.engine else { return Ok(()) };
-    sqlx::query("DELETE FROM nodes WHERE node = $1").bind(node).execute(readers).await?;
+    let Engine::Postgres { beside, .. } = &store.engine else { return Ok(()) };
+    sqlx::query("DELETE FROM nodes WHERE node = $1").bind(node).execute(beside).await?;
     Ok(())
 }
 
