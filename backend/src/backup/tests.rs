@@ -1,3 +1,5 @@
+//! Backups are taken and restored, with agents that were told things in between.
+
 use std::os::unix::fs::PermissionsExt;
 
 use bastio_protocol::Status;

@@ -1,5 +1,7 @@
 //! Why the model was not read or edited, and what to do about it.
 
+mod hints;
+
 use bastio_protocol::api::{PolicyName, UserGroup, utc};
 use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
 use thiserror::Error;
@@ -253,26 +255,14 @@ impl FleetError {
             Self::NoSuchUser(_) => Some("`bastio user ls` shows every user"),
             Self::NoSuchGroup(_) => Some("`bastio group ls` shows every group"),
             Self::GroupTaken(_) => Some("add members to it with `bastio group member add`"),
-            Self::GroupInUse { .. } => Some(
-                "end these grants first (bastio grant rm ID), or all with the group: bastio group rm \
-                 NAME --with-grants",
-            ),
+            Self::GroupInUse { .. } => Some(hints::GROUP_IN_USE),
             Self::Circle(_) => Some("nothing was changed; `bastio group ls` shows what is in what"),
-            Self::SudoByGroup { .. } => Some(
-                "nothing was changed; take the person out of the group (bastio group member rm), or \
-                 end the group's grant",
-            ),
+            Self::SudoByGroup { .. } => Some(hints::SUDO_BY_GROUP),
             Self::NoSuchGrant(_) => Some("`bastio grant ls` shows every grant with its number"),
             Self::NoSuchKey { .. } => Some("`bastio key ls USER` shows the user's fingerprints"),
             Self::NoSuchRevision(_) => Some("`bastio revisions` shows them"),
-            Self::TooLongAgo { .. } => Some(
-                "nothing was changed; apply a file that was exported then, or restore a backup \
-                 elsewhere and export from there",
-            ),
-            Self::NotThereAlone { .. } => Some(
-                "nothing was changed; change the labels of the server (bastio server label), or \
-                 undo it for all servers: leave --server out",
-            ),
+            Self::TooLongAgo { .. } => Some(hints::TOO_LONG_AGO),
+            Self::NotThereAlone { .. } => Some(hints::NOT_THERE_ALONE),
             Self::HostLabel(_) => Some("choose a name that does not begin with host/"),
             Self::NoReport(_) => Some("ask for one: bastio server report NAME"),
             Self::NotToBeTaken { .. } | Self::NotAdopted { .. } => {
@@ -281,37 +271,17 @@ impl FleetError {
             Self::Wanted { .. } => Some("nothing was changed; end these grants first"),
             Self::NameTaken(_) => Some("choose another name, or rename the other server first"),
             Self::BadKey { .. } => Some("nothing was changed; correct the key and repeat"),
-            Self::UidTaken { .. } => Some(
-                "nothing was changed; ids are nobody else's ever after, also of people who were \
-                 removed: choose another",
-            ),
+            Self::UidTaken { .. } => Some(hints::UID_TAKEN),
             Self::NoUidLeft(_) => Some("nothing was changed; make [uids] in backend.toml larger"),
             Self::NoKeys => Some("give at least one public key line"),
-            Self::SystemName(_) => Some(
-                "choose a name of the person's own, or another --login; to take that account over \
-                 all the same, name it in accounts.system_names of the backend's configuration",
-            ),
-            Self::Overtaken(_) => Some(
-                "nothing was changed; look at it as it is now, then repeat this with --if-revision \
-                 and the new number, or without it to do so whatever others did",
-            ),
-            Self::Conflict(_) | Self::ConflictLater { .. } => Some(
-                "nothing was changed; `bastio grant ls` shows the grants: remove one of them first, \
-                 or give both the same policy and options",
-            ),
-            Self::UnfitOptions { .. } => Some(
-                "nothing was changed; leave the option out, or use it where all keys of the person \
-                 are on security keys (bastio key ls USER)",
-            ),
-            Self::TwoOptions { .. } => Some(
-                "nothing was changed; the same option must not be in both: see bastio key ls USER \
-                 and bastio grant ls",
-            ),
+            Self::SystemName(_) => Some(hints::SYSTEM_NAME),
+            Self::Overtaken(_) => Some(hints::OVERTAKEN),
+            Self::Conflict(_) | Self::ConflictLater { .. } => Some(hints::CONFLICT),
+            Self::UnfitOptions { .. } => Some(hints::UNFIT_OPTIONS),
+            Self::TwoOptions { .. } => Some(hints::TWO_OPTIONS),
             Self::NoSuchRequest(_) => Some("the last requests of each server are kept"),
             Self::NothingAsked(_) => Some("`bastio server ls` shows what is undecided"),
-            Self::NotAsked { .. } => Some(
-                "nothing was changed; `bastio server show NAME` tells what is to be decided about it",
-            ),
+            Self::NotAsked { .. } => Some(hints::NOT_ASKED),
             Self::Version1(_) => Some("update the agent on that server"),
             Self::NotConnected(_) => Some("try again when `bastio server ls` shows it connected"),
             Self::Backwards => Some("give an end behind the begin, or none at all"),
@@ -321,10 +291,7 @@ impl FleetError {
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
             Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
             Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),
-            Self::NeedsConfirmation(_) => Some(
-                "nothing was changed; see all of it with --dry-run, and if you mean it, say so: \
-                 --yes-really",
-            ),
+            Self::NeedsConfirmation(_) => Some(hints::NEEDS_CONFIRMATION),
             Self::NotTriable => {
                 Some("nothing was done; `bastio server check NAME` tells what a sync would change")
             }

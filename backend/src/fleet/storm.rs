@@ -122,6 +122,33 @@ impl Storm {
     }
 
     /// Lets something happen. Edits of what is not there are refused, which is well.
+    async fn happen_to_group(&self, event: &Event) {
+        let (fleet, admin) = (&self.backend.fleet, &self.backend.admin);
+        match event {
+            Event::Member { user, group, on } => {
+                let users = [login(USERS[*user])].into();
+                self.regroup(*group, Members { users, ..Members::default() }, *on).await;
+            }
+            Event::Nest { on } => {
+                let groups = [GROUPS[0].parse().expect("a name")].into();
+                self.regroup(1, Members { groups, ..Members::default() }, *on).await;
+            }
+            Event::GrantGroup { group, target, sudo } => {
+                let on = TARGETS[*target].parse().expect("a target");
+                let holder = Holder::Group(GROUPS[*group].parse().expect("a name"));
+                let (sudo, reason, terms) = (*sudo, String::new(), Terms::default());
+                let new = NewGrant { holder, on, login: None, sudo, terms, reason };
+                let _ = fleet.add_grant(admin, &new).await;
+            }
+            Event::RemoveGroup { group } => {
+                let how = RemoveGroup { with_grants: true };
+                let _ =
+                    fleet.remove_group(admin, &GROUPS[*group].parse().expect("a name"), how).await;
+            }
+            _ => unreachable!("no event of a group"),
+        }
+    }
+
     async fn happen(mut self, event: &Event) -> Self {
         let (fleet, admin) = (&self.backend.fleet, &self.backend.admin);
         match event {
@@ -160,26 +187,10 @@ impl Storm {
                     fleet.remove_grant(admin, grant.id).await.expect("removed");
                 }
             }
-            Event::Member { user, group, on } => {
-                let users = [login(USERS[*user])].into();
-                self.regroup(*group, Members { users, ..Members::default() }, *on).await;
-            }
-            Event::Nest { on } => {
-                let groups = [GROUPS[0].parse().expect("a name")].into();
-                self.regroup(1, Members { groups, ..Members::default() }, *on).await;
-            }
-            Event::GrantGroup { group, target, sudo } => {
-                let on = TARGETS[*target].parse().expect("a target");
-                let holder = Holder::Group(GROUPS[*group].parse().expect("a name"));
-                let (sudo, reason, terms) = (*sudo, String::new(), Terms::default());
-                let new = NewGrant { holder, on, login: None, sudo, terms, reason };
-                let _ = fleet.add_grant(admin, &new).await;
-            }
-            Event::RemoveGroup { group } => {
-                let how = RemoveGroup { with_grants: true };
-                let _ =
-                    fleet.remove_group(admin, &GROUPS[*group].parse().expect("a name"), how).await;
-            }
+            Event::Member { .. }
+            | Event::Nest { .. }
+            | Event::GrantGroup { .. }
+            | Event::RemoveGroup { .. } => self.happen_to_group(event).await,
             Event::Label { server, on } => {
                 let mut update = UpdateServer::default();
                 if *on {

@@ -1,3 +1,5 @@
+//! Accounts that somebody made by hand are taken over and given back.
+
 use bastio_protocol::api::{NewRequest, RemoveUser};
 use bastio_protocol::{Action, Detail, FoundGroup, Payload, Status};
 

@@ -1,3 +1,5 @@
+//! Login names get their numbers once and for good.
+
 use bastio_protocol::api::{NewGrant, RemoveUser, Terms, UpdateUser};
 use bastio_protocol::{AccountSpec, Action, ActionMessage, Status};
 

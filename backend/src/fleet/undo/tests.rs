@@ -1,3 +1,5 @@
+//! The model goes back, for all servers and for one.
+
 use bastio_protocol::api::{
     Holder, Labels, Members, NamedPolicy, NewGrant, NewGroup, NewKeys, PolicyGrant, RemoveGroup,
     RemoveUser, Terms, UpdateGroup, UpdateServer, UpdateUser, UserState,
