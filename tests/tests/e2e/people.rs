@@ -54,8 +54,10 @@ fn a_uid_is_the_same_everywhere_and_never_taken_from_a_hosts_own_account() {
     assert!(uid(&web, "bob") == "20001" && uid(&db, "bob") == "20001");
     let taken = site.bastio(&["user", "update", "bob", "--uid", "20000"]);
     assert!(taken.stderr.contains("belongs to alice"), "{}", taken.stderr);
-    let alice = person(&site, "alice");
-    site.done(&["grant", "add", "alice", "--on", "*"]);
+    let key = SshKey::generate(&world, "alice-again", &["ed25519"]).unwrap();
+    let file = key.public_file().display().to_string();
+    site.done(&["user", "add", "alice", "--key", &file, "--on", "*"]);
+    let alice = SshClient::new(&world, &key);
     assert!(web.lets_in(&alice, "alice") && uid(&web, "alice") == "20000");
     assert!(web.lets_in(&bob, "bob"));
 }
