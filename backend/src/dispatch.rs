@@ -4,6 +4,7 @@
 //! the disk before it is handed out, and what was not answered is queued again when the agent
 //! comes back. This room must not know SSH or frames.
 
+mod answers;
 mod batch;
 mod desk;
 mod doubts;

@@ -18,6 +18,7 @@ mod on_postgres {
     use bastio_transport::{ClientConfig, HostKeyPin, KeyKind, PrivateKey, connect};
     use serde_json::{Value, json};
     use sqlx::{Connection as _, Executor as _};
+    use tokio::task::JoinSet;
 
     const AGENTS: usize = 12;
     const PEOPLE: usize = 12;
@@ -148,15 +149,57 @@ mod on_postgres {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_node_killed_under_load_loses_nothing_and_its_agents_are_served_by_the_other() {
-        let folder = tempfile::tempdir().unwrap();
+    fn make_cluster_key(folder: &Path) {
         let random: [u8; 32] = rand::random();
         let cluster = base64::engine::general_purpose::STANDARD.encode(random);
-        let path = folder.path().join("cluster.key");
+        let path = folder.join("cluster.key");
         std::fs::write(&path, cluster).unwrap();
         let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, closed).unwrap();
+    }
+
+    /// Enrols agents at the last node; each goes to another node first. What each has done.
+    fn agents(
+        nodes: &[&Node],
+        token: &str,
+        pin: &HostKeyPin,
+        tasks: &mut JoinSet<()>,
+    ) -> Vec<Journal> {
+        let mut journals = Vec::new();
+        for number in 0..AGENTS {
+            let key = PrivateKey::generate(KeyKind::Ed25519).unwrap();
+            let upload = json!({ "api_key": token, "public_key": key.public_line(),
+                "old_public_key": "", "name": format!("web-{number}") });
+            let path = "/api/external/server/upload_key";
+            let enrols_at = nodes.last().unwrap();
+            let (status, body) = ask(enrols_at.http, token, "POST", path, &upload);
+            assert_eq!(status, 200, "{body}");
+            let mut ports: Vec<_> = nodes.iter().map(|node| node.ssh).collect();
+            ports.rotate_left(number % nodes.len());
+            let journal = Journal::default();
+            journals.push(Arc::clone(&journal));
+            tasks.spawn(agent(key, ports, pin.clone(), journal));
+        }
+        journals
+    }
+
+    fn each_did_everything_once(journals: &[Journal]) {
+        let mut expected: Vec<String> = (0..PEOPLE)
+            .flat_map(|user| [format!("add-key user{user}"), format!("add-user user{user}")])
+            .collect();
+        expected.sort();
+        for journal in journals {
+            let mut done: Vec<String> =
+                journal.lock().unwrap().values().map(|(what, _)| what.clone()).collect();
+            done.sort();
+            assert_eq!(done, expected, "each under one id, whichever node sent it how often");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_killed_under_load_loses_nothing_and_its_agents_are_served_by_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        make_cluster_key(folder.path());
         let url = database().await;
         let mut first = Node::start(folder.path(), "first", &url);
         let token = first.token();
@@ -171,20 +214,8 @@ mod on_postgres {
         let line = host_key(&first);
         let pin: HostKeyPin = line.as_str().unwrap().parse().unwrap();
 
-        let (mut journals, mut tasks) = (Vec::new(), tokio::task::JoinSet::new());
-        for number in 0..AGENTS {
-            let key = PrivateKey::generate(KeyKind::Ed25519).unwrap();
-            let upload = json!({ "api_key": token, "public_key": key.public_line(),
-                "old_public_key": "", "name": format!("web-{number}") });
-            let path = "/api/external/server/upload_key";
-            let (status, body) = ask(second.http, &token, "POST", path, &upload);
-            assert_eq!(status, 200, "{body}");
-            let mut nodes = vec![first.ssh, second.ssh];
-            nodes.rotate_left(number % 2);
-            let journal = Journal::default();
-            journals.push(Arc::clone(&journal));
-            tasks.spawn(agent(key, nodes, pin.clone(), journal));
-        }
+        let mut tasks = JoinSet::new();
+        let journals = agents(&[&first, &second], &token, &pin, &mut tasks);
         let connected = |node: &Node| {
             ask(node.http, &token, "GET", "/api/v1/status", &Value::Null).1["connected"].clone()
         };
@@ -216,16 +247,7 @@ mod on_postgres {
         println!("all was confirmed {:?} after the first node was killed", killed.elapsed());
         assert_eq!(connected(&second), json!(AGENTS));
         tasks.shutdown().await;
-        for journal in journals {
-            let mut done: Vec<String> =
-                journal.lock().unwrap().values().map(|(what, _)| what.clone()).collect();
-            done.sort();
-            let mut expected: Vec<String> = (0..PEOPLE)
-                .flat_map(|user| [format!("add-key user{user}"), format!("add-user user{user}")])
-                .collect();
-            expected.sort();
-            assert_eq!(done, expected, "each under one id, whichever node sent it how often");
-        }
+        each_did_everything_once(&journals);
         let path = "/api/v1/log?limit=1000";
         let (status, rows) = ask(second.http, &token, "GET", path, &Value::Null);
         assert_eq!(status, 200, "{rows}");
