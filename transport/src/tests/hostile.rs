@@ -109,7 +109,8 @@ async fn a_crowd_of_strangers_does_not_reach_those_who_are_served() {
         let config = rig.client();
         let (mut client, mut server) = rig.session(&config, &key).await;
         let mut strangers = Vec::new();
-        for _ in 0..500 {
+        // Of those who find no room, no more than can be told so at a time.
+        for _ in 0..400 {
             let mut stranger = TcpStream::connect(rig.address).await.unwrap();
             // Those who find no room may be gone by now.
             let _ = stranger.write_all(b"SSH-2.0-stranger\r\n").await;
@@ -127,7 +128,9 @@ async fn a_crowd_of_strangers_does_not_reach_those_who_are_served() {
         assert!(matches!(refused, ConnectError::Paced { .. }), "{refused}");
         drop(strangers);
         while let Err(error) = connect(&config, &key).await {
-            assert!(matches!(error, ConnectError::Paced { .. }), "{error}");
+            let sent_away =
+                matches!(error, ConnectError::Paced { .. } | ConnectError::Unreachable { .. });
+            assert!(sent_away, "{error}");
         }
         rig.end().await;
     })
