@@ -5,6 +5,7 @@
 //! written as in `bastio export`. This room must not know how anybody goes back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bastio_protocol::ServerName;
 use bastio_protocol::Username;
@@ -106,10 +107,8 @@ impl History {
         db: &mut Connection,
         thing: Thing<'_>,
     ) -> Result<(), StoreError> {
-        let key = thing.key();
-        if !self.0.contains_key(&key) {
-            let before = thing.read(db).await?;
-            self.0.insert(key, before);
+        if let Entry::Vacant(place) = self.0.entry(thing.key()) {
+            place.insert(thing.read(db).await?);
         }
         Ok(())
     }
