@@ -55,8 +55,8 @@ fn servers() {
     list[1]["failure"] = json!("add-user bob: exists, not ours");
     assert_eq!(
         shown(&["server", "ls"], &list, "GET /api/v1/servers"),
-        "NAME   AGENT      LAST SEEN  STATE                                  WAITING  FAILED  LABELS\n\
-         web-1  connected  now        in sync at 57                          0        0       env=prod,role=web\n\
+        "NAME   AGENT      LAST SEEN  STATE                                   WAITING  FAILED  LABELS\n\
+         web-1  connected  now        in sync at 57                           0        0       env=prod,role=web\n\
          db-1   offline    3 h ago    failed: add-user bob: exists, not ours  0        2       env=prod,role=db\n"
     );
     let backend = Backend::start(vec![Answer::Json(200, list)]);
@@ -123,7 +123,7 @@ fn people_keys_and_grants() {
 fn status_and_log() {
     let text = shown(&["status"], &status(), "GET /api/v1/status");
     assert!(text.contains("host key  SHA256:abc\n"), "{text}");
-    assert!(text.contains("servers   2 connected of 3\n"), "{text}");
+    assert!(text.contains("servers   2 connected of 3, 1 in sync, 2 that failed\n"), "{text}");
     assert!(text.contains("actions   0 waiting, 0 sent, 2 failed\n"), "{text}");
     let row = json!({"id": 1, "at": hours_ago(), "actor": "key:admin", "from": "10.0.0.1",
         "action": "user.add", "user": "alice", "server": null, "detail": "one key",

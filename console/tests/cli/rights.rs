@@ -273,7 +273,7 @@ fn a_server_shows_all_that_its_accounts_may_and_its_drift() {
     assert!(run.stderr.contains("hint: ") && run.stderr.contains("bastio server sync web-1"));
     assert!(run.stdout.contains("state        connected, drifted (see below)\n"), "{}", run.stdout);
     let (run, _) = asks(&["server", "ls"], vec![json!([server])]);
-    assert!(run.stdout.contains("web-1  drifted  now"), "{}", run.stdout);
+    assert!(run.stdout.contains("web-1  connected  now        drifted"), "{}", run.stdout);
 }
 
 #[test]
