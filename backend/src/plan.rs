@@ -349,6 +349,15 @@ fn revise_account(wanted: &Accounts, present: &Accounts, unsent: Vec<(usize, &St
     Revised { drop: dropped.filter(|place| !stays(place)).collect(), add }
 }
 
+/// Whether a server with these accounts is as the step would leave it.
+#[must_use]
+pub fn is_so(accounts: &Accounts, step: &Step) -> bool {
+    let own = only(accounts, &step.login);
+    // Nobody's key cannot be there.
+    let can_be = !own.is_empty() || !gives(step);
+    can_be && projected(own.clone(), std::slice::from_ref(step)) == own
+}
+
 fn only(accounts: &Accounts, login: &Username) -> Accounts {
     accounts.get(login).map(|account| (login.clone(), account.clone())).into_iter().collect()
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bastio_protocol::api::ActionState;
 use bastio_protocol::{
     Action, ActionMessage, MessageId, Removal, ServerName, Username, WantedAccount,
 };
@@ -87,7 +88,7 @@ pub(crate) async fn replan(
     let old = store::servers::of_version_1(db).await?;
     let overlay = store::adoptions::overlay(db).await?;
     let mut present = Present::load(db, scope).await?;
-    let (mut queue, mut under_way, mut unneeded) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut queue, mut fates) = (Vec::new(), Fates::default());
     let (mut conflicts, mut servers) = (Vec::new(), Vec::new());
     let reach = match scope {
         Scope::Logins(_) => plan::reach(&model),
@@ -100,7 +101,7 @@ pub(crate) async fn replan(
         let (mut wanted, clashes) = fitted(index.merge(&host), old.contains(&server));
         lay_over(&mut wanted, overlay.get(&server), scope);
         conflicts.extend(clashes);
-        let (accounts, pending) = present.take(server, &wanted);
+        let (confirmed, accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
@@ -111,11 +112,8 @@ pub(crate) async fn replan(
             again.retain(|step| !queued.contains(step) && !revised.add.contains(step));
             revised.add.extend(again);
         }
-        under_way.extend(sent.iter().map(|queued| queued.id));
-        for (place, queued) in unsent.iter().enumerate() {
-            let dropped = revised.drop.contains(&place);
-            if dropped { unneeded.push(queued.id) } else { under_way.push(queued.id) }
-        }
+        fates.under_way.extend(sent.iter().map(|queued| queued.id));
+        fates.decide(&unsent, &revised.drop, &confirmed);
         if !revised.add.is_empty() || !revised.drop.is_empty() {
             let had_admins = after_sent.values().any(Account::is_admin);
             let before = plan::projected(after_sent, &steps(&unsent));
@@ -130,12 +128,46 @@ pub(crate) async fn replan(
             revised.add.into_iter().map(|step| (server, message(step, &removals, adopted))),
         );
     }
-    let reason = format!("not sent: revision {revision} took its place");
-    store::actions::cancel(db, &unneeded, &reason, now).await?;
-    under_way.extend(store::actions::enqueue(db, &queue, now).await?);
-    store::actions::link(db, revision, &under_way).await?;
+    fates.end(db, revision, now).await?;
+    fates.under_way.extend(store::actions::enqueue(db, &queue, now).await?);
+    store::actions::link(db, revision, &fates.under_way).await?;
     servers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Replanned { servers, conflicts })
+}
+
+/// What becomes of pending actions when the model has changed.
+#[derive(Debug, Default)]
+struct Fates {
+    /// Sent, or still to be sent.
+    under_way: Vec<ActionId>,
+    /// Not wanted any more.
+    overtaken: Vec<ActionId>,
+    /// Done by a sync before it was their turn.
+    there_already: Vec<ActionId>,
+}
+
+impl Fates {
+    /// `dropped` are places in `unsent`.
+    fn decide(&mut self, unsent: &[QueuedAction], dropped: &[usize], confirmed: &Accounts) {
+        for (place, queued) in unsent.iter().enumerate() {
+            let fate = if !dropped.contains(&place) {
+                &mut self.under_way
+            } else if plan::is_so(confirmed, &step(queued.message.clone())) {
+                &mut self.there_already
+            } else {
+                &mut self.overtaken
+            };
+            fate.push(queued.id);
+        }
+    }
+
+    /// Ends what will not be sent.
+    async fn end(&self, db: &mut Connection, revision: i64, now: i64) -> Result<(), StoreError> {
+        let reason = format!("not sent: revision {revision} took its place");
+        store::actions::end_unsent(db, &self.overtaken, ActionState::Failed, &reason, now).await?;
+        let reason = "not sent: the server has it so since a sync";
+        store::actions::end_unsent(db, &self.there_already, ActionState::Done, reason, now).await
+    }
 }
 
 /// The rights to these accounts, with the numeric ids that belong to them; to all when `None`.
@@ -217,7 +249,7 @@ pub(crate) async fn settle(
     let (mut wanted, _) = desired(&model, &host, old.contains(&server));
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut wanted, overlay.get(&server), &scope);
-    let (accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
+    let (_, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
     let todo = plan::difference(&wanted, &accounts);
     let wished = |failed: &Step| todo.iter().any(|todo| plan::same(todo, failed));
     for (id, _) in failed.iter().filter(|(_, step)| !wished(step)) {
@@ -339,12 +371,17 @@ impl Present {
         ids.copied().collect()
     }
 
-    /// A server's accounts, with what may be there and is not wanted, and what is under way.
-    fn take(&mut self, server: ServerId, wanted: &Accounts) -> (Accounts, Vec<QueuedAction>) {
-        let accounts = self.accounts.remove(&server).unwrap_or_default();
+    /// A server's accounts as it has confirmed them, the same with what may be there and is not wanted, and what is
+    /// under way.
+    fn take(
+        &mut self,
+        server: ServerId,
+        wanted: &Accounts,
+    ) -> (Accounts, Accounts, Vec<QueuedAction>) {
+        let confirmed = self.accounts.remove(&server).unwrap_or_default();
         let suspects = self.suspects.remove(&server).unwrap_or_default();
-        let accounts = plan::with_suspects(accounts, &suspects, wanted);
-        (accounts, self.pending.remove(&server).unwrap_or_default())
+        let accounts = plan::with_suspects(confirmed.clone(), &suspects, wanted);
+        (confirmed, accounts, self.pending.remove(&server).unwrap_or_default())
     }
 }
 

@@ -1,8 +1,8 @@
 //! What version 2 adds: whole accounts, requests to servers, drift; and what version 1 is told of it.
 
 use bastio_protocol::api::{
-    ActionState, EndSessions, Holder, NamedPolicy, NewGrant, NewKeys, NewRequest, RequestKind,
-    Terms, UpdateUser, UserState,
+    ActionState, EndSessions, Holder, NamedPolicy, NewGrant, NewKeys, NewRequest, RemoveUser,
+    RequestKind, Terms, UpdateUser, UserState,
 };
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
@@ -171,6 +171,37 @@ async fn a_sync_says_what_is_wanted_when_it_is_sent_and_confirms_all_of_it() {
     let report = backend.fleet.await_request(&backend.admin, asked.id, wait).await.expect("there");
     assert_eq!((report.state, report.tries), (ActionState::Done, 2));
     assert_eq!(report.detail.expect("kept").changes.len(), 1);
+}
+
+/// The command that waits for it must not be told that it failed.
+#[tokio::test]
+async fn what_a_sync_has_done_before_its_turn_counts_as_done() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect_v2(1).await;
+    backend.fleet.sync_server(&backend.admin, &host("web-1")).await.expect("asked");
+    let (bob, carol) = (login("bob"), login("carol"));
+    let added = backend.add_user("bob", &[key(11)], "web-1", false).await;
+    let sync = next_request(&session).await;
+    assert!(wanted_of(&sync).accounts.contains_key(&bob));
+    let late = backend.add_user("carol", &[key(12)], "web-1", false).await;
+    session.feedback(&sync.reply(Status::Done, "1 account")).await.expect("taken");
+    for name in [&bob, &carol] {
+        let gone = backend.fleet.remove_user(&backend.admin, name, RemoveUser::default()).await;
+        gone.expect("removed");
+    }
+    for (change, state, text) in [
+        (added, ActionState::Done, "not sent: the server has it so since a sync"),
+        (late, ActionState::Failed, "not sent: revision 5 took its place"),
+    ] {
+        let wait = std::time::Duration::ZERO;
+        let change = backend.fleet.change(&backend.admin, change.revision, None, wait).await;
+        let change = change.expect("there");
+        assert!(change.complete && !change.servers[0].actions.is_empty());
+        for action in &change.servers[0].actions {
+            assert_eq!((action.state, action.feedback.as_deref()), (state, Some(text)));
+        }
+    }
 }
 
 #[tokio::test]

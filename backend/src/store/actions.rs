@@ -222,14 +222,16 @@ pub async fn finish(
 }
 
 /// Ends actions that were never sent and are not needed any more.
-pub async fn cancel(
+pub async fn end_unsent(
     db: &mut Connection,
     actions: &[ActionId],
+    state: ActionState,
     reason: &str,
     now: i64,
 ) -> Result<(), StoreError> {
     for chunk in actions.chunks(ROWS_AT_ONCE) {
-        let mut update = QueryBuilder::new("UPDATE actions SET state = 'failed', feedback = ");
+        let mut update = QueryBuilder::new("UPDATE actions SET state = ");
+        update.push_bind(state_name(state)).push(", feedback = ");
         update.push_bind(reason).push(", finished_at = ").push_bind(now);
         update.push(", steps = steps + 1 WHERE id IN (");
         let mut list = update.separated(", ");
