@@ -134,6 +134,12 @@ pub enum StoreError {
         /// The newest that this program knows.
         ours: i64,
     },
+    /// PostgreSQL does not let this program in.
+    #[error(
+        "PostgreSQL cannot be reached: {0}; is it running, and are address, name and password in \
+         store.url right?"
+    )]
+    Unreachable(#[source] sqlx::Error),
     /// A statement failed: disk full, I/O error, locked for too long.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),

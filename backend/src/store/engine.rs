@@ -12,11 +12,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::pool::PoolOptions;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Database, Error, Postgres, Sqlite, Transaction};
+use sqlx::{Connection as _, Database, Error, Postgres, Sqlite, Transaction};
 
 use super::StoreError;
 use super::url::DatabaseUrl;
@@ -75,7 +75,11 @@ impl Engine {
     /// A PostgreSQL database as it is.
     pub(super) async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let options = url.options().clone().options(POSTGRES_SETTINGS);
-        let writer = postgres_pool(1).connect_with(options.clone()).await?;
+        let writer = match postgres_pool(1).connect_with(options.clone()).await {
+            // A pool tries again and again, and forgets why it had to.
+            Err(Error::PoolTimedOut) => return Err(unreachable(&options).await),
+            writer => writer?,
+        };
         let readers = postgres_pool(READERS).connect_with(options.clone()).await?;
         let beside = postgres_pool(BESIDE).connect_lazy_with(options);
         Ok(Self::Postgres { writer, readers, beside })
@@ -180,6 +184,32 @@ fn postgres_pool(connections: u32) -> PgPoolOptions {
     })
 }
 
+/// Why no connection comes about.
+async fn unreachable(options: &PgConnectOptions) -> StoreError {
+    let attempt = tokio::time::timeout(PATIENCE, PgConnection::connect_with(options)).await;
+    match attempt {
+        Ok(Err(error)) => StoreError::Unreachable(error),
+        Ok(Ok(_)) | Err(_) => StoreError::Unreachable(Error::PoolTimedOut),
+    }
+}
+
 fn limited<DB: Database>(options: PoolOptions<DB>, connections: u32) -> PoolOptions<DB> {
     options.max_connections(connections).acquire_timeout(PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_reach_postgresql_is_told_why_and_never_the_password() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("postgres://bastio:s3cret@127.0.0.1:{port}/bastio");
+        let url: DatabaseUrl = url.parse().unwrap();
+        let told = unreachable(url.options()).await.to_string();
+        assert!(told.contains("refused") && told.contains("store.url"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
 }

@@ -21,6 +21,19 @@ impl Modern {
         Self { agent, decoder: NetstringDecoder::new(V2_LIMIT) }
     }
 
+    /// Connects, and both have said hello.
+    async fn met(
+        backend: &Backend,
+        key: &PrivateKey,
+        signing_key: Option<&VerifyingKey>,
+        last_sequence: u64,
+    ) -> Self {
+        let mut agent = Self::connect(backend, key).await;
+        agent.hello().await;
+        agent.greet(signing_key, last_sequence).await;
+        agent
+    }
+
     async fn body(&mut self) -> Vec<u8> {
         loop {
             if let Some(body) = self.decoder.next_body().unwrap() {
@@ -118,9 +131,7 @@ async fn orders_are_signed_numbered_and_limited_in_time() {
     backend.wait_until_pending(server, &["2", "3"]).await;
     drop(agent);
     // The agent claims less than it was sent, which changes nothing.
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&signing_key), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&signing_key), 0).await;
     for (mid, sequence) in [("2", 44), ("3", 45)] {
         let order = agent.order().await;
         assert_eq!((mid_of(&order).as_str(), order.sequence()), (mid, sequence), "signed anew");
@@ -133,9 +144,7 @@ async fn claims_beyond_all_bounds_are_not_believed() {
     let backend = Backend::start(PortKind::Main).await;
     let (server, key) = backend.enrol("web-1").await;
     backend.queue(server, 1..=1).await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&backend.signing_key()), u64::MAX).await;
+    let mut agent = Modern::met(&backend, &key, Some(&backend.signing_key()), u64::MAX).await;
     assert_eq!(agent.order().await.sequence(), 1);
 }
 
@@ -163,9 +172,7 @@ async fn answers_may_be_as_long_as_version_2_allows() {
     let backend = Backend::start(PortKind::Main).await;
     let (server, key) = backend.enrol("web-1").await;
     backend.queue(server, 1..=1).await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&backend.signing_key()), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&backend.signing_key()), 0).await;
     agent.order().await;
     let mut answer = FeedbackMessage::new(MessageId::from_number(1), Status::Unchanged, "");
     answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
@@ -192,9 +199,7 @@ async fn hellos_that_are_none_end_the_session() {
     }
     // One hello is enough.
     let (_, key) = backend.enrol("web-9").await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(None, 0).await;
+    let mut agent = Modern::met(&backend, &key, None, 0).await;
     agent.greet(None, 0).await;
     agent.agent.dismissed().await;
 }
@@ -208,9 +213,7 @@ async fn the_old_key_tells_of_the_new_one_before_anything_else() {
     // Twice: the agent missed one.
     let backend = backend.rotated().await.rotated().await;
     let new = backend.signing_key();
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&old), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&old), 0).await;
     let order = agent.order().await;
     assert!(order.verify(&old) && !order.verify(&new));
     let Payload::RotateKey { mid, key: offered } = order.payload().unwrap() else {
@@ -227,9 +230,7 @@ async fn the_old_key_tells_of_the_new_one_before_anything_else() {
     }
     assert_eq!(backend.known_keys().await, [new.fingerprint()]);
     drop(agent);
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&new), 3).await;
+    let mut agent = Modern::met(&backend, &key, Some(&new), 3).await;
     assert_eq!(mid_of(&agent.order().await), "1");
 }
 
@@ -240,9 +241,7 @@ async fn an_agent_that_refuses_the_new_key_is_served_with_the_old_one() {
     let old = backend.signing_key();
     backend.queue(server, 1..=1).await;
     let backend = backend.rotated().await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&old), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&old), 0).await;
     let mid = agent.order().await.mid().unwrap();
     let answer = FeedbackMessage::new(mid, Status::Failed, "disk full");
     agent.say(&answer.to_json()).await;
@@ -260,17 +259,14 @@ async fn orders_that_came_too_late_by_the_agents_clock_are_given_again() {
     let late = |order: &Order, now: i64| {
         let feedback = Late { not_after: order.not_after(), now }.to_string();
         let mid = MessageId::from_number(mid_of(order).parse().unwrap());
-        FeedbackMessage { mid, status: Status::Failed, feedback, detail: None, receipt: None }
-            .to_json()
+        FeedbackMessage::new(mid, Status::Failed, feedback).to_json()
     };
     let offset = async || {
         let mut db = backend.store.read().await.unwrap();
         store::clocks::offset(&mut db, server).await.unwrap()
     };
     let ahead = backend.store.now() + 86_400;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&signing_key), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&signing_key), 0).await;
     let first = agent.order().await;
     agent.order().await;
     assert_eq!(offset().await, None, "this agent told no time");
@@ -300,14 +296,11 @@ async fn other_refusals_are_failures() {
     let backend = Backend::start(PortKind::Main).await;
     let (server, key) = backend.enrol("web-1").await;
     backend.queue(server, 1..=1).await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&backend.signing_key()), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&backend.signing_key()), 0).await;
     agent.order().await;
     let feedback = "the signature is not that of the pinned key; nothing was done".to_owned();
     let mid = MessageId::from_number(1);
-    let answer =
-        FeedbackMessage { mid, status: Status::Failed, feedback, detail: None, receipt: None };
+    let answer = FeedbackMessage::new(mid, Status::Failed, feedback);
     agent.say(&answer.to_json()).await;
     backend.wait_until_pending(server, &[]).await;
     assert!(agent.gets_nothing().await, "the session stays");
@@ -320,9 +313,7 @@ async fn a_mebibyte_of_text_is_cut_to_what_is_kept() {
     let (server, key) = backend.enrol("web-1").await;
     let signing_key = backend.signing_key();
     backend.queue(server, 1..=2).await;
-    let mut agent = Modern::connect(&backend, &key).await;
-    agent.hello().await;
-    agent.greet(Some(&signing_key), 0).await;
+    let mut agent = Modern::met(&backend, &key, Some(&signing_key), 0).await;
     agent.order().await;
     let mut answer = FeedbackMessage::new(MessageId::from_number(1), Status::Failed, "");
     answer.feedback = "x".repeat(V2_LIMIT - answer.to_json().len());
