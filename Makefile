@@ -6,7 +6,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST ?= web-1
 SHELL := /bin/bash
 
-.PHONY: help build demo demo-shell demo-stop test fmt bench bench-fleet proof fuzz packages hosts
+.PHONY: help build demo demo-shell demo-stop test fmt bench bench-fleet bench-nodes proof fuzz packages hosts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ bench-fleet: ## one backend with COUNT (10000) emulated agents beside a bare SSH
 	cargo build --release -p bastio-backend -p bastio-bench
 	$(dir $(BUILT))release/bastio-bench plan
 	$(dir $(BUILT))release/bastio-bench agents --count $(AGENTS) --docs docs
+
+bench-nodes: ## the same on PostgreSQL, then two nodes of which one is killed; figures go into docs/
+	@tests/install-tools nodes
+	cargo build --release -p bastio-backend -p bastio-bench
+	$(dir $(BUILT))release/bastio-bench agents --store postgres --count $(AGENTS) --docs docs
+	$(dir $(BUILT))release/bastio-bench agents --nodes 2 --count $(AGENTS) --docs docs
 
 # What is slow by its number of tries; the usual tests do a part of each.
 PROOFS := binary(proof) | (binary(e2e) & test(/^processor::(crash|journal)::/))

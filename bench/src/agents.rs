@@ -1,14 +1,16 @@
 //! A fleet of emulated agents against one backend, beside a bare SSH server with as many connections: memory, idle
-//! time, fan-out and coming back after a restart. The emulator, the backend and the bare server are processes of their
-//! own. Must not know what the others do inside.
+//! time, fan-out and coming back after a restart. Or against several nodes, one of which is killed: [`nodes`]. The
+//! emulator, the backends and the bare server are processes of their own. Must not know what the others do inside.
 
 mod agent;
 mod backend;
 mod bare;
 mod child;
+mod cluster;
 mod document;
 mod emulator;
 mod figures;
+mod nodes;
 mod process;
 mod stranger;
 mod svg;
@@ -17,10 +19,11 @@ mod talk;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use self::backend::Backend;
 use self::child::Talker;
+use self::cluster::Cluster;
 use self::figures::{Figures, Point, Times};
 use self::process::{cpu_seconds, idle_percent, pss_mib};
 use self::talk::{Ask, Faults, Setup, Tell, micros};
@@ -39,7 +42,14 @@ struct Options {
     /// Agents.
     #[arg(long, default_value_t = 1000)]
     count: usize,
-    /// Servers of the smaller fan-outs, for the curve.
+    /// What the backend keeps its state in.
+    #[arg(long, value_enum, default_value = "sqlite")]
+    store: Engine,
+    /// Backend nodes, on one PostgreSQL. With more than one: a grant on all, and the first node is killed when a third
+    /// of it is confirmed.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+    /// Servers of the smaller fan-outs, or fleets of several nodes, for the curve.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
     curve: Vec<usize>,
     /// Attempts to connect at a time, at first.
@@ -64,6 +74,16 @@ struct Options {
     faults: Faults,
 }
 
+/// What a backend keeps its state in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// A file.
+    #[default]
+    Sqlite,
+    /// A server of its own, with default settings.
+    Postgres,
+}
+
 /// Runs it with the arguments behind `agents`.
 pub fn run(arguments: &[String]) -> Result<(), BenchError> {
     match arguments.first().map(String::as_str) {
@@ -76,6 +96,9 @@ pub fn run(arguments: &[String]) -> Result<(), BenchError> {
         Ok(options) => options,
         Err(error) => error.exit(),
     };
+    if options.nodes > 1 {
+        return nodes::run(&options);
+    }
     let figures = measure(&options)?;
     if let Some(docs) = &options.docs {
         document::write(docs, &figures)?;
@@ -88,7 +111,8 @@ pub fn run(arguments: &[String]) -> Result<(), BenchError> {
 }
 
 fn measure(options: &Options) -> Result<Figures, BenchError> {
-    let mut figures = Figures { count: options.count, ..Figures::default() };
+    let (count, engine) = (options.count, options.store);
+    let mut figures = Figures { count, engine, ..Figures::default() };
     let samples = against_backend(options, &mut figures)?;
     if !options.no_floor {
         against_bare(options, &samples, &mut figures)?;
@@ -102,13 +126,32 @@ fn measure(options: &Options) -> Result<Figures, BenchError> {
 /// The emulator, connected to nothing yet.
 fn emulator(
     options: &Options,
-    target: std::net::SocketAddr,
+    count: usize,
+    targets: Vec<std::net::SocketAddr>,
     host_key: String,
 ) -> Result<Talker, BenchError> {
     let mut emulator = Talker::start("emulate")?;
-    let (count, faults) = (options.count, options.faults);
-    emulator.answer(&Ask::Setup(Setup { count, target, host_key, faults }))?;
+    let faults = options.faults;
+    emulator.answer(&Ask::Setup(Setup { count, targets, host_key, faults }))?;
     Ok(emulator)
+}
+
+/// Enrols all agents; how long that took.
+fn enroll(emulator: &mut Talker, backend: &Backend, count: usize) -> Result<f64, BenchError> {
+    let (url, api_key) = (backend.url(), backend.enroll_key()?);
+    match emulator.answer(&Ask::Enroll { url, api_key })? {
+        Tell::Enrolled { seconds } => {
+            println!("{count} servers enrolled in {seconds:.1} s");
+            Ok(seconds)
+        }
+        told => Err(unexpected(&told)),
+    }
+}
+
+/// A key that nobody has.
+fn new_key() -> Result<String, BenchError> {
+    let key = bastio_transport::PrivateKey::generate(bastio_transport::KeyKind::Ed25519);
+    key.map(|key| key.public_line()).map_err(|error| BenchError::Child(error.to_string()))
 }
 
 fn unexpected(told: &Tell) -> BenchError {
@@ -128,15 +171,15 @@ fn against_backend(
     options: &Options,
     figures: &mut Figures,
 ) -> Result<Vec<Vec<String>>, BenchError> {
-    let mut backend = Backend::start("")?;
-    let mut emulator = emulator(options, backend.listening.ssh, backend.host_key()?)?;
-    let (url, api_key) = (backend.url(), backend.enroll_key()?);
-    figures.enrolled = match emulator.answer(&Ask::Enroll { url, api_key })? {
-        Tell::Enrolled { seconds } => seconds,
-        told => return Err(unexpected(&told)),
+    let cluster = match options.store {
+        Engine::Sqlite => None,
+        Engine::Postgres => Some(Cluster::start()?),
     };
-    let count = options.count;
-    println!("{count} servers enrolled in {:.1} s", figures.enrolled);
+    let store = cluster.as_ref().map_or_else(String::new, Cluster::configuration);
+    let mut backend = Backend::start(&store)?;
+    let (count, target) = (options.count, vec![backend.listening.ssh]);
+    let mut emulator = emulator(options, count, target, backend.host_key()?)?;
+    figures.enrolled = enroll(&mut emulator, &backend, count)?;
     figures.connected = connect(&mut emulator, options.parallel)?;
     told_rate("backend", count, figures.connected);
     std::thread::sleep(SETTLE);
@@ -153,6 +196,7 @@ fn against_backend(
         samples.push(sample);
     }
     figures.pss_after = pss_mib(backend.pid())?;
+    figures.enqueued = enqueue(&backend, &mut emulator, samples.len() - 1, count)?;
     if options.half_open > 0 {
         emulator.answer(&Ask::HalfOpen { count: options.half_open })?;
         std::thread::sleep(CROWD_GATHERS);
@@ -187,9 +231,7 @@ fn fan_out(
     // The account and its one key.
     let orders = 2;
     let user = format!("person{number}");
-    let key = bastio_transport::PrivateKey::generate(bastio_transport::KeyKind::Ed25519);
-    let key = key.map_err(|error| BenchError::Child(error.to_string()))?.public_line();
-    backend.add_user(&user, &key)?;
+    backend.add_user(&user, &new_key()?)?;
     let names = || (0..servers).map(|n| format!("srv-{n:05}")).collect::<Vec<_>>().join(",");
     let on = if servers == count { "*".to_owned() } else { names() };
     emulator.answer(&Ask::Expect { agents: servers, orders })?;
@@ -210,6 +252,23 @@ fn fan_out(
     );
     let floor = Times::default();
     Ok((Point { servers, orders, times, confirmed, request, floor }, sample))
+}
+
+/// One more key for the person of that number, who is everywhere: one action a server. How long it took until all were
+/// queued.
+fn enqueue(
+    backend: &Backend,
+    emulator: &mut Talker,
+    number: usize,
+    count: usize,
+) -> Result<f64, BenchError> {
+    let key = new_key()?;
+    emulator.answer(&Ask::Expect { agents: count, orders: 1 })?;
+    let request = backend.add_key(&format!("person{number}"), &key)?;
+    emulator.told()?;
+    backend.settled()?;
+    println!("a key on {count}: {count} actions planned and queued in {request:.3} s");
+    Ok(request)
 }
 
 fn restart(
@@ -246,7 +305,7 @@ fn against_bare(
         Tell::Listening { ssh, host_key } => (ssh, host_key),
         told => return Err(unexpected(&told)),
     };
-    let mut emulator = emulator(options, target, host_key)?;
+    let mut emulator = emulator(options, options.count, vec![target], host_key)?;
     figures.floor_connected = connect(&mut emulator, options.parallel)?;
     told_rate("bare", options.count, figures.floor_connected);
     std::thread::sleep(SETTLE);

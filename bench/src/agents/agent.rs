@@ -2,6 +2,7 @@
 //! nothing behind it: what it is ordered to do is done as soon as it is read. Must not know the others.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use super::talk::{self, Faults};
 
 /// TCP waits this long for the first repetition of a lost packet (Linux, RFC 6298 with its lower bound of 200 ms).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// What agents open.
+const SUBSYSTEM: &str = "bastio-agent";
 /// Losses in a row that are played.
 const MOST_LOSSES: u32 = 5;
 
@@ -28,6 +31,8 @@ const MOST_LOSSES: u32 = 5;
 pub enum Happened {
     /// It is connected.
     Up(usize),
+    /// That node has greeted it.
+    Served { agent: usize, node: usize },
     /// It is not.
     Down { paced: bool },
     /// It has answered an order.
@@ -44,6 +49,7 @@ pub struct Shared {
     pub signing_key: OnceLock<String>,
     pub obeyed: AtomicU64,
     pub repeated: AtomicU64,
+    pub doubled: AtomicU64,
     pub crashes: AtomicU64,
     pub connected: AtomicUsize,
 }
@@ -51,12 +57,15 @@ pub struct Shared {
 /// One agent.
 pub struct Agent {
     pub number: usize,
-    pub config: ClientConfig,
+    /// The nodes, each with its number; the first that can be reached serves.
+    pub nodes: Vec<(usize, ClientConfig)>,
     pub key: PrivateKey,
     pub shared: Arc<Shared>,
     last_sequence: u64,
     /// What was done already; orders may come twice.
     done: HashSet<MessageId>,
+    /// The same by what was asked, whatever its id.
+    effects: HashSet<u64>,
 }
 
 /// Why a connection is over.
@@ -66,8 +75,14 @@ enum Over {
 }
 
 impl Agent {
-    pub fn new(number: usize, config: ClientConfig, key: PrivateKey, shared: Arc<Shared>) -> Self {
-        Self { number, config, key, shared, last_sequence: 0, done: HashSet::new() }
+    pub fn new(
+        number: usize,
+        nodes: Vec<(usize, ClientConfig)>,
+        key: PrivateKey,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (done, effects) = (HashSet::new(), HashSet::new());
+        Self { number, nodes, key, shared, last_sequence: 0, done, effects }
     }
 
     /// Lives until the process ends.
@@ -76,10 +91,10 @@ impl Agent {
         link.on(Event::Start, Instant::now(), 0.0);
         loop {
             let over = match self.dial().await {
-                Ok(subsystem) => {
+                Ok((node, subsystem)) => {
                     link.on(Event::Connected, Instant::now(), 0.0);
                     self.shared.connected.fetch_add(1, Ordering::Relaxed);
-                    let over = self.serve(subsystem).await;
+                    let over = self.serve(node, subsystem).await;
                     self.shared.connected.fetch_sub(1, Ordering::Relaxed);
                     over
                 }
@@ -105,20 +120,27 @@ impl Agent {
         }
     }
 
-    async fn dial(&self) -> Result<Subsystem, ConnectError> {
+    /// Connects to the first node that can be reached, as an agent does whose name for them has several addresses.
+    async fn dial(&self) -> Result<(usize, Subsystem), ConnectError> {
         let _place = self.shared.dials.acquire().await;
-        Box::pin(async {
-            connect(&self.config, &self.key).await?.open_subsystem("bastio-agent").await
-        })
-        .await
+        let mut nodes = self.nodes.iter().peekable();
+        loop {
+            let (node, config) = nodes.next().expect("the emulator has a target");
+            let attempt =
+                async { connect(config, &self.key).await?.open_subsystem(SUBSYSTEM).await };
+            match Box::pin(attempt).await {
+                Err(ConnectError::Unreachable { .. }) if nodes.peek().is_some() => {}
+                done => return done.map(|subsystem| (*node, subsystem)),
+            }
+        }
     }
 
-    async fn serve(&mut self, subsystem: Subsystem) -> Over {
+    async fn serve(&mut self, node: usize, subsystem: Subsystem) -> Over {
         self.tell(Happened::Up(self.number)).await;
         let (mut reader, writer, link) = subsystem.split();
         let mut decoder = NetstringDecoder::new(V2_LIMIT);
         loop {
-            match self.step(&mut reader, &writer, &mut decoder).await {
+            match self.step(node, &mut reader, &writer, &mut decoder).await {
                 Ok(()) => {}
                 Err(Some(over)) => return over,
                 Err(None) => {
@@ -135,6 +157,7 @@ impl Agent {
     /// Takes one piece of data. `Err(None)` when the connection has ended.
     async fn step(
         &mut self,
+        node: usize,
         reader: &mut Reader,
         writer: &ClientWriter,
         decoder: &mut NetstringDecoder,
@@ -144,7 +167,7 @@ impl Agent {
         let mut answered = false;
         loop {
             match decoder.next_body() {
-                Ok(Some(body)) => answered |= self.obey(&body, writer).await?,
+                Ok(Some(body)) => answered |= self.obey(node, &body, writer).await?,
                 Ok(None) => break,
                 Err(error) => {
                     return Err(Some(Over::Down(Trouble::Malformed(error.to_string()))));
@@ -156,8 +179,14 @@ impl Agent {
     }
 
     /// Takes one frame; whether it was an order.
-    async fn obey(&mut self, body: &[u8], writer: &ClientWriter) -> Result<bool, Option<Over>> {
+    async fn obey(
+        &mut self,
+        node: usize,
+        body: &[u8],
+        writer: &ClientWriter,
+    ) -> Result<bool, Option<Over>> {
         if BackendHello::parse(body).is_some() {
+            self.tell(Happened::Served { agent: self.number, node }).await;
             self.send(writer, &self.hello().to_json()).await?;
             return Ok(false);
         }
@@ -178,9 +207,7 @@ impl Agent {
         if crash == Some(true) {
             return Err(Some(Over::Crash));
         }
-        let new = self.done.insert(payload.mid().clone());
-        let count = if new { &self.shared.obeyed } else { &self.shared.repeated };
-        count.fetch_add(1, Ordering::Relaxed);
+        let new = self.note(&payload);
         let (status, text) = match &payload {
             Payload::RotateKey { .. } => (Status::Done, "key rotated"),
             _ if new => (Status::Done, "done, as far as an emulated server can"),
@@ -191,6 +218,21 @@ impl Agent {
         let body = (agent == 0).then(|| String::from_utf8_lossy(body).into_owned());
         self.tell(Happened::Answered { agent, at, body }).await;
         if crash == Some(false) { Err(Some(Over::Crash)) } else { Ok(true) }
+    }
+
+    /// Counts an order; whether its id is new here.
+    fn note(&mut self, payload: &Payload) -> bool {
+        let new = self.done.insert(payload.mid().clone());
+        let count = if new { &self.shared.obeyed } else { &self.shared.repeated };
+        count.fetch_add(1, Ordering::Relaxed);
+        if let (true, Payload::Action(message)) = (new, payload) {
+            let mut hasher = DefaultHasher::new();
+            format!("{} {:?}", message.username, message.action).hash(&mut hasher);
+            if !self.effects.insert(hasher.finish()) {
+                self.shared.doubled.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        new
     }
 
     /// The time that an order takes here; whether the agent crashes before (`true`) or after its answer.

@@ -41,20 +41,32 @@ pub struct Listening {
 impl Backend {
     /// Starts one with a state of its own; `extra` is configuration.
     pub fn start(extra: &str) -> Result<Self, BenchError> {
+        let mut backend = Self::start_any(extra)?;
+        let log = fs::read_to_string(log_file(backend.folder.path())).unwrap_or_default();
+        let token = log.lines().find_map(|line| line.split_once("admin token: "));
+        let token = token.map(|(_, token)| token.trim().to_owned());
+        backend.token = token.ok_or_else(|| BenchError::Child("no admin token".to_owned()))?;
+        Ok(backend)
+    }
+
+    /// Starts one more node beside this one.
+    pub fn join(&self, extra: &str) -> Result<Self, BenchError> {
+        let mut node = Self::start_any(extra)?;
+        node.token.clone_from(&self.token);
+        Ok(node)
+    }
+
+    fn start_any(extra: &str) -> Result<Self, BenchError> {
         let folder = TempDir::new().map_err(|error| BenchError::File("a folder", error))?;
         write_config(folder.path(), "127.0.0.1:0", "127.0.0.1:0", extra)?;
         let child = spawn(folder.path())?;
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(300)));
         let http = ureq::Agent::new_with_config(config.http_status_as_error(false).build());
         let listening = listening(folder.path())?;
-        let log = fs::read_to_string(log_file(folder.path())).unwrap_or_default();
-        let token = log.lines().find_map(|line| line.split_once("admin token: "));
-        let token = token.map(|(_, token)| token.trim().to_owned());
-        let token = token.ok_or_else(|| BenchError::Child("no admin token".to_owned()))?;
         let (ssh, api) = (listening.ssh.to_string(), listening.http.to_string());
         // It comes back at the same ports.
         write_config(folder.path(), &ssh, &api, extra)?;
-        Ok(Self { folder, child, token, listening, http })
+        Ok(Self { folder, child, token: String::new(), listening, http })
     }
 
     /// Its process.
@@ -74,6 +86,12 @@ impl Backend {
             .map_err(|error| BenchError::Child(format!("the backend: {error}")))?;
         self.child.wait().map_err(|error| BenchError::File("the backend", error))?;
         Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Ends it as a crash does.
+    pub fn crash(&mut self) -> Result<(), BenchError> {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        ended.map(drop).map_err(|error| BenchError::File("the backend", error))
     }
 
     /// Starts it again with the state that is there.
@@ -108,19 +126,37 @@ impl Backend {
         Ok((begun, begin.elapsed().as_secs_f64()))
     }
 
+    /// Gives a person one more key, wherever the person is; how long that took.
+    pub fn add_key(&self, user: &str, key: &str) -> Result<f64, BenchError> {
+        let begin = Instant::now();
+        let body = json!({ "keys": [key] });
+        self.call("POST", &format!("/api/v1/users/{user}/keys"), Some(body))?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
     /// Waits until nothing is queued or sent; when that was seen.
     pub fn settled(&self) -> Result<u64, BenchError> {
-        loop {
-            let status = self.call("GET", "/api/v1/status", None)?;
-            let number = |field: &str| status.get(field).and_then(Value::as_u64);
-            if number("failed") != Some(0) {
-                return Err(BenchError::Action(status.to_string()));
-            }
-            if (number("queued"), number("sent")) == (Some(0), Some(0)) {
-                return Ok(talk::micros());
-            }
+        while self.outstanding()? > 0 {
             std::thread::sleep(LOOK_EVERY);
         }
+        Ok(talk::micros())
+    }
+
+    /// How many actions are queued or sent.
+    pub fn outstanding(&self) -> Result<u64, BenchError> {
+        let status = self.call("GET", "/api/v1/status", None)?;
+        let number = |field: &str| status.get(field).and_then(Value::as_u64);
+        match (number("failed"), number("queued"), number("sent")) {
+            (Some(0), Some(queued), Some(sent)) => Ok(queued + sent),
+            _ => Err(BenchError::Action(status.to_string())),
+        }
+    }
+
+    /// How many agents all nodes serve.
+    pub fn connected(&self) -> Result<u64, BenchError> {
+        let status = self.call("GET", "/api/v1/status", None)?;
+        let connected = status.get("connected").and_then(Value::as_u64);
+        connected.ok_or_else(|| BenchError::Child(format!("a status without agents: {status}")))
     }
 
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, BenchError> {

@@ -4,40 +4,53 @@
 use std::fs;
 use std::path::Path;
 
-use super::figures::{Figures, Point};
+use super::Engine;
+use super::figures::{Figures, Point, Promise};
 use super::svg::{Series, curve};
 use crate::BenchError;
-
-const BEGIN: &str = "<!-- fleet: begin -->";
-const END: &str = "<!-- fleet: end -->";
 
 /// Writes them into `docs`.
 pub fn write(docs: &Path, figures: &Figures) -> Result<(), BenchError> {
     let file = |error| BenchError::File("docs", error);
-    fs::write(docs.join("fleet-fan-out.svg"), fan_out(figures)).map_err(file)?;
-    fs::write(docs.join("fleet-edit.svg"), edit(figures)).map_err(file)?;
+    let part = part(figures.engine);
+    fs::write(docs.join(format!("{part}-fan-out.svg")), fan_out(figures)).map_err(file)?;
+    fs::write(docs.join(format!("{part}-edit.svg")), edit(figures)).map_err(file)?;
+    replace(docs, part, &section(figures))
+}
+
+/// The part of the page, and how the names of its pictures begin.
+fn part(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "fleet",
+        Engine::Postgres => "fleet-postgres",
+    }
+}
+
+/// Writes that part of the page anew; it stands between two marks.
+pub fn replace(docs: &Path, part: &str, section: &str) -> Result<(), BenchError> {
+    let file = |error| BenchError::File("docs", error);
+    let (begin, end) = (format!("<!-- {part}: begin -->"), format!("<!-- {part}: end -->"));
     let page = docs.join("benchmarks.md");
     let text = fs::read_to_string(&page).map_err(file)?;
     let parts =
-        text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
     let (before, behind) = parts
-        .ok_or_else(|| BenchError::Child(format!("benchmarks.md has no {BEGIN} and {END}")))?;
-    fs::write(page, format!("{before}{BEGIN}\n{}\n{END}{behind}", section(figures))).map_err(file)
+        .ok_or_else(|| BenchError::Child(format!("benchmarks.md has no {begin} and {end}")))?;
+    fs::write(page, format!("{before}{begin}\n{section}\n{end}{behind}")).map_err(file)
+}
+
+/// Rows of a table: promises with their figures.
+pub fn promises(promises: &[Promise]) -> String {
+    let row = |promise: &Promise| {
+        let holds = if promise.holds() { "yes" } else { "**no**" };
+        let (what, unit) = (promise.what.trim(), promise.unit);
+        format!("| {what} | {:.2} {unit} | {:.2} {unit} | {holds} |", promise.limit, promise.figure)
+    };
+    let rows: Vec<String> = promises.iter().map(row).collect();
+    format!("| promise | limit | figure | holds |\n| --- | --- | --- | --- |\n{}", rows.join("\n"))
 }
 
 fn section(figures: &Figures) -> String {
-    let promises: Vec<String> = figures
-        .promises()
-        .iter()
-        .map(|promise| {
-            let holds = if promise.holds() { "yes" } else { "**no**" };
-            let (what, unit) = (promise.what.trim(), promise.unit);
-            format!(
-                "| {what} | {:.2} {unit} | {:.2} {unit} | {holds} |",
-                promise.limit, promise.figure
-            )
-        })
-        .collect();
     let row = |point: &Point| {
         format!(
             "| {} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} |",
@@ -53,18 +66,19 @@ fn section(figures: &Figures) -> String {
         )
     };
     let points: Vec<String> = figures.points.iter().map(row).collect();
+    let part = part(figures.engine);
     format!(
         "{} agents, enrolled in {:.1} s, connected in {:.1} s. Stopping took {:.2} s.\n\n\
-         | promise | limit | figure | holds |\n| --- | --- | --- | --- |\n{}\n\n\
+         {}\n\n\
          A grant for one user; seconds from the request:\n\n\
          | servers | orders | queued | p50 | p99 | last answer | confirmed | bare p99 | bare last |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n{}\n\n\
-         ![fan-out](fleet-fan-out.svg)\n\n![an edit](fleet-edit.svg)",
+         ![fan-out]({part}-fan-out.svg)\n\n![an edit]({part}-edit.svg)",
         figures.count,
         figures.enrolled,
         figures.connected,
         figures.stopped,
-        promises.join("\n"),
+        promises(&figures.promises()),
         points.join("\n")
     )
 }

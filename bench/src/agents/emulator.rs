@@ -34,6 +34,12 @@ enum Waiting {
         at: Vec<Option<u64>>,
         missing: usize,
     },
+    Moved {
+        /// The node that they leave.
+        node: usize,
+        at: Vec<u64>,
+        missing: usize,
+    },
     Answers {
         orders: usize,
         given: Vec<usize>,
@@ -46,11 +52,13 @@ enum Waiting {
 struct Emulator {
     agents: Vec<Agent>,
     count: usize,
+    /// Which node has greeted each agent last.
+    served_by: Vec<Option<usize>>,
     shared: Arc<Shared>,
     happened: mpsc::Receiver<Happened>,
     waiting: Waiting,
     counts: Counts,
-    target: SocketAddr,
+    targets: Vec<SocketAddr>,
     strangers: JoinSet<()>,
 }
 
@@ -117,26 +125,36 @@ impl Emulator {
             signing_key: OnceLock::new(),
             obeyed: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
+            doubled: AtomicU64::new(0),
             crashes: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
         });
         let failed = |error: &dyn std::fmt::Display| BenchError::Child(error.to_string());
         let pin = HostKeyPin::new(setup.host_key.parse().map_err(|error| failed(&error))?);
-        let (host, port) = (setup.target.ip().to_string(), setup.target.port());
-        let agent = |number| {
-            let key = PrivateKey::generate(KeyKind::Ed25519).map_err(|error| failed(&error))?;
-            let pins = vec![pin.clone()];
-            let mut config = ClientConfig::new(host.as_str(), port, "emulated", "0.0.0", pins);
+        let config = |number: usize, target: SocketAddr| {
+            let (host, pins) = (target.ip().to_string(), vec![pin.clone()]);
+            let mut config = ClientConfig::new(host, target.port(), "emulated", "0.0.0", pins);
             config.source = Some(talk::source(number));
             config.protocol = Some(bastio_protocol::V2);
             // The servers under test ask for the signs of life.
             config.keepalive_interval = std::time::Duration::from_secs(3600);
-            Ok(Agent::new(number, config, key, Arc::clone(&shared)))
+            config
+        };
+        let agent = |number| {
+            let key = PrivateKey::generate(KeyKind::Ed25519).map_err(|error| failed(&error))?;
+            let targets = setup.targets.iter().copied().enumerate();
+            let mut nodes: Vec<_> =
+                targets.map(|(node, target)| (node, config(number, target))).collect();
+            // As many begin at each.
+            let places = nodes.len().max(1);
+            nodes.rotate_left(number % places);
+            Ok(Agent::new(number, nodes, key, Arc::clone(&shared)))
         };
         let agents = (0..setup.count).map(agent).collect::<Result<Vec<_>, BenchError>>()?;
         let (count, waiting, counts) = (setup.count, Waiting::Nothing, Counts::default());
-        let (target, strangers) = (setup.target, JoinSet::new());
-        Ok(Self { agents, count, shared, happened, waiting, counts, target, strangers })
+        let (targets, strangers) = (setup.targets.clone(), JoinSet::new());
+        let served_by = vec![None; count];
+        Ok(Self { agents, count, served_by, shared, happened, waiting, counts, targets, strangers })
     }
 
     async fn asked(&mut self, ask: Ask) -> Result<(), BenchError> {
@@ -170,8 +188,16 @@ impl Emulator {
                 tell(&Tell::Ready);
             }
             Ask::HalfOpen { count } => {
-                self.strangers = stranger::crowd(self.target, count);
+                if let Some(target) = self.targets.first() {
+                    self.strangers = stranger::crowd(*target, count);
+                }
                 tell(&Tell::Ready);
+            }
+            Ask::AwaitMoved { node } => {
+                let missing = self.served_by.iter().filter(|by| **by == Some(node)).count();
+                self.waiting = Waiting::Moved { node, at: Vec::new(), missing };
+                tell(&Tell::Ready);
+                self.tell_if_done();
             }
             Ask::Count => tell(&Tell::Counts(self.count())),
             Ask::Setup(_) | Ask::FanOut { .. } => {
@@ -191,6 +217,7 @@ impl Emulator {
             connected: self.shared.connected.load(Ordering::Relaxed),
             obeyed: of(&self.shared.obeyed),
             repeated: of(&self.shared.repeated),
+            doubled: of(&self.shared.doubled),
             crashes: of(&self.shared.crashes),
             ..self.counts
         }
@@ -201,6 +228,17 @@ impl Emulator {
             (Happened::Down { paced }, _) => {
                 self.counts.downs += usize::from(!paced);
                 self.counts.paced += usize::from(paced);
+            }
+            (Happened::Served { agent, node }, waiting) => {
+                let Some(by) = self.served_by.get_mut(agent) else { return };
+                let before = by.replace(node);
+                if let Waiting::Moved { node: left, at, missing } = waiting
+                    && before == Some(*left)
+                    && node != *left
+                {
+                    at.push(talk::micros());
+                    *missing -= 1;
+                }
             }
             (Happened::Up(agent), Waiting::Up { at, missing }) => {
                 if let Some(at) = at.get_mut(agent).filter(|at| at.is_none()) {
@@ -228,12 +266,15 @@ impl Emulator {
     }
 
     fn tell_if_done(&mut self) {
-        let (Waiting::Up { missing: 0, .. } | Waiting::Answers { missing: 0, .. }) = self.waiting
+        let (Waiting::Up { missing: 0, .. }
+        | Waiting::Moved { missing: 0, .. }
+        | Waiting::Answers { missing: 0, .. }) = self.waiting
         else {
             return;
         };
         match std::mem::take(&mut self.waiting) {
             Waiting::Up { at, .. } => tell(&Tell::Up { at: at.into_iter().flatten().collect() }),
+            Waiting::Moved { at, .. } => tell(&Tell::Moved { at }),
             Waiting::Answers { at, sample, .. } => {
                 let at = at.into_iter().filter(|at| *at != 0).collect();
                 tell(&Tell::Answered { at, sample });

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Engine;
+
 /// Times of one fan-out, in seconds from its begin.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
@@ -34,6 +36,7 @@ pub struct Point {
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub count: usize,
+    pub engine: Engine,
     pub enrolled: f64,
     pub connected: f64,
     pub pss: f64,
@@ -43,6 +46,8 @@ pub struct Figures {
     pub back: f64,
     pub floor_connected: f64,
     pub floor_pss: f64,
+    /// Until as many actions as servers, one each, were queued durably.
+    pub enqueued: f64,
     pub points: Vec<Point>,
     /// The largest fan-out once more, beside so many half-open connections.
     pub crowded: Option<(usize, Point)>,
@@ -115,9 +120,9 @@ impl Figures {
                 ));
             }
             all.push(Promise::new(
-                "its actions planned and queued durably",
+                format!("{} actions, one a server, planned and queued durably", self.count),
                 1.0,
-                point.request,
+                self.enqueued,
                 "s",
             ));
             all.push(Promise::new(

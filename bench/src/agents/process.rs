@@ -17,16 +17,31 @@ pub fn pss_mib(pid: i32) -> Result<f64, BenchError> {
 
 /// Processor time so far, in seconds.
 pub fn cpu_seconds(pid: i32) -> Result<f64, BenchError> {
+    ticks(pid, 2)
+}
+
+/// The same with that of its children, those that have ended included.
+pub fn cpu_seconds_of_family(pid: i32) -> Result<f64, BenchError> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(path).map_err(|error| BenchError::File("proc", error))?;
+    let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    // One that ends meanwhile is told of by its parent next time.
+    let alive: f64 = children.filter_map(|child| ticks(child, 2).ok()).sum();
+    Ok(ticks(pid, 4)? + alive)
+}
+
+/// The sum of so many of: its own time in programs and in the system, the same of its ended children.
+fn ticks(pid: i32, fields: usize) -> Result<f64, BenchError> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_err(|error| BenchError::File("proc", error))?;
     // The program's name may hold anything; what follows its parenthesis is numbers.
-    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let mut next = || fields.next().and_then(|field| field.parse::<f64>().ok());
-    match (next(), next()) {
-        (Some(user), Some(system)) => Ok((user + system) / TICKS_A_SECOND),
-        _ => Err(BenchError::Child("proc tells no processor time".to_owned())),
+    let numbers = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let numbers = numbers.split_ascii_whitespace().skip(11).take(fields);
+    let numbers: Vec<f64> = numbers.filter_map(|number| number.parse().ok()).collect();
+    if numbers.len() == fields {
+        return Ok(numbers.iter().sum::<f64>() / TICKS_A_SECOND);
     }
+    Err(BenchError::Child("proc tells no processor time".to_owned()))
 }
 
 /// Share of one core that a process takes in a while, in percent.

@@ -33,6 +33,12 @@ pub enum Ask {
         /// Orders of each.
         orders: usize,
     },
+    /// Tell [`Tell::Ready`] at once, and [`Tell::Moved`] once all agents that this node serves now are
+    /// served by another.
+    AwaitMoved {
+        /// The number of the node.
+        node: usize,
+    },
     /// Tell [`Tell::Counts`].
     Count,
     /// Keep so many half-open connections to the server from now on: [`Tell::Ready`].
@@ -55,8 +61,8 @@ pub enum Ask {
 pub struct Setup {
     /// Agents.
     pub count: usize,
-    /// Where they connect to.
-    pub target: SocketAddr,
+    /// Where they connect to: nodes of one fleet, or one server.
+    pub targets: Vec<SocketAddr>,
     /// The host key that they pin.
     pub host_key: String,
     /// What goes wrong.
@@ -115,6 +121,11 @@ pub enum Tell {
         /// When each agent's last came.
         at: Vec<u64>,
     },
+    /// Agents have gone over to another node.
+    Moved {
+        /// When each was greeted there.
+        at: Vec<u64>,
+    },
     /// How the agents fared.
     Counts(Counts),
     /// It cannot go on.
@@ -137,6 +148,8 @@ pub struct Counts {
     pub obeyed: u64,
     /// Orders that came again under the same id.
     pub repeated: u64,
+    /// Orders that asked under another id for what the agent had done already.
+    pub doubled: u64,
     /// Crashes played.
     pub crashes: u64,
 }
