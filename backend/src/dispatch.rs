@@ -10,6 +10,7 @@ mod desk;
 mod doubts;
 mod facts;
 mod fit;
+pub(crate) mod healing;
 pub(crate) mod later;
 mod nodes;
 mod occasionally;

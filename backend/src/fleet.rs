@@ -9,6 +9,7 @@ mod changes;
 mod clock;
 mod convergence;
 mod declared;
+mod drift;
 mod edit;
 mod enroll;
 mod error;
@@ -37,7 +38,7 @@ use bastio_protocol::api::{CLOCK_LIMIT, Presence, StatusReport};
 use tokio::sync::Notify;
 
 use crate::access::Admin;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, healing};
 use crate::plan::Rails;
 use crate::store::uids::UidRange;
 use crate::store::{self, ServerId, Store};
@@ -97,7 +98,9 @@ impl Fleet {
         let mut db = self.store.read().await?;
         let (queued, sent, failed) = store::outcomes::counts(&mut db).await?;
         let servers = store::servers::count(&mut db).await?;
-        let numbers = store::standing::numbers(&mut db).await?;
+        let mut numbers = store::standing::numbers(&mut db).await?;
+        let drifting = healing::drifting(&mut db, self.store.now()).await?;
+        numbers.drifted.retain(|server| drifting.get(server).is_some_and(|it| it.is_trouble()));
         let all = [&numbers.pending, &numbers.failed, &numbers.drifted, &numbers.undecided];
         let out_of_sync: BTreeSet<ServerId> = all.into_iter().flatten().copied().collect();
         let count = |set: &BTreeSet<ServerId>| u32::try_from(set.len()).unwrap_or(u32::MAX);
@@ -113,6 +116,8 @@ impl Fleet {
             sent,
             failed,
             drifted: count(&numbers.drifted),
+            keep_drifting: u32::try_from(drifting.values().filter(|it| it.keeps).count())
+                .unwrap_or(u32::MAX),
             clocks_off: u32::try_from(store::clocks::off(&mut db, CLOCK_LIMIT).await?.len())
                 .unwrap_or(u32::MAX),
             undecided: count(&numbers.undecided),

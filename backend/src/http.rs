@@ -7,6 +7,7 @@ mod adoption;
 mod api_keys;
 mod changes;
 mod declared;
+mod drift;
 mod external;
 mod extract;
 mod grants;
@@ -229,6 +230,8 @@ fn v1_routes() -> Router<HttpState> {
         .route("/users/{name}/proof", get(users::proof))
         .route("/sudo-policies", get(policies::list).post(policies::add))
         .route("/sudo-policies/{name}", delete(policies::remove))
+        .route("/drift", get(drift::list).post(drift::set))
+        .route("/drift/{on}", delete(drift::remove))
         .route("/api-keys", get(api_keys::list).post(api_keys::create))
         .route("/api-keys/{name}", delete(api_keys::revoke))
 }

@@ -17,7 +17,7 @@ use prometheus::{
     Counter, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, healing};
 use crate::meters::{FIXED, RequestMeter};
 use crate::store::{self, Store, StoreError};
 use process::Process;
@@ -43,6 +43,7 @@ struct Figures {
     servers: u32,
     behind: u32,
     drifted: usize,
+    keep_drifting: usize,
     /// Servers whose clock is off, and by how much the worst is.
     clocks_off: usize,
     worst_clock: u64,
@@ -118,11 +119,13 @@ impl Metrics {
                 *count += 1;
             }
         }
+        let drifting = healing::drifting(&mut db, now).await?;
         Ok(Figures {
             revision: store::revisions::current(&mut db).await?,
             servers: store::servers::count(&mut db).await?,
             behind: store::outcomes::servers_behind(&mut db).await?,
-            drifted: store::requests::drifted(&mut db).await?.len(),
+            drifted: drifting.values().filter(|it| it.is_trouble()).count(),
+            keep_drifting: drifting.values().filter(|it| it.keeps).count(),
             clocks_off: clocks.len(),
             worst_clock: clocks.values().map(|offset| offset.unsigned_abs()).max().unwrap_or(0),
             questions,
@@ -201,6 +204,8 @@ impl Families {
         self.gauge("bastio_servers_behind", help, figures.behind.into());
         let help = "Servers where others changed something that was not put right.";
         self.gauge("bastio_drifted_servers", help, whole(figures.drifted));
+        let help = "Servers that drift again, although they were brought back.";
+        self.gauge("bastio_keep_drifting_servers", help, whole(figures.keep_drifting));
         let help = "Servers whose clock differs from the backend's by more than 30 s.";
         self.gauge("bastio_clocks_off", help, whole(figures.clocks_off));
         let help = "By how much the worst of these clocks is off; 0 when none is.";

@@ -19,6 +19,7 @@
 mod adoption;
 mod blast;
 mod declared;
+mod drift;
 mod groups;
 mod host_labels;
 mod index;
@@ -35,6 +36,7 @@ pub use blast::{Effect, Rails, Stop, effect, radius};
 pub use declared::{
     Fault, GrantIdentity, ModelEdit, faults, in_numbers, model_edits, touched_logins, without_ended,
 };
+pub use drift::{DriftRules, HEAL_WINDOW, HEALS, Heals, drift_answer};
 pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use index::{Index, Reach, reach};

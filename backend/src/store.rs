@@ -13,6 +13,7 @@ pub mod audit;
 pub mod batch;
 pub mod clocks;
 pub mod copy;
+pub mod drift;
 mod engine;
 pub mod grants;
 pub mod groups;

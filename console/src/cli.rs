@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Intent;
 use crate::commands::{
-    Format, adopt, api_key, declared, generate, grant, group, key, log, login, plan, server,
+    Format, adopt, api_key, declared, drift, generate, grant, group, key, log, login, plan, server,
     sudo_policy, undo, user,
 };
 use crate::follow::Patience;
@@ -107,12 +107,15 @@ pub enum Command {
     /// Sudo policies, rules that grants give: add, remove, list
     #[command(subcommand)]
     SudoPolicy(sudo_policy::Command),
+    /// Drift, what others change on servers: say what is done about it
+    #[command(subcommand)]
+    Drift(drift::Command),
     /// API keys for admins and for new servers: add, remove, list
     #[command(subcommand)]
     ApiKey(api_key::Command),
     /// Show who did what, and what the servers answered
     Log(Box<log::Log>),
-    /// Make the model as a file says: users, keys, groups, labels, grants
+    /// Make the model as a file says: users, keys, groups, labels, drift, grants
     Apply(declared::Apply),
     /// Write the whole model as a file that apply takes
     Export(declared::Export),

@@ -8,14 +8,14 @@ mod answer;
 use std::time::Duration;
 
 use bastio_protocol::api::{
-    Adopt, ApiKey, CONFIRM_HEADER, Candidate, Change, CreatedApiKey, DRY_RUN_HEADER, EndSessions,
-    Grant, Group, IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey, NewGrant, NewGroup, NewKeys,
-    NewRequest, NewUser, Policy, PolicyName, RemoveGroup, RemoveUser, ReplaceServer, RequestKind,
-    RequestReport, Revision, Server, ServerDetail, ServerPlan, StateReason, StatusReport, Undo,
-    UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
+    Adopt, ApiKey, CONFIRM_HEADER, Candidate, Change, CreatedApiKey, DRY_RUN_HEADER, DriftRule,
+    DriftRuleInForce, EndSessions, Grant, Group, IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey,
+    NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName, RemoveGroup, RemoveUser,
+    ReplaceServer, RequestKind, RequestReport, Revision, Server, ServerDetail, ServerPlan,
+    StateReason, StatusReport, Undo, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
-use bastio_protocol::{AccessReport, ServerName, Username};
+use bastio_protocol::{AccessReport, ServerName, Target, Username};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -329,6 +329,21 @@ impl Client {
     /// Removes a sudo policy.
     pub fn remove_sudo_policy(&self, name: &PolicyName) -> Result<NamedPolicy, ClientError> {
         self.delete(&path(["sudo-policies", name.as_str()]))
+    }
+
+    /// All rules about drift.
+    pub fn drift_rules(&self) -> Result<Vec<DriftRuleInForce>, ClientError> {
+        self.get("drift")
+    }
+
+    /// Says what is done about drift on servers.
+    pub fn set_drift_rule(&self, rule: &DriftRule) -> Result<Change, ClientError> {
+        self.send(Method::POST, "drift", rule)
+    }
+
+    /// Takes a rule about drift away.
+    pub fn remove_drift_rule(&self, on: &Target) -> Result<Change, ClientError> {
+        self.delete(&path(["drift", &on.to_string()]))
     }
 
     /// The whole model, as it is or as it was at a revision.

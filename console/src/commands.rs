@@ -5,6 +5,7 @@
 pub mod adopt;
 pub mod api_key;
 pub mod declared;
+pub mod drift;
 pub mod generate;
 pub mod grant;
 pub mod group;
@@ -81,6 +82,7 @@ pub fn run(
         Command::Group(command) => group::run(command, &mut with(terminal)?),
         Command::Grant(command) => grant::run(command, &mut with(terminal)?),
         Command::SudoPolicy(command) => sudo_policy::run(command, &mut with(terminal)?),
+        Command::Drift(command) => drift::run(command, &mut with(terminal)?),
         Command::ApiKey(command) => api_key::run(command, &mut with(terminal)?),
         Command::Log(command) => command.run(format, terminal, with),
         Command::Apply(command) => command.run(|| with(terminal)),

@@ -148,11 +148,12 @@ fn options() -> Options {
 }
 
 fn merge(whole: &mut Policy, part: Policy, second: &str) -> Result<(), PolicyFileError> {
-    let Policy { version: _, sudo_policies, users, groups, servers, grants } = part;
+    let Policy { version: _, sudo_policies, users, groups, servers, drift, grants } = part;
     merge_section(&mut whole.sudo_policies, sudo_policies, "sudo-policies", second)?;
     merge_section(&mut whole.users, users, "users", second)?;
     merge_section(&mut whole.groups, groups, "groups", second)?;
     merge_section(&mut whole.servers, servers, "servers", second)?;
+    merge_section(&mut whole.drift, drift, "drift", second)?;
     if let Some(grants) = grants {
         whole.grants.get_or_insert_default().extend(grants);
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAccount, stamp};
 
 mod adoption;
+mod drift;
 mod groups;
 mod people;
 mod policy;
@@ -19,6 +20,7 @@ mod time;
 mod undo;
 
 pub use adoption::{Adopt, Candidate, Match, MatchRule};
+pub use drift::{DriftAnswer, DriftRule, DriftRuleInForce};
 pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
 };
@@ -98,9 +100,15 @@ pub struct Server {
     pub pending: u32,
     /// What the server should have and failed to take.
     pub failed: u32,
-    /// Whether it differs from what it should be, as its agent says.
+    /// Whether it differs from what it should be, as its agent says, and that is not to be left so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drifted: bool,
+    /// What is done when it differs.
+    #[serde(default, skip_serializing_if = "DriftAnswer::is_default")]
+    pub drift_answer: DriftAnswer,
+    /// Whether it differs still although it was brought back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_drifting: bool,
     /// How many seconds its host's clock is ahead of the backend's (behind it, below 0); only where
     /// that is more than [`CLOCK_LIMIT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -425,9 +433,12 @@ pub struct StatusReport {
     pub sent: u32,
     /// Actions that failed and whose wish still stands.
     pub failed: u32,
-    /// Servers that differ from what they should be, as their agents say.
+    /// Servers that differ from what they should be, as their agents say, and are not to be left so.
     #[serde(default)]
     pub drifted: u32,
+    /// Those of them that differ still although they were brought back.
+    #[serde(default)]
+    pub keep_drifting: u32,
     /// Servers whose clock differs from the backend's by more than [`CLOCK_LIMIT`].
     #[serde(default)]
     pub clocks_off: u32,

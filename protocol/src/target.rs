@@ -22,7 +22,7 @@ pub struct ServerName(String);
 ///
 /// As text: `web-1,web-2`, or `role=db|web,env!=prod`, or `*` for every server. An empty text is
 /// nobody and refused. Every target has one text, whatever the order in which it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// Every server, also those to come.

@@ -213,10 +213,19 @@ impl Session {
             return Ok(());
         }
         store::requests::set_drift(&mut tx, self.server.id, known).await?;
+        let mut words = words;
+        if !nothing && !drift.healed {
+            let (server, now) = ((self.server.id, &self.server.name), self.dispatch.store.now());
+            let answer = super::healing::answer(&mut tx, server, &drift.detail, now).await?;
+            if !answer.is_empty() {
+                words = format!("{answer}; {words}");
+            }
+        }
         if let Some(unwritten) = self.dispatch.drift_rows.row(self.server.id, Instant::now()) {
             self.log_drift(&mut tx, action, &words, unwritten).await?;
         }
         tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.wake(self.server.id);
         self.dispatch.presence.step();
         Ok(())
     }

@@ -5,6 +5,7 @@ use bastio_protocol::api::ServerPlan;
 
 use super::{Fleet, FleetError};
 use crate::access::Admin;
+use crate::dispatch::healing;
 use crate::store::{self, ServerId};
 
 impl Fleet {
@@ -30,7 +31,7 @@ impl Fleet {
         let current = store::revisions::current(&mut db).await?;
         let mut open = store::outcomes::open_reports(&mut db, id).await?;
         let behind = store::outcomes::first_open_revisions(&mut db).await?;
-        let drifted = store::requests::drifted(&mut db).await?;
+        let drifting = healing::drifting(&mut db, self.store.now()).await?;
         let mut questions = store::questions::all(&mut db).await?;
         let plan = rows.into_iter().map(|row| ServerPlan {
             presence: self.presence(row.id, row.last_seen),
@@ -38,7 +39,8 @@ impl Fleet {
             last_seen: row.last_seen,
             in_sync_at: behind.get(&row.id).map_or(current, |revision| revision - 1),
             open: open.remove(&row.id).unwrap_or_default(),
-            drifted: drifted.contains(&row.id),
+            drifted: drifting.get(&row.id).is_some_and(|it| it.is_trouble()),
+            keeps_drifting: drifting.get(&row.id).is_some_and(|it| it.keeps),
             questions: questions.remove(&row.id).unwrap_or_default(),
         });
         Ok(plan.collect())

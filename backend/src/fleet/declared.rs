@@ -14,7 +14,7 @@ use bastio_protocol::{KeyGrant, Username};
 
 use super::edit::Edit;
 use super::history::Thing;
-use super::{Fleet, FleetError, grants, groups, policies, servers, users};
+use super::{Fleet, FleetError, drift, grants, groups, policies, servers, users};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
 use crate::plan::{self, Entitlement, GrantIdentity, Groups, Host, ModelEdit};
@@ -125,6 +125,7 @@ pub(super) async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
         (name, PolicyServer { labels })
     });
     let policies = store::policies::list(db).await?.into_iter().map(rule);
+    let drift = store::drift::rules(db).await?;
     let grants = store::grants::list(db).await?.into_iter().map(|grant| PolicyGrant(new(grant)));
     Ok(Policy {
         version: PolicyVersion,
@@ -132,6 +133,7 @@ pub(super) async fn read(db: &mut Connection) -> Result<Policy, StoreError> {
         users: Some(users),
         groups: Some(groups.collect()),
         servers: Some(servers.collect()),
+        drift: Some(drift),
         grants: Some(unique(grants)),
     })
 }
@@ -232,6 +234,8 @@ async fn make(edit: &mut Edit<'_>, known: &Known, one: &ModelEdit) -> Result<(),
             let done = servers::set_labels(edit, server.id, &before, &update).await?;
             servers::updated(edit, name, done).await.map(drop)
         }
+        ModelEdit::SetDrift(on, answer) => drift::set(edit, on, *answer).await,
+        ModelEdit::RemoveDrift(on) => drift::remove(edit, on).await,
         ModelEdit::AddGrant(grant) => {
             let data = grants::data(edit, grant).await?;
             grants::insert(edit, &grant.holder, &data).await.map(drop)

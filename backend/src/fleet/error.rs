@@ -3,7 +3,7 @@
 mod hints;
 
 use bastio_protocol::api::{PolicyName, UserGroup, utc};
-use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, TargetError, Username};
+use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, Target, TargetError, Username};
 use thiserror::Error;
 
 use super::overtaken::Overtaken;
@@ -112,6 +112,9 @@ pub enum FleetError {
         /// The grants.
         grants: Vec<i64>,
     },
+    /// No rule about drift of these servers.
+    #[error("there is no rule about drift on {0}")]
+    NoSuchDriftRule(Target),
     /// Another server has that name.
     #[error("there is a server named {0} already")]
     NameTaken(ServerName),
@@ -288,6 +291,7 @@ impl FleetError {
             Self::Disabled(_) => Some("let the person in again with: bastio user enable NAME"),
             Self::Past => Some("give a time to come, or none at all"),
             Self::NoSuchPolicy(_) => Some("`bastio sudo-policy ls` shows every policy"),
+            Self::NoSuchDriftRule(_) => Some("`bastio drift ls` shows every rule"),
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
             Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
             Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),

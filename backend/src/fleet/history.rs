@@ -32,6 +32,8 @@ pub(super) enum Thing<'a> {
     Grants(&'a Holder),
     /// A sudo policy.
     Policy(&'a PolicyName),
+    /// All rules about drift.
+    Drift,
     /// The labels of a server.
     Labels(&'a ServerRow),
     /// The name of a server, and the one that it gets.
@@ -53,6 +55,7 @@ impl Thing<'_> {
             Self::Grants(Holder::User(name)) => ("grants-of-user", name.to_string()),
             Self::Grants(Holder::Group(name)) => ("grants-of-group", name.to_string()),
             Self::Policy(name) => ("sudo-policy", name.to_string()),
+            Self::Drift => ("drift", String::new()),
             Self::Labels(server) => ("labels", server.name.to_string()),
             Self::Renamed(old, _) => ("renamed", old.to_string()),
             Self::Removed(name) => ("removed", name.to_string()),
@@ -89,6 +92,7 @@ impl Thing<'_> {
                 let all = store::policies::list(db).await?.into_iter();
                 all.map(declared::rule).find(|(known, _)| known == name).map(|(_, it)| json(&it))
             }
+            Self::Drift => Some(json(&store::drift::rules(db).await?)),
             Self::Labels(server) => {
                 let mut labels = store::servers::labels(db, server.id).await?;
                 labels.retain(|label, _| !plan::is_host_label(label));
@@ -153,6 +157,7 @@ fn before(row: HistoryRow) -> Result<Before, StoreError> {
             Before::Grants(Holder::Group(parse_name(name)?), parse(before)?.unwrap_or_default())
         }
         "sudo-policy" => Before::Policy(parse_name(name)?, parse::<SudoRule>(before)?),
+        "drift" => Before::Drift(parse(before)?.unwrap_or_default()),
         "labels" => {
             let labels: Labels = parse(before)?.unwrap_or_default();
             Before::Labels(parse_name(name)?, labels)

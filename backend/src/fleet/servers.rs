@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use bastio_protocol::api::{
-    Account, CLOCK_LIMIT, Change, Labels, Presence, Server, ServerDetail, UpdateServer,
+    Account, CLOCK_LIMIT, Change, DriftAnswer, Labels, Presence, Server, ServerDetail, UpdateServer,
 };
 use bastio_protocol::{ServerName, Target, Username, parse_label};
 
 use super::edit::Edit;
 use super::history::Thing;
-use super::{Fleet, FleetError};
+use super::{Fleet, FleetError, drift};
 use crate::access::Admin;
 use crate::dispatch::EndReason;
+use crate::dispatch::healing::{self, Drifting};
 use crate::dispatch::queue::Scope;
 use crate::plan::{self, Host, More};
 use crate::store::servers::ServerRow;
@@ -26,7 +27,8 @@ impl Fleet {
         let mut db = self.store.read().await?;
         let mut known = store::servers::names_and_labels(&mut db).await?;
         let rows = store::servers::list(&mut db).await?;
-        let drifted = store::requests::drifted(&mut db).await?;
+        let drifting = healing::drifting(&mut db, self.store.now()).await?;
+        let rules = store::drift::rules(&mut db).await?;
         let clocks = store::clocks::off(&mut db, CLOCK_LIMIT).await?;
         let mut questions = store::questions::all(&mut db).await?;
         let current = store::revisions::current(&mut db).await?;
@@ -34,12 +36,14 @@ impl Fleet {
         let mut failures = store::standing::failures(&mut db).await?;
         let with_labels = |row: ServerRow| {
             let labels = known.remove(&row.id).map(|(_, labels)| labels).unwrap_or_default();
-            let (drifted, clock_offset) = (drifted.contains(&row.id), clocks.get(&row.id).copied());
+            let clock_offset = clocks.get(&row.id).copied();
+            let drift_answer = plan::drift_answer(&rules, &row.name, &labels);
+            let drifting = drifting.get(&row.id).copied();
             let questions = questions.remove(&row.id).unwrap_or_default();
             let in_sync_at = behind.get(&row.id).map_or(current, |revision| revision - 1);
             let failure = failures.remove(&row.id);
-            let view = self.server_view(row, labels);
-            Server { drifted, clock_offset, questions, in_sync_at, failure, ..view }
+            let view = with_drift(self.server_view(row, labels), drift_answer, drifting);
+            Server { clock_offset, questions, in_sync_at, failure, ..view }
         };
         Ok(rows.into_iter().map(with_labels).collect())
     }
@@ -71,15 +75,17 @@ impl Fleet {
         });
         let accounts = accounts.collect();
         let drift = store::requests::drift(&mut db, row.id).await?.map(Box::new);
-        let drifted = drift.as_ref().is_some_and(|drift| !drift.healed);
+        let drifting = healing::drifting(&mut db, self.store.now()).await?.remove(&row.id);
+        let rules = store::drift::rules(&mut db).await?;
+        let drift_answer = plan::drift_answer(&rules, &row.name, &labels);
         let clock_offset = store::clocks::off(&mut db, CLOCK_LIMIT).await?.remove(&row.id);
         let open = store::questions::of_server(&mut db, row.id).await?;
         let questions = open.into_iter().map(|open| open.question).collect();
         let current = store::revisions::current(&mut db).await?;
         let behind = store::outcomes::first_open_revisions(&mut db).await?;
         let in_sync_at = behind.get(&row.id).map_or(current, |revision| revision - 1);
-        let view = self.server_view(row, labels);
-        let server = Server { drifted, clock_offset, questions, in_sync_at, ..view };
+        let view = with_drift(self.server_view(row, labels), drift_answer, drifting);
+        let server = Server { clock_offset, questions, in_sync_at, ..view };
         Ok(ServerDetail { server, facts, drift, accounts, failures })
     }
 
@@ -185,12 +191,21 @@ impl Fleet {
             pending: row.pending,
             failed: row.failed,
             drifted: false,
+            drift_answer: DriftAnswer::default(),
+            keeps_drifting: false,
             clock_offset: None,
             questions: Vec::new(),
             in_sync_at: 0,
             failure: None,
         }
     }
+}
+
+/// With what its agent says of drift, and what is done about it.
+fn with_drift(server: Server, drift_answer: DriftAnswer, drifting: Option<Drifting>) -> Server {
+    let drifted = drifting.is_some_and(Drifting::is_trouble);
+    let keeps_drifting = drifting.is_some_and(|drifting| drifting.keeps);
+    Server { drifted, drift_answer, keeps_drifting, ..server }
 }
 
 /// Tells the log what was changed of a server; the same in words.
@@ -233,6 +248,7 @@ async fn rename(
     edit.remember(Thing::Renamed(&server.name, new)).await?;
     store::servers::rename(edit.db(), server.id, new).await?;
     edit.rename_session(server.id, new);
+    drift::follow(edit, &server.name, Some(new)).await?;
     for grant in store::grants::list(edit.db()).await? {
         if let Target::Names(mut names) = grant.on
             && names.remove(&server.name)
@@ -286,6 +302,7 @@ pub(super) async fn set_labels(
 /// Takes a server's name out of every grant, so that a later server of that name inherits none.
 async fn forget_name(edit: &mut Edit<'_>, gone: &ServerName) -> Result<(), FleetError> {
     edit.remember(Thing::Removed(gone)).await?;
+    drift::follow(edit, gone, None).await?;
     for grant in store::grants::list(edit.db()).await? {
         let Target::Names(mut names) = grant.on else { continue };
         if !names.remove(gone) {

@@ -1,6 +1,8 @@
 //! Begins and ends: grants that begin later come into force at their time, and what is over leaves
 //! the model at its.
 //!
+//! So are servers brought back that are to be and did not report anything new ([`super::drift`]).
+//!
 //! Servers whose agent speaks version 2 end it by themselves, to the second; the end here is for the
 //! model, and for what is left of the account there. The begin is the backend's alone.
 
@@ -32,13 +34,14 @@ impl Fleet {
             if let Some(set) = clock.look(self.store.now(), Instant::now()) {
                 self.tell_clock(set).await;
             }
-            let next = match self.turn().await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::error!(%error, "grants could not be begun and ended in time");
+            let heal = self.heal_due().await;
+            let next = [("grants", self.turn().await), ("drift", heal)].map(|(what, next)| {
+                next.unwrap_or_else(|error| {
+                    tracing::error!(%error, what, "what was due could not be done in time");
                     Some(self.store.now().saturating_add(1))
-                }
-            };
+                })
+            });
+            let next = next.into_iter().flatten().min();
             let due = next.map(|next| next.saturating_sub(self.store.now()).max(0).unsigned_abs());
             let sleep = due.map_or(LONGEST_SLEEP, |due| {
                 Duration::from_secs(due).clamp(PAUSE / 10, LONGEST_SLEEP)

@@ -139,6 +139,7 @@ impl From<FleetError> for Problem {
             | FleetError::NoSuchGrant(_)
             | FleetError::NoSuchKey { .. }
             | FleetError::NoSuchPolicy(_)
+            | FleetError::NoSuchDriftRule(_)
             | FleetError::NoSuchRequest(_)
             | FleetError::NoSuchRevision(_) => StatusCode::NOT_FOUND,
             FleetError::NameTaken(_)

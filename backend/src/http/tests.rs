@@ -413,7 +413,7 @@ async fn status_and_log_are_served() {
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"), "host_key": key(99).fingerprint(), "revision": 2,
         "servers": 1, "connected": 1, "users": 1, "grants": 1, "queued": 1, "sent": 1, "failed": 0,
-        "drifted": 0, "clocks_off": 0, "undecided": 0, "in_sync": 0, "pending_servers": 1,
+        "drifted": 0, "keep_drifting": 0, "clocks_off": 0, "undecided": 0, "in_sync": 0, "pending_servers": 1,
         "failed_servers": 0,
     });
     assert_eq!(site.get("/api/v1/status").await, (200, expected));

@@ -10,12 +10,12 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bastio_protocol::api::{
-    Holder, Labels, Members, NewGrant, Policy, PolicyGrant, PolicyGroup, PolicyName, PolicyServer,
-    PolicyUser, SudoRule, Terms, UserGroup,
+    DriftAnswer, Holder, Labels, Members, NewGrant, Policy, PolicyGrant, PolicyGroup, PolicyName,
+    PolicyServer, PolicyUser, SudoRule, Terms, UserGroup,
 };
 use bastio_protocol::{KeyGrant, KeyOptions, PublicKey, ServerName, Target, Username};
 
-use super::{Entitlement, Host};
+use super::{DriftRules, Entitlement, Host};
 pub use faults::{Fault, faults};
 pub(super) use words::grant_in_words;
 pub use words::in_numbers;
@@ -41,6 +41,10 @@ pub enum ModelEdit {
     AddMembers(UserGroup, Members),
     /// A server gets labels and loses others.
     Label(ServerName, Labels, Vec<String>),
+    /// Drift on these servers is answered so.
+    SetDrift(Target, DriftAnswer),
+    /// A rule about drift goes.
+    RemoveDrift(Target),
     /// A grant comes.
     AddGrant(NewGrant),
     /// A grant is with or without plain sudo, and for that reason.
@@ -108,6 +112,9 @@ pub fn model_edits(current: &Policy, wanted: &Policy, prune: bool) -> Vec<ModelE
     if let Some(wanted) = &wanted.servers {
         done.servers(&section(&current.servers), wanted);
     }
+    if let Some(wanted) = &wanted.drift {
+        done.drift(&section(&current.drift), wanted);
+    }
     edits.sort_by_key(place);
     edits.extend(removals);
     edits
@@ -173,8 +180,9 @@ fn place(edit: &ModelEdit) -> u8 {
         ModelEdit::RemoveMembers(..) => 3,
         ModelEdit::AddMembers(..) => 4,
         ModelEdit::Label(..) => 5,
-        ModelEdit::AddGrant(_) | ModelEdit::ChangeGrant(_) => 6,
-        ModelEdit::RemoveGrant(_)
+        ModelEdit::AddGrant(_) | ModelEdit::ChangeGrant(_) | ModelEdit::SetDrift(..) => 6,
+        ModelEdit::RemoveDrift(_)
+        | ModelEdit::RemoveGrant(_)
         | ModelEdit::RemoveKey(..)
         | ModelEdit::RemoveGroup(_)
         | ModelEdit::RemoveUser(_)
@@ -280,6 +288,13 @@ impl Changes<'_> {
                 self.edits.push(ModelEdit::Label(name.clone(), set, unset));
             }
         }
+    }
+
+    fn drift(&mut self, current: &DriftRules, wanted: &DriftRules) {
+        let new = wanted.iter().filter(|(on, answer)| current.get(on) != Some(*answer));
+        self.edits.extend(new.map(|(on, answer)| ModelEdit::SetDrift(on.clone(), *answer)));
+        let gone = self.gone(current, wanted);
+        self.removals.extend(gone.cloned().map(ModelEdit::RemoveDrift));
     }
 
     fn grants<'a>(

@@ -12,7 +12,7 @@ use bastio_protocol::api::{
 use bastio_protocol::{ServerName, Target, Username};
 
 use super::declared::grant_in_words;
-use super::is_host_label;
+use super::{DriftRules, is_host_label};
 
 /// How one thing was before a revision. Servers have the names that they had then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Before {
     Grants(Holder, Vec<PolicyGrant>),
     /// A sudo policy.
     Policy(PolicyName, Option<SudoRule>),
+    /// All rules about drift.
+    Drift(DriftRules),
     /// The labels that operators had given a server.
     Labels(ServerName, Labels),
     /// A server had the first name, and has had the other since.
@@ -41,6 +43,7 @@ pub fn model_at(current: &Policy, behind: &[(i64, Before)]) -> Policy {
     let mut groups = current.groups.clone().unwrap_or_default();
     let mut policies = current.sudo_policies.clone().unwrap_or_default();
     let mut servers = current.servers.clone().unwrap_or_default();
+    let mut drift = current.drift.clone().unwrap_or_default();
     let mut grants = BTreeMap::<Holder, Vec<PolicyGrant>>::new();
     for grant in current.grants.iter().flatten() {
         grants.entry(grant.0.holder.clone()).or_default().push(grant.clone());
@@ -52,8 +55,15 @@ pub fn model_at(current: &Policy, behind: &[(i64, Before)]) -> Policy {
             Before::Group(name, was) => put(&mut groups, name, was),
             Before::Policy(name, was) => put(&mut policies, name, was),
             Before::Grants(holder, was) => {
-                let was = was.into_iter().filter_map(|grant| names.grant_now(*revision, grant));
+                let was = was.into_iter().filter_map(|PolicyGrant(grant)| {
+                    let on = names.target_now(*revision, grant.on)?;
+                    Some(PolicyGrant(NewGrant { on, ..grant }))
+                });
                 grants.insert(holder, was.collect());
+            }
+            Before::Drift(was) => {
+                let rule = |(on, answer)| Some((names.target_now(*revision, on)?, answer));
+                drift = was.into_iter().filter_map(rule).collect();
             }
             Before::Labels(name, labels) => {
                 let name = names.now(*revision, &name);
@@ -64,14 +74,19 @@ pub fn model_at(current: &Policy, behind: &[(i64, Before)]) -> Policy {
             Before::Renamed(..) | Before::Removed(_) => {}
         }
     }
-    let there = |grant: PolicyGrant| still_there(grant, &servers);
+    let there = |PolicyGrant(grant): PolicyGrant| {
+        Some(PolicyGrant(NewGrant { on: still_there(grant.on, &servers)?, ..grant }))
+    };
     let grants = grants.into_values().flatten().filter_map(there).collect();
+    let rule = |(on, answer)| Some((still_there(on, &servers)?, answer));
+    let drift = drift.into_iter().filter_map(rule).collect();
     Policy {
         version: current.version,
         sudo_policies: Some(policies),
         users: Some(users),
         groups: Some(groups),
         servers: Some(servers),
+        drift: Some(drift),
         grants: Some(grants),
     }
 }
@@ -149,18 +164,15 @@ fn put<K: Ord, V>(things: &mut BTreeMap<K, V>, name: K, was: Option<V>) {
     }
 }
 
-/// The grant without servers that are not there; none when nothing is left of it.
-fn still_there(
-    mut grant: PolicyGrant,
-    servers: &BTreeMap<ServerName, PolicyServer>,
-) -> Option<PolicyGrant> {
-    if let Target::Names(names) = &mut grant.0.on {
+/// The target without servers that are not there; none when nothing is left of it.
+fn still_there(mut target: Target, servers: &BTreeMap<ServerName, PolicyServer>) -> Option<Target> {
+    if let Target::Names(names) = &mut target {
         names.retain(|name| servers.contains_key(name));
         if names.is_empty() {
             return None;
         }
     }
-    Some(grant)
+    Some(target)
 }
 
 /// What became of the names of servers.
@@ -191,13 +203,13 @@ impl<'a> Names<'a> {
         Some(name)
     }
 
-    fn grant_now(&self, revision: i64, mut grant: PolicyGrant) -> Option<PolicyGrant> {
-        if let Target::Names(names) = &mut grant.0.on {
+    fn target_now(&self, revision: i64, mut target: Target) -> Option<Target> {
+        if let Target::Names(names) = &mut target {
             *names = names.iter().filter_map(|name| self.now(revision, name)).collect();
             if names.is_empty() {
                 return None;
             }
         }
-        Some(grant)
+        Some(target)
     }
 }

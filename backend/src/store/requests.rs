@@ -194,7 +194,11 @@ pub async fn abandon(
     .bind(server)
     .execute(&mut *db)
     .await?;
-    sql::query("DELETE FROM drifts WHERE server_id = $1").bind(server).execute(db).await?;
+    for forget in
+        ["DELETE FROM drifts WHERE server_id = $1", "DELETE FROM drift_heals WHERE server_id = $1"]
+    {
+        sql::query(forget).bind(server).execute(&mut *db).await?;
+    }
     Ok(())
 }
 

@@ -76,6 +76,8 @@ fn state(server: &ServerPlan) -> Cell {
         Cell::new(question.kind.name(), Tone::Bad)
     } else if failed(server).is_some() {
         Cell::new("failed", Tone::Bad)
+    } else if server.keeps_drifting {
+        Cell::new("keeps drifting", Tone::Bad)
     } else if server.drifted {
         Cell::new("drifted", Tone::Bad)
     } else if server.open.is_empty() {

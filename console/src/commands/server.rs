@@ -1,7 +1,7 @@
 //! `bastio server`: the servers and their labels.
 
 use bastio_protocol::api::{
-    Labels, NewRequest, Presence, RequestKind, Server, ServerDetail, UpdateServer,
+    DriftAnswer, Labels, NewRequest, Presence, RequestKind, Server, ServerDetail, UpdateServer,
 };
 use bastio_protocol::{ServerName, Target, parse_label};
 use clap::{Args, Subcommand};
@@ -320,6 +320,9 @@ fn state(server: &Server) -> Cell {
     if let Some(failure) = &server.failure {
         return Cell::new(&format!("failed: {failure}"), Tone::Bad);
     }
+    if server.keeps_drifting {
+        return Cell::new("keeps drifting", Tone::Bad);
+    }
     if server.drifted {
         return Cell::new("drifted", Tone::Bad);
     }
@@ -349,12 +352,9 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
     }
     if let Some(drift) = &detail.drift {
         let at = utc(drift.at);
-        let words = if drift.healed {
-            format!("\nDrift put right at {at} UTC:\n")
-        } else {
-            format!("\nDrift found at {at} UTC, and there still:\n")
-        };
-        context.terminal.print(&words)?;
+        context
+            .terminal
+            .print(&format!("\n{}:\n", drift_words(&detail.server, drift.healed, &at)))?;
         context.terminal.table(&request::detail_table(&drift.detail))?;
         if !drift.healed {
             context.hint(&format!(
@@ -365,9 +365,25 @@ fn show(context: &mut Context<'_>, name: &ServerName) -> Result<Ending, Failure>
     Ok(Ending::AllDone)
 }
 
+fn drift_words(server: &Server, healed: bool, at: &str) -> String {
+    if healed {
+        return format!("Drift put right at {at} UTC");
+    }
+    let rule = match server.drift_answer {
+        _ if server.keeps_drifting => ", although it was brought back (see bastio log)",
+        DriftAnswer::Show => "",
+        DriftAnswer::Leave => ", and left so by a rule (bastio drift ls)",
+        DriftAnswer::Heal => ", to be healed (bastio drift ls)",
+    };
+    format!("Drift found at {at} UTC, and there still{rule}")
+}
+
 fn facts(detail: &ServerDetail, now: i64) -> Table {
     let server = &detail.server;
     let state = match server.presence {
+        Presence::Connected if server.keeps_drifting => {
+            "connected, keeps drifting (see below)".to_owned()
+        }
         Presence::Connected if server.drifted => "connected, drifted (see below)".to_owned(),
         Presence::Connected => "connected".to_owned(),
         Presence::Offline => format!("offline, last seen {}", last_seen(server, now)),

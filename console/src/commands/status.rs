@@ -17,7 +17,8 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         (status.in_sync, "in sync"),
         (status.pending_servers, "with something on its way"),
         (status.failed_servers, "that failed"),
-        (status.drifted, "changed by others"),
+        (status.drifted.saturating_sub(status.keep_drifting), "changed by others"),
+        (status.keep_drifting, "that keep drifting"),
     ] {
         if number > 0 {
             servers.push_str(&format!(", {number} {what}"));

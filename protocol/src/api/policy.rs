@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{Holder, Labels, NewGrant, PolicyName, Terms, Time, UserGroup, UserState};
+use super::{DriftAnswer, Holder, Labels, NewGrant, PolicyName, Terms, Time, UserGroup, UserState};
 use crate::{
     AccountSpec, KeyGrant, KeyOptions, KeyPolicy, PublicKey, ServerName, SudoCommand, Target,
     Username,
@@ -34,6 +34,9 @@ pub struct Policy {
     /// Labels of servers that are enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "section")]
     pub servers: Option<BTreeMap<ServerName, PolicyServer>>,
+    /// What is done about drift, by servers.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "section")]
+    pub drift: Option<BTreeMap<Target, DriftAnswer>>,
     /// Who may log in where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<Vec<PolicyGrant>>,
@@ -340,6 +343,7 @@ mod tests {
              \"until\":\"2026-12-01T18:00:00Z\"}}]}},\"bob\":{{}}}},\
              \"groups\":{{\"all\":{{\"groups\":[\"ops\"]}},\"ops\":{{\"users\":[\"alice\"]}}}},\
              \"servers\":{{\"web-1\":{{\"labels\":{{\"role\":\"web\"}}}}}},\
+             \"drift\":{{\"*\":\"leave\",\"env=prod\":\"heal\"}},\
              \"grants\":[{{\"user\":\"alice\",\"on\":\"*\",\"sudo\":true,\"reason\":\"on call\"}},\
              {{\"group\":\"ops\",\"on\":\"role=web\",\"login\":\"deploy\",\"sudo-policy\":\"dba\",\
              \"key-options\":\"restrict\",\"from\":\"2026-11-30T00:00:00Z\",\
@@ -359,6 +363,9 @@ mod tests {
             (r#"{"version":1,"users":{"alice":{"age":7}}}"#, "unknown field `age`"),
             (r#"{"version":1,"users":{"alice":{},"alice":{}}}"#, "alice is there twice"),
             (r#"{"version":1,"servers":{"a":{"labels":{"x":"1","x":"2"}}}}"#, "x is there twice"),
+            (r#"{"version":1,"drift":{"env=prod":"fix"}}"#, "unknown variant `fix`"),
+            (r#"{"version":1,"drift":{"a=1,b=2":"heal","b=2,a=1":"show"}}"#, "is there twice"),
+            (r#"{"version":1,"drift":{"":"heal"}}"#, "no server named"),
             (r#"{"version":1,"grants":[{"on":"*"}]}"#, "either a user or a group"),
             (
                 r#"{"version":1,"grants":[{"on":"*","user":"a","group":"b"}]}"#,

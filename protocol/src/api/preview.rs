@@ -92,6 +92,9 @@ pub struct ServerPlan {
     /// Whether it differs from what it should be, as its agent says.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drifted: bool,
+    /// Whether it differs still although it was brought back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_drifting: bool,
     /// What somebody must decide about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<Question>,

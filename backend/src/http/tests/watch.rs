@@ -76,6 +76,7 @@ async fn figures_follow_what_happens() {
         ("bastio_actions_sent", 0.0),
         ("bastio_actions_failed", 0.0),
         ("bastio_drifted_servers", 0.0),
+        ("bastio_keep_drifting_servers", 0.0),
         ("bastio_model_revision", 3.0),
         ("bastio_action_answer_seconds_count", 0.0),
     ] {

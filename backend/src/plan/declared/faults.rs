@@ -62,6 +62,11 @@ pub fn faults(current: &Policy, wanted: &Policy, prune: bool) -> Vec<Fault> {
         faults.extend(unknown(&group.users, &names.users, "user", place));
         faults.extend(unknown(&group.groups, &names.groups, "group", place));
     }
+    for on in wanted.drift.iter().flat_map(BTreeMap::keys) {
+        if let Target::Names(servers) = on {
+            faults.extend(unknown(servers, &names.servers, "server", || format!("drift: {on}")));
+        }
+    }
     let servers: BTreeSet<_> = wanted.servers.iter().flat_map(BTreeMap::keys).cloned().collect();
     faults.extend(unknown(&servers, &names.servers, "server", || "servers".to_owned()));
     faults.extend(circle(current, wanted, prune).map(Fault::Circle));

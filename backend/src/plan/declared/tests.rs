@@ -87,12 +87,20 @@ fn servers() -> impl Strategy<Value = BTreeMap<ServerName, PolicyServer>> {
     })
 }
 
+fn drift() -> impl Strategy<Value = DriftRules> {
+    let rule = (select(vec!["*", "web-1", "role=web"]), select(DriftAnswer::ALL.to_vec()));
+    vec(rule, 0..4).prop_map(|rules| {
+        let named = rules.into_iter().map(|(on, answer)| (on.parse().expect("a target"), answer));
+        named.collect()
+    })
+}
+
 /// Everything there is, and no name that leads nowhere.
 fn whole() -> impl Strategy<Value = Policy> {
     let policies = btree_map(select(POLICIES.to_vec()), rule(), 0..3);
     let people = btree_map(select(PEOPLE.to_vec()), person(), 0..5);
-    (policies, people, groups(), servers(), vec(grant(), 0..6)).prop_map(
-        |(policies, people, groups, mut servers, mut grants)| {
+    (policies, people, groups(), servers(), drift(), vec(grant(), 0..6)).prop_map(
+        |(policies, people, groups, mut servers, drift, mut grants)| {
             for name in SERVERS {
                 servers.entry(host(name)).or_default();
             }
@@ -105,6 +113,7 @@ fn whole() -> impl Strategy<Value = Policy> {
                 users: Some(people.collect()),
                 groups: Some(groups),
                 servers: Some(servers),
+                drift: Some(drift),
                 grants: Some(grants),
                 ..Policy::default()
             })
@@ -147,6 +156,7 @@ fn apply_one(policy: &mut Policy, edit: &ModelEdit) {
     let users = policy.users.as_mut().expect("whole");
     let groups = policy.groups.as_mut().expect("whole");
     let servers = policy.servers.as_mut().expect("whole");
+    let drift = policy.drift.as_mut().expect("whole");
     let grants = policy.grants.as_mut().expect("whole");
     let is = |one: &NewGrant, other: &NewGrant| GrantIdentity::from(one) == other.into();
     match edit {
@@ -186,6 +196,10 @@ fn apply_one(policy: &mut Policy, edit: &ModelEdit) {
             labels.extend(set.clone());
             labels.retain(|label, _| !unset.contains(label));
         }
+        ModelEdit::SetDrift(on, answer) => {
+            assert_ne!(drift.insert(on.clone(), *answer), Some(*answer));
+        }
+        ModelEdit::RemoveDrift(on) => assert!(drift.remove(on).is_some()),
         ModelEdit::AddGrant(grant) => {
             assert!(!grants.iter().any(|known| is(&known.0, grant)));
             match &grant.holder {

@@ -44,9 +44,11 @@ fn kind(edit: &ModelEdit) -> (u8, &'static str, &'static str) {
         ModelEdit::RemoveMembers(..) => (10, "group", "with fewer members"),
         ModelEdit::RemoveGroup(_) => (11, "group", "removed"),
         ModelEdit::Label(..) => (12, "server", "labelled"),
-        ModelEdit::AddGrant(_) => (13, "grant", "added"),
-        ModelEdit::ChangeGrant(_) => (14, "grant", "changed"),
-        ModelEdit::RemoveGrant(_) => (15, "grant", "removed"),
+        ModelEdit::SetDrift(..) => (13, "drift rule", "set"),
+        ModelEdit::RemoveDrift(_) => (14, "drift rule", "removed"),
+        ModelEdit::AddGrant(_) => (15, "grant", "added"),
+        ModelEdit::ChangeGrant(_) => (16, "grant", "changed"),
+        ModelEdit::RemoveGrant(_) => (17, "grant", "removed"),
     }
 }
 
@@ -79,6 +81,8 @@ impl fmt::Display for ModelEdit {
                 let labels: Vec<String> = set.chain(unset).collect();
                 write!(f, "server {name}: label {}", labels.join(", "))
             }
+            Self::SetDrift(on, answer) => write!(f, "drift on {on}: {answer}"),
+            Self::RemoveDrift(on) => write!(f, "drift on {on}: no rule any more"),
             Self::AddGrant(grant) | Self::ChangeGrant(grant) | Self::RemoveGrant(grant) => {
                 write!(f, "{}: {done}", grant_in_words(grant))
             }

@@ -89,6 +89,8 @@ mod tests {
             pending: 0,
             failed: 0,
             drifted: false,
+            drift_answer: Default::default(),
+            keeps_drifting: false,
             clock_offset: None,
             questions: Vec::new(),
             in_sync_at: 0,
