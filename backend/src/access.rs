@@ -109,7 +109,11 @@ impl Admin {
         self.intent
     }
 
-    fn must_be_meant(&self) -> Result<(), AccessError> {
+    /// Refuses what cannot be tried without being done.
+    ///
+    /// # Errors
+    /// [`AccessError::NotTriable`].
+    pub(crate) fn must_be_meant(&self) -> Result<(), AccessError> {
         if self.intent.dry_run { Err(AccessError::NotTriable) } else { Ok(()) }
     }
 }

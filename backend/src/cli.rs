@@ -1,5 +1,7 @@
 //! The command line of `bastio-backend`: what it understands, what it teaches, what it prints.
 
+mod key;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,13 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bastio_backend::admin_token::{self, AdminTokenError};
 use bastio_backend::backup::{self, BackupError};
-use bastio_backend::cluster;
 use bastio_backend::config::{Config, ConfigError, Flags};
 use bastio_backend::logging::{self, Level};
 use bastio_backend::serve::{Backend, ServeError, Welcome};
-use bastio_backend::signing::SigningKeys;
-use bastio_backend::state_folder::StateFolder;
-use bastio_backend::store::Store;
+use bastio_backend::signing::SigningKeyError;
 use bastio_backend::store::copy::Aftermath;
 use bastio_protocol::api::utc;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -37,6 +36,7 @@ Begin here:
   bastio api-key add web --role enroll  a key with which servers enrol
   bastio-agent enroll --backend http://THIS-HOST:2358   on each server
   bastio-backend admin-token           when the admin token is lost
+  bastio-backend key seal              the key that signs, under a passphrase
   bastio-backend backup FILE           everything in one file, while the backend runs
 
 Configuration (/etc/bastio/backend.toml), each key with its default:
@@ -53,6 +53,7 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   store.url, store.url_file            a PostgreSQL database instead of a file; or a file with its URL
   store.cluster_key_file               with it: seals the keys that several backends share
   orders.valid_for = 600               seconds in which an agent may obey what was signed
+  signing.passphrase_file              a file (mode 600) with what opens a sealed signing key
   history.revisions = 1000             edits of the model that can be undone
   uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set
 Each key is also a variable: ssh.listen is BASTIO_BACKEND_SSH_LISTEN. Flags win over variables,
@@ -113,11 +114,16 @@ enum Command {
     /// Reads the configuration, says what is wrong with it, starts nothing
     Check(Overrides),
     /// Replaces the key that signs what agents are ordered to do; the backend must be stopped
-    #[command(after_help = "\
-The old key signs the change, so each agent takes the new one over when it connects next. Old keys
-are kept in the state folder until no server needs them. What an agent has taken over stays valid;
-an agent that knows neither key is enrolled again.")]
-    RotateSigningKey(Overrides),
+    #[command(after_help = key::ROTATE_HELP)]
+    RotateSigningKey {
+        #[command(flatten)]
+        overrides: Overrides,
+        #[command(flatten)]
+        passphrase: key::From,
+    },
+    /// The key that signs what agents are ordered to do: show, seal with a passphrase, unseal
+    #[command(subcommand)]
+    Key(key::Command),
     /// Makes a new admin token, for when the first one is lost; the backend may be running
     #[command(after_help = TOKEN_HELP)]
     AdminToken {
@@ -184,6 +190,16 @@ enum Failure {
     AdminToken(#[from] AdminTokenError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    SigningKey(#[from] SigningKeyError),
+    #[error("there is no signing key in {}\nhint: name the folder with --state; the first start makes one", .0.display())]
+    NoKey(PathBuf),
+    #[error("these were two passphrases\nhint: nothing was changed; try again")]
+    NotTheSame,
+    #[error(
+        "there is no terminal to ask for the passphrase\nhint: --passphrase-file FILE, or - for stdin"
+    )]
+    NoTerminal,
     #[error("the system: {0}")]
     System(#[from] std::io::Error),
 }
@@ -191,8 +207,13 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => USAGE,
-            Self::Serve(_) | Self::AdminToken(_) | Self::Backup(_) | Self::System(_) => FAILED,
+            Self::Config(_) | Self::NotTheSame | Self::NoTerminal => USAGE,
+            Self::Serve(_)
+            | Self::AdminToken(_)
+            | Self::Backup(_)
+            | Self::SigningKey(_)
+            | Self::NoKey(_)
+            | Self::System(_) => FAILED,
         }
     }
 }
@@ -206,8 +227,11 @@ pub fn run() -> ExitCode {
             serve(&flags)
         }),
         Command::Check(overrides) => flags(cli.config, overrides).and_then(|flags| check(&flags)),
-        Command::RotateSigningKey(overrides) => {
-            flags(cli.config, overrides).and_then(|flags| rotate_signing_key(&flags))
+        Command::RotateSigningKey { overrides, passphrase } => {
+            flags(cli.config, overrides).and_then(|flags| key::rotate(&flags, &passphrase))
+        }
+        Command::Key(command) => {
+            state_flags(cli.config, command.state()).and_then(|flags| command.run(&flags))
         }
         Command::AdminToken { state } => {
             state_flags(cli.config, state).and_then(|flags| admin_token(&flags))
@@ -329,36 +353,6 @@ fn restore(flags: &Flags, file: &Path) -> Result<(), Failure> {
 /// Whatever is made from here on is nobody else's.
 fn close_to_others() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-}
-
-fn rotate_signing_key(flags: &Flags) -> Result<(), Failure> {
-    let config = Config::load(flags)?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    // The lock keeps a running backend from signing on with the old key, unaware.
-    let folder = StateFolder::open(&config.state).map_err(ServeError::from)?;
-    let keys = match config.store.shared()? {
-        None => SigningKeys::rotate(folder.path()).map_err(ServeError::from)?,
-        Some(_) => rotate_shared(&config, &folder)?,
-    };
-    let key = keys.verifying_key().fingerprint();
-    say(&format!("signing key: {key}\nagents take it over when they connect next\n"))?;
-    Ok(())
-}
-
-/// The key of all nodes, which must all be stopped.
-fn rotate_shared(config: &Config, folder: &StateFolder) -> Result<SigningKeys, Failure> {
-    let cluster_key = config.store.cluster_key()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let rotated = runtime.block_on(async {
-        let location = config.store.location(folder.database())?;
-        let store = Store::open(location).await?;
-        cluster::fetch(&store, &cluster_key, folder.path()).await?;
-        let keys = SigningKeys::rotate(folder.path())?;
-        cluster::share(&store, &cluster_key, folder.path()).await?;
-        store.close().await;
-        Ok::<_, ServeError>(keys)
-    });
-    Ok(rotated?)
 }
 
 fn serve(flags: &Flags) -> Result<(), Failure> {

@@ -30,7 +30,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -45,6 +45,7 @@ const KEYS: [&str; 23] = [
     "limits.answer_within",
     "limits.rivals",
     "orders.valid_for",
+    "signing.passphrase_file",
     "store.url",
     "store.url_file",
     "store.cluster_key_file",
@@ -72,6 +73,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[orders]`.
     pub orders: Orders,
+    /// `[signing]`: the key that signs orders.
+    pub signing: Signing,
     /// `[rails]`: how large an edit may be before it needs a confirmation.
     pub rails: Rails,
     /// `[uids]`: numeric ids for login names, the same on every server.
@@ -145,6 +148,15 @@ pub struct Orders {
     /// `orders.valid_for`: seconds in which an agent may obey an order after it was signed; what
     /// is sent again is signed anew. Default 600.
     pub valid_for: Seconds,
+}
+
+/// `[signing]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signing {
+    /// `signing.passphrase_file`: a file, mode 600, with what opens a sealed signing key at the
+    /// start. Default none: the systemd credential `signing_passphrase`, or else an operator.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// `[accounts]`.
@@ -242,6 +254,7 @@ impl Default for Config {
             legacy: Legacy::default(),
             limits: Limits::default(),
             orders: Orders::default(),
+            signing: Signing::default(),
             rails: Rails::default(),
             uids: Uids::default(),
             accounts: Accounts::default(),

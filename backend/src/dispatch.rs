@@ -199,6 +199,11 @@ impl Dispatch {
         self.presence.wake(server);
     }
 
+    /// Lets every session here look for what it could not do before.
+    pub fn wake_all(&self) {
+        self.presence.wake_all();
+    }
+
     /// Tells the server's session that it has another name now.
     pub fn rename(&self, server: ServerId, name: &ServerName) {
         self.presence.rename(server, name);

@@ -124,6 +124,7 @@ impl Fleet {
             in_sync: servers.saturating_sub(count(&out_of_sync)),
             pending_servers: count(&numbers.pending),
             failed_servers: count(&numbers.failed),
+            sealed: None,
         })
     }
 

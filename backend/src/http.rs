@@ -22,6 +22,7 @@ mod servers;
 mod sources;
 mod status;
 mod undo;
+mod unseal;
 mod users;
 mod watch;
 
@@ -35,7 +36,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
-use bastio_protocol::{PublicKey, SigningKey, Username, VerifyingKey};
+use bastio_protocol::{PublicKey, Username, VerifyingKey};
 use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,7 @@ use crate::metrics::Metrics;
 use crate::plan::Rails;
 use crate::store::Store;
 use crate::store::uids::UidRange;
+use crate::unsealing::{SEALED, Unsealing};
 use extract::Peer;
 use problem::Problem;
 pub use serve::serve;
@@ -87,8 +89,8 @@ pub struct HttpState {
     store: Store,
     metrics: Metrics,
     draining: CancellationToken,
-    /// Signs what is told about people's access.
-    signer: Option<Arc<SigningKey>>,
+    /// What signs, also what is told about people's access.
+    signing: Option<Unsealing>,
 }
 
 impl HttpState {
@@ -104,7 +106,7 @@ impl HttpState {
             site: Arc::new(site),
             store,
             draining: CancellationToken::new(),
-            signer: None,
+            signing: None,
         }
     }
 }
@@ -145,11 +147,17 @@ impl HttpState {
         self
     }
 
-    /// What signs reports.
+    /// What signs, and may be sealed still.
     #[must_use]
-    pub fn with_signer(mut self, signer: Option<Arc<SigningKey>>) -> Self {
-        self.signer = signer;
+    pub fn with_signing(mut self, signing: Unsealing) -> Self {
+        self.metrics = self.metrics.with_signing(signing.clone());
+        self.signing = Some(signing);
         self
+    }
+
+    /// Why nothing is signed, if so.
+    fn sealed(&self) -> Option<&'static str> {
+        self.signing.as_ref().is_some_and(Unsealing::is_sealed).then_some(SEALED)
     }
 
     /// From when on the backend is not ready any more.
@@ -196,6 +204,7 @@ fn external_routes() -> Router<HttpState> {
 fn v1_routes() -> Router<HttpState> {
     Router::new()
         .route("/status", get(status::status))
+        .route("/unseal", post(unseal::unseal))
         .route("/log", get(log::list))
         .route("/plan", get(plan::show))
         .route("/revisions", get(undo::list))

@@ -15,11 +15,13 @@ pub mod meters;
 pub mod metrics;
 pub mod notify;
 pub mod plan;
+pub mod sealed;
 pub mod serve;
 pub mod signing;
 pub mod ssh;
 pub mod state_folder;
 pub mod store;
+pub mod unsealing;
 
 #[cfg(test)]
 mod testing;

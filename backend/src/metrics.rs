@@ -20,6 +20,7 @@ use prometheus::{
 use crate::dispatch::{Dispatch, healing};
 use crate::meters::{FIXED, RequestMeter};
 use crate::store::{self, Store, StoreError};
+use crate::unsealing::Unsealing;
 use process::Process;
 
 /// How long a scrape waits for the database; Prometheus gives up after 10 s.
@@ -33,6 +34,7 @@ pub struct Metrics {
     store: Store,
     dispatch: Dispatch,
     ports: Vec<(&'static str, Arc<Tally>)>,
+    signing: Option<Unsealing>,
     started: f64,
 }
 
@@ -66,14 +68,21 @@ impl Metrics {
         for collector in collectors.chain(requests.collectors()) {
             counted.register(collector).expect(FIXED);
         }
-        let (ports, started) = (Vec::new(), process::unix_now());
-        Self { counted, requests, store, dispatch, ports, started }
+        let (ports, signing, started) = (Vec::new(), None, process::unix_now());
+        Self { counted, requests, store, dispatch, ports, signing, started }
     }
 
     /// Also what these ports for agents have counted, under their names.
     #[must_use]
     pub fn with_ports(mut self, ports: Vec<(&'static str, Arc<Tally>)>) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Also whether the signing key is sealed.
+    #[must_use]
+    pub fn with_signing(mut self, signing: Unsealing) -> Self {
+        self.signing = Some(signing);
         self
     }
 
@@ -146,6 +155,9 @@ impl Metrics {
         families.gauge("bastio_database_up", "Whether the database answered this scrape.", up);
         let connected = whole(self.dispatch.connected());
         families.gauge("bastio_agents_connected", "Agents with a session.", connected);
+        let sealed = self.signing.as_ref().is_some_and(Unsealing::is_sealed);
+        let help = "Whether the signing key is sealed, so that nothing signed is sent.";
+        families.gauge("bastio_signing_key_sealed", help, if sealed { 1.0 } else { 0.0 });
         if let Some(figures) = figures {
             families.database(figures);
         }

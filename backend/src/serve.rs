@@ -6,7 +6,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{KeyPolicy, PublicKey};
@@ -25,10 +24,11 @@ use crate::fleet::Fleet;
 use crate::host_keys::{HostKeyError, HostKeys};
 use crate::http::{self, HttpState, Site};
 use crate::notify;
-use crate::signing::{Orders, SigningKeyError, SigningKeys};
+use crate::signing::{Credentials, KeyFiles, Orders, Signing, SigningKeyError, read_passphrase};
 use crate::ssh::{Port, PortError, PortKind};
 use crate::state_folder::{Listening, StateError, StateFolder};
 use crate::store::{self, Store, StoreError};
+use crate::unsealing::{SEALED, Unsealing};
 
 /// For the agents' ports to end, and then for the API; each has a shorter limit of its own.
 const AGENTS_STOP_LIMIT: Duration = Duration::from_secs(6);
@@ -114,10 +114,11 @@ impl Backend {
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let folder = StateFolder::open(&config.state)?;
         let store = Store::open(config.store.location(folder.database())?).await?;
-        let (keys, signing) = keys(config, &folder, &store).await?;
+        let (keys, files) = keys(config, &folder, &store).await?;
+        let signing = open(config, files).await;
         let dispatch = Dispatch::new(store.clone());
         let valid_for = config.orders.valid_for.get();
-        let orders = Orders { keys: Arc::new(signing), valid_for };
+        let orders = Orders { signing: signing.clone(), valid_for };
         let parts = (dispatch.clone(), store.clone(), orders.clone());
         let ports = bind_ports(config, &keys, &parts).await?;
         let http = bind_http(config.http.listen).await?;
@@ -130,7 +131,7 @@ impl Backend {
             .with_system_names(config.accounts.system_names.get())
             .with_history(config.history.revisions.get())
             .with_ports(ports.iter().map(Port::tally).collect())
-            .with_signer(Some(orders.keys.current().clone()))
+            .with_signing(Unsealing::new(signing, store.clone(), dispatch.clone()))
             .with_draining(draining.clone());
         let fleet = state.fleet();
         let router = http::router(state);
@@ -139,7 +140,7 @@ impl Backend {
         let welcome = Welcome {
             state: folder.path().to_owned(),
             host_key: keys.ed25519.fingerprint(),
-            signing_key: orders.keys.verifying_key().fingerprint(),
+            signing_key: orders.signing.verifying_key().fingerprint(),
             legacy_host_key: listening.legacy.map(|_| keys.rsa.fingerprint()),
             listening,
             admin_token,
@@ -258,9 +259,17 @@ async fn keys(
     config: &Config,
     folder: &StateFolder,
     store: &Store,
-) -> Result<(HostKeys, SigningKeys), ServeError> {
+) -> Result<(HostKeys, KeyFiles), ServeError> {
+    let given = Credentials::of_process().key()?;
     if !store.is_shared() {
-        return Ok((host_keys(folder).await?, signing_keys(folder, store).await?));
+        let files = match given {
+            Some(key) => KeyFiles::with_credential(folder.path(), key)?,
+            None => KeyFiles::load_or_make(folder.path())?,
+        };
+        return Ok((host_keys(folder).await?, without_old(files, store).await?));
+    }
+    if given.is_some() {
+        return Err(SigningKeyError::Shared.into());
     }
     let key = config.store.cluster_key()?;
     let joined = cluster::fetch(store, &key, folder.path()).await?;
@@ -271,6 +280,37 @@ async fn keys(
     Ok((host_keys(folder).await?, signing_keys(folder, store).await?))
 }
 
+/// The keys that sign, open if something at hand opens them.
+async fn open(config: &Config, files: KeyFiles) -> Signing {
+    if !files.is_sealed() {
+        return Signing::new(files, None).0;
+    }
+    let file = config.signing.passphrase_file.clone();
+    // What opens a key takes its time and its memory.
+    let opening = tokio::task::spawn_blocking(move || {
+        let given = match (Credentials::of_process().passphrase(), file) {
+            (Ok(None), Some(file)) => read_passphrase(&file).map(Some),
+            (given, _) => given,
+        };
+        let (given, unusable) = match given {
+            Ok(given) => (given, None),
+            Err(error) => (None, Some(error)),
+        };
+        let (signing, why) = Signing::new(files, given.as_ref());
+        (signing, unusable.or(why))
+    });
+    let (signing, why) = match opening.await {
+        Ok(opened) => opened,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    };
+    match why {
+        None => info!("the sealed signing key is open"),
+        Some(SigningKeyError::Locked) => warn!("{SEALED}"),
+        Some(error) => error!(%error, "{SEALED}"),
+    }
+    signing
+}
+
 async fn host_keys(folder: &StateFolder) -> Result<HostKeys, HostKeyError> {
     let path = folder.path().to_owned();
     match tokio::task::spawn_blocking(move || HostKeys::load_or_make(&path)).await {
@@ -279,14 +319,17 @@ async fn host_keys(folder: &StateFolder) -> Result<HostKeys, HostKeyError> {
     }
 }
 
-/// Reads the signing keys, and forgets the old ones that no server needs any more.
-async fn signing_keys(folder: &StateFolder, store: &Store) -> Result<SigningKeys, ServeError> {
-    let mut keys = SigningKeys::load_or_make(folder.path())?;
-    if keys.kept() > 0 {
+async fn signing_keys(folder: &StateFolder, store: &Store) -> Result<KeyFiles, ServeError> {
+    without_old(KeyFiles::load_or_make(folder.path())?, store).await
+}
+
+/// Forgets the old keys that no server needs any more.
+async fn without_old(mut files: KeyFiles, store: &Store) -> Result<KeyFiles, ServeError> {
+    if files.kept() > 0 {
         let mut db = store.read().await?;
-        keys.forget_old(&store::servers::signing_keys(&mut db).await?)?;
+        files.forget_old(&store::servers::signing_keys(&mut db).await?)?;
     }
-    Ok(keys)
+    Ok(files)
 }
 
 async fn bind_ports(
@@ -355,7 +398,7 @@ fn site(config: &Config, keys: &HostKeys, orders: &Orders, listening: &Listening
         // Without the legacy port nobody who asks for this key could use it.
         rsa_host_key: config.legacy.listen.map(|_| key(&keys.rsa)),
         ed25519_host_key: key(&keys.ed25519),
-        signing_key: orders.keys.verifying_key(),
+        signing_key: orders.signing.verifying_key(),
         ssh_port: listening.ssh.port(),
     }
 }

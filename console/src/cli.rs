@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::client::Intent;
 use crate::commands::{
     Format, adopt, api_key, declared, drift, generate, grant, group, key, log, login, plan, server,
-    sudo_policy, undo, user,
+    sudo_policy, undo, unseal, user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -131,6 +131,8 @@ pub enum Command {
     /// Show the fleet in numbers
     #[command(after_help = "Example:\n  bastio status --output json")]
     Status,
+    /// Open the backend's sealed signing key; what waited for it is sent at once
+    Unseal(unseal::Unseal),
     /// Print a script that completes commands in a shell
     #[command(hide = true)]
     Completions(generate::Completions),

@@ -18,6 +18,7 @@ pub mod server;
 mod status;
 pub mod sudo_policy;
 pub mod undo;
+pub mod unseal;
 pub mod user;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,6 +93,7 @@ pub fn run(
         Command::Revisions(command) => command.run(&mut with(terminal)?),
         Command::Undo(command) => command.run(&mut with(terminal)?),
         Command::Status => status::run(&mut with(terminal)?),
+        Command::Unseal(command) => command.run(&mut with(terminal)?),
         Command::Completions(command) => command.run(terminal),
         Command::Man(command) => command.run(),
     }

@@ -16,6 +16,7 @@ mod people;
 mod policy;
 mod preview;
 mod questions;
+mod sealing;
 mod time;
 mod undo;
 
@@ -36,6 +37,7 @@ pub use preview::{
     ServerPreview, StepPreview,
 };
 pub use questions::{Question, QuestionKind, ReplaceServer};
+pub use sealing::{Unseal, Unsealed};
 pub use time::Time;
 pub use undo::{Revision, Undo};
 
@@ -454,6 +456,10 @@ pub struct StatusReport {
     /// Servers that failed to take something.
     #[serde(default)]
     pub failed_servers: u32,
+    /// Why nothing is signed, and so nothing sent to agents that obey signed actions alone; `None`
+    /// when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
 }
 
 #[cfg(test)]

@@ -140,6 +140,12 @@ impl Presence {
         }
     }
 
+    pub(super) fn wake_all(&self) {
+        for live in self.lock().sessions.values() {
+            live.mailbox.send_modify(|mail| mail.work += 1);
+        }
+    }
+
     pub(super) fn rename(&self, server: ServerId, name: &ServerName) {
         if let Some(live) = self.lock().sessions.get(&server) {
             live.mailbox.send_modify(|mail| mail.name = Some(name.clone()));

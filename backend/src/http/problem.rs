@@ -1,6 +1,8 @@
 //! What a client reads when a request is not carried out. What only operators may know goes to
 //! the log here, once.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,11 +18,21 @@ use crate::store::{StoreError, Trouble};
 pub struct Problem {
     status: StatusCode,
     body: ApiError,
+    /// After how many seconds to come back.
+    after: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Self {
-        Self { status, body: ApiError { error: error.into(), hint: hint.map(str::to_owned) } }
+        let body = ApiError { error: error.into(), hint: hint.map(str::to_owned) };
+        // What is away is back shortly, if at all.
+        let after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
+        Self { status, body, after }
+    }
+
+    /// The same, for who may come back after that time.
+    pub(super) fn after(self, time: Duration) -> Self {
+        Self { after: Some(time.as_secs().max(1)), ..self }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {
@@ -50,9 +62,8 @@ impl IntoResponse for Problem {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            let shortly = HeaderValue::from_static("5");
-            response.headers_mut().insert(header::RETRY_AFTER, shortly);
+        if let Some(after) = self.after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
         }
         response
     }

@@ -14,5 +14,6 @@ pub(super) async fn status(
     admin: Admin,
 ) -> Result<Json<StatusReport>, Problem> {
     let host_key = state.site.ed25519_host_key.fingerprint();
-    Ok(Json(state.fleet.status(&admin, host_key).await?))
+    let sealed = state.sealed().map(str::to_owned);
+    Ok(Json(StatusReport { sealed, ..state.fleet.status(&admin, host_key).await? }))
 }

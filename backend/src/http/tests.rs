@@ -3,6 +3,7 @@
 mod exposition;
 mod faults;
 mod on_postgres;
+mod unseal;
 mod watch;
 
 use axum::body::Body;

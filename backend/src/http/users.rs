@@ -15,6 +15,7 @@ use super::HttpState;
 use super::extract::{Body, Path, Query};
 use super::problem::Problem;
 use crate::access::Admin;
+use crate::unsealing::Unsealing;
 
 /// `GET /users`
 pub(super) async fn list(
@@ -135,6 +136,7 @@ pub(super) async fn proof(
     Query(query): Query<ProofQuery>,
 ) -> Result<Json<AccessReport>, Problem> {
     let wait = Duration::from_secs(query.wait);
-    let signer = state.signer.as_deref();
+    let keys = state.signing.as_ref().and_then(Unsealing::keys);
+    let signer = keys.map(|keys| keys.current().as_ref());
     Ok(Json(state.fleet.access_report(&admin, &name, wait, signer).await?))
 }

@@ -48,12 +48,15 @@ pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// `GET /readyz`. This port is bound last, so whoever reads this finds the others, too.
+/// `GET /readyz`. This port is bound last, so whoever reads this finds the others, too. A backend
+/// whose signing key is sealed is ready to be asked for everything, `bastio unseal` among it.
 pub(super) async fn readiness(State(state): State<HttpState>) -> (StatusCode, Json<Value>) {
     let (code, word) = if state.draining.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if !state.store.answers_within(READY_WITHIN).await {
         (StatusCode::SERVICE_UNAVAILABLE, "database")
+    } else if let Some(reason) = state.sealed() {
+        return (StatusCode::OK, Json(json!({ "status": "degraded", "reason": reason })));
     } else {
         (StatusCode::OK, "ready")
     };

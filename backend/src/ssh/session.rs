@@ -43,12 +43,17 @@ enum Phase {
         /// Until when it may take for that.
         until: Instant,
     },
+    /// Nothing before somebody has opened the key that signs, for an agent that obeys the key of this
+    /// fingerprint.
+    Locked(String),
     /// Nothing before it has answered whether it obeys our new key.
     Rotating {
         /// The id of the question.
         mid: MessageId,
         /// The key that it obeyed so far.
         old: Arc<SigningKey>,
+        /// The key that signs now.
+        new: Arc<SigningKey>,
     },
     /// Orders, signed by this key.
     Signed(Arc<SigningKey>),
@@ -206,7 +211,7 @@ impl Owner {
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
             Event::Signal(Signal::Work) => {
                 self.more = true;
-                Ok(())
+                self.agree().await
             }
             Event::Received(bytes) => self.take(&bytes).await,
             Event::Ended => Err(self.reader_ended()),
@@ -280,7 +285,7 @@ impl Owner {
     fn may_send(&self) -> bool {
         match self.phase {
             Phase::Plain | Phase::Signed(_) => true,
-            Phase::Greeting { .. } | Phase::Rotating { .. } => false,
+            Phase::Greeting { .. } | Phase::Locked(_) | Phase::Rotating { .. } => false,
         }
     }
 
@@ -314,34 +319,43 @@ impl Owner {
         true
     }
 
-    /// Takes the agent's hello, and sees to it that it obeys the key that signs now.
+    /// Takes the agent's hello.
     async fn met(&mut self, hello: AgentHello) -> Result<(), End> {
         self.session.met(&hello).await?;
         self.more = true;
-        let current = Arc::clone(self.orders.keys.current());
-        let server = &self.session.server().name;
         let Some(known) = hello.signing_key else {
+            let server = &self.session.server().name;
             info!(%server, "this agent pins no signing key; enrol it again for signed actions");
             self.phase = Phase::Plain;
             return Ok(());
         };
-        match self.orders.keys.find(&known).cloned() {
-            Some(old) if old.verifying_key() != current.verifying_key() => {
+        self.phase = Phase::Locked(known);
+        self.agree().await
+    }
+
+    /// Sees to it that the agent obeys the key that signs, once that can.
+    async fn agree(&mut self) -> Result<(), End> {
+        let Phase::Locked(known) = &self.phase else { return Ok(()) };
+        // Who opens the keys wakes every session after that.
+        let Some(keys) = self.orders.signing.keys() else { return Ok(()) };
+        let (new, server) = (Arc::clone(keys.current()), &self.session.server().name);
+        match keys.find(known).cloned() {
+            Some(old) if old.verifying_key() != new.verifying_key() => {
                 let sequence = self.session.take_sequence().await?;
                 let mid = MessageId::from_number(rand::random());
-                let key = current.verifying_key();
+                let key = new.verifying_key();
                 let order =
                     self.sign(&old, sequence, &Payload::RotateKey { mid: mid.clone(), key });
                 self.push(mid.clone(), &order.to_json());
-                self.phase = Phase::Rotating { mid, old };
+                self.phase = Phase::Rotating { mid, old, new };
             }
-            Some(_) => self.phase = Phase::Signed(current),
+            Some(_) => self.phase = Phase::Signed(new),
             None => {
                 error!(
                     %server, known,
                     "the agent obeys a signing key that is not ours; enrol it again"
                 );
-                self.phase = Phase::Signed(current);
+                self.phase = Phase::Signed(new);
             }
         }
         Ok(())
@@ -350,16 +364,15 @@ impl Owner {
     /// The answer to whether the agent obeys our new key.
     async fn rotated(
         &mut self,
-        old: Arc<SigningKey>,
+        (old, new): (Arc<SigningKey>, Arc<SigningKey>),
         feedback: &FeedbackMessage,
     ) -> Result<(), End> {
         let server = &self.session.server().name;
-        let current = Arc::clone(self.orders.keys.current());
         self.phase = if feedback.status.is_success() {
-            let key = current.verifying_key().fingerprint();
+            let key = new.verifying_key().fingerprint();
             self.session.obeys_key(&key).await?;
             info!(%server, key, "the agent obeys the new signing key");
-            Phase::Signed(current)
+            Phase::Signed(new)
         } else {
             let why = dispatch::for_people(&feedback.feedback);
             error!(%server, why, "the agent refuses the new signing key; the old one signs on");
@@ -390,11 +403,12 @@ impl Owner {
     }
 
     async fn answered(&mut self, feedback: &FeedbackMessage) -> Result<(), End> {
-        if let Phase::Rotating { mid, old } = &self.phase
+        if let Phase::Rotating { mid, old, new } = &self.phase
             && *mid == feedback.mid
         {
             self.window.answered(mid, Instant::now());
-            return self.rotated(Arc::clone(old), feedback).await;
+            let keys = (Arc::clone(old), Arc::clone(new));
+            return self.rotated(keys, feedback).await;
         }
         if !matches!(self.phase, Phase::Plain)
             && !feedback.status.is_success()

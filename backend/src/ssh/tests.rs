@@ -1,6 +1,5 @@
 //! Sessions over the real transport on loopback, with a scripted agent at the other end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::audit::LogFilter;
@@ -20,7 +19,7 @@ use super::session::{FEEDBACK_LIMIT, UNASKED_LIMIT};
 use super::{Port, PortError, PortKind};
 use crate::config::{Limits, RivalPolicy, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
-use crate::signing::{Orders, SigningKeys};
+use crate::signing::{KeyFiles, Orders, Signing};
 use crate::store::audit::Page;
 use crate::store::{self, ServerId, Store};
 
@@ -36,6 +35,7 @@ struct Backend {
     folder: tempfile::TempDir,
     store: Store,
     dispatch: Dispatch,
+    signing: Signing,
     host_key: PrivateKey,
     port: u16,
     stop: CancellationToken,
@@ -61,15 +61,15 @@ impl Backend {
         };
         let host_key = PrivateKey::generate(key).unwrap();
         let dispatch = Dispatch::new(store.clone());
-        let keys = Arc::new(SigningKeys::load_or_make(folder.path()).unwrap());
-        let orders = Orders { keys, valid_for: Duration::from_secs(600) };
+        let (signing, _) = Signing::new(KeyFiles::load_or_make(folder.path()).unwrap(), None);
+        let orders = Orders { signing: signing.clone(), valid_for: Duration::from_secs(600) };
         let parts = (dispatch.clone(), store.clone(), orders);
         let port = Port::bind(kind, ([127, 0, 0, 1], 0).into(), host_key.clone(), &limits, parts);
         let port = port.await.unwrap();
         let number = port.address().unwrap().port();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(port.serve(stop.clone()));
-        Self { folder, store, dispatch, host_key, port: number, stop, serving }
+        Self { folder, store, dispatch, signing, host_key, port: number, stop, serving }
     }
 
     async fn enrol(&self, name: &str) -> (ServerId, PrivateKey) {

@@ -40,6 +40,9 @@ pub fn run(context: &mut Context<'_>) -> Result<Ending, Failure> {
         ("actions", actions),
         ("revision", status.revision.to_string()),
     ]))?;
+    if let Some(sealed) = &status.sealed {
+        context.terminal.note(&format!("warning: {sealed}"));
+    }
     if status.clocks_off > 1 && 2 * status.clocks_off > status.servers {
         context.terminal.note(
             "hint: most servers have another time than the backend: its own clock is off, set it (NTP)",

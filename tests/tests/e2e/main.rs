@@ -19,6 +19,7 @@ mod policy_file;
 mod privileges;
 mod processor;
 mod revocation;
+mod sealing;
 mod sudo;
 mod texts;
 mod v1;

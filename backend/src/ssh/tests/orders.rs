@@ -1,6 +1,7 @@
 //! Version 2: hellos, signed orders, and the way from one signing key to the next.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bastio_protocol::{
     AgentHello, BackendHello, Facts, Late, NetstringDecoder, Order, Payload, V2, V2_LIMIT,
@@ -8,6 +9,7 @@ use bastio_protocol::{
 };
 
 use super::*;
+use crate::sealed::Passphrase;
 
 /// An agent of version 2.
 struct Modern {
@@ -76,7 +78,7 @@ impl Modern {
 
 impl Backend {
     fn signing_key(&self) -> VerifyingKey {
-        SigningKeys::load_or_make(self.folder.path()).unwrap().verifying_key()
+        self.signing.verifying_key()
     }
 
     /// The same backend after `rotate-signing-key`.
@@ -84,7 +86,7 @@ impl Backend {
         self.stop.cancel();
         timeout(SOON, self.serving).await.unwrap().unwrap().unwrap();
         self.store.close().await;
-        SigningKeys::rotate(self.folder.path()).unwrap();
+        KeyFiles::rotate(self.folder.path(), None).unwrap();
         Self::start_in(self.folder, PortKind::Main, Limits::default()).await
     }
 
@@ -332,4 +334,87 @@ async fn a_mebibyte_of_text_is_cut_to_what_is_kept() {
     let reason = agent.agent.dismissed().await;
     assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
     assert_eq!(backend.pending(server).await, ["2"]);
+}
+
+/// The passphrase of [`Backend::locked`].
+const PASSPHRASE: &str = "correct horse";
+
+impl Backend {
+    /// The same backend with its signing key sealed, started without the passphrase.
+    async fn locked(self) -> Self {
+        self.stop.cancel();
+        timeout(SOON, self.serving).await.unwrap().unwrap().unwrap();
+        self.store.close().await;
+        let with = Passphrase::parse(PASSPHRASE).unwrap();
+        KeyFiles::seal_cheaply(self.folder.path(), &with).unwrap();
+        Self::start_in(self.folder, PortKind::Main, Limits::default()).await
+    }
+
+    async fn unlock(&self) {
+        let with = Passphrase::parse(PASSPHRASE).unwrap();
+        let keys = self.signing.attempt(Instant::now()).unwrap().open(with).await.unwrap();
+        self.signing.install(keys);
+        self.dispatch.wake_all();
+    }
+}
+
+/// Locked, agents are served but for what must be signed; that is sent as soon as the key is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_sealed_key_nothing_signed_is_sent_until_it_is_opened() {
+    let backend = Backend::start(PortKind::Main).await;
+    let signing_key = backend.signing_key();
+    let (server, key) = backend.enrol("web-1").await;
+    let (plain, plain_key) = backend.enrol("old-1").await;
+    let (unpinned, unpinned_key) = backend.enrol("new-1").await;
+    let backend = backend.locked().await;
+    assert!(backend.signing.keys().is_none());
+    assert_eq!(backend.signing_key(), signing_key, "who enrols pins it all the same");
+    backend.queue(server, 1..=1).await;
+    let mut agent = Modern::met(&backend, &key, Some(&signing_key), 0).await;
+    assert!(agent.gets_nothing().await);
+    backend.queue(server, 2..=2).await;
+    assert!(agent.gets_nothing().await, "queued while it is connected");
+    // Answers are taken; what no signature protects is served.
+    agent.agent.answer(99).await;
+    backend.queue(plain, 3..=3).await;
+    assert_eq!(backend.agent(&plain_key).await.mids(1).await, ["3"], "version 1");
+    backend.queue(unpinned, 4..=4).await;
+    let mut other = Modern::met(&backend, &unpinned_key, None, 0).await;
+    let body = other.body().await;
+    assert!(matches!(Message::parse(&body, &KeyPolicy::default()), Ok(Message::Action(_))));
+
+    backend.unlock().await;
+    for mid in ["1", "2"] {
+        let order = agent.order().await;
+        assert!(order.verify(&signing_key));
+        assert_eq!(mid_of(&order), mid);
+    }
+    for mid in [1, 2] {
+        agent.agent.answer(mid).await;
+    }
+    backend.wait_until_pending(server, &[]).await;
+    backend.queue(server, 5..=5).await;
+    assert_eq!(mid_of(&agent.order().await), "5");
+}
+
+/// The agent still obeys an old key: it learns of the new one when both are open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_waits_for_sealed_keys() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let old = backend.signing_key();
+    backend.queue(server, 1..=1).await;
+    let backend = backend.rotated().await.locked().await;
+    let mut agent = Modern::met(&backend, &key, Some(&old), 0).await;
+    assert!(agent.gets_nothing().await);
+    backend.unlock().await;
+    let order = agent.order().await;
+    assert!(order.verify(&old));
+    let Payload::RotateKey { mid, key: new } = order.payload().unwrap() else {
+        panic!("no rotation: {order:?}")
+    };
+    agent.say(&FeedbackMessage::new(mid, Status::Done, "").to_json()).await;
+    let order = agent.order().await;
+    assert!(order.verify(&new) && new == backend.signing_key());
+    assert_eq!(mid_of(&order), "1");
 }
