@@ -15,7 +15,7 @@ mod on_postgres {
 
     use base64::Engine as _;
     use bastio_protocol::{KeyPolicy, Message, Netstring, Status, V1_LIMIT};
-    use bastio_transport::{ClientConfig, HostKeyPin, KeyKind, PrivateKey, connect};
+    use bastio_transport::{ClientConfig, HostKeyPin, KeyKind, PrivateKey, Subsystem, connect};
     use serde_json::{Value, json};
     use sqlx::{Connection as _, Executor as _};
     use tokio::task::JoinSet;
@@ -33,11 +33,16 @@ mod on_postgres {
 
     impl Node {
         fn start(folder: &Path, name: &str, url: &str) -> Self {
+            Self::start_with(folder, name, url, "newest")
+        }
+
+        fn start_with(folder: &Path, name: &str, url: &str, rivals: &str) -> Self {
             let state = folder.join(name);
             let mut child = Command::new(env!("CARGO_BIN_EXE_bastio-backend"))
                 .env_clear()
                 .env("BASTIO_BACKEND_LOG", "warn")
                 .env("BASTIO_BACKEND_STORE_URL", url)
+                .env("BASTIO_BACKEND_LIMITS_RIVALS", rivals)
                 .env("BASTIO_BACKEND_STORE_CLUSTER_KEY_FILE", folder.join("cluster.key"))
                 .args(["serve", "--ssh-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
                 .arg("--state")
@@ -181,6 +186,122 @@ mod on_postgres {
             tasks.spawn(agent(key, ports, pin.clone(), journal));
         }
         journals
+    }
+
+    /// Two nodes that serve one enrolled agent key, and what knows them.
+    struct Pair {
+        first: Node,
+        second: Node,
+        token: String,
+        pin: HostKeyPin,
+        key: PrivateKey,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Pair {
+        async fn start(rivals: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            make_cluster_key(folder.path());
+            let url = database().await;
+            let mut first = Node::start_with(folder.path(), "first", &url, rivals);
+            let second = Node::start_with(folder.path(), "second", &url, rivals);
+            let token = first.token();
+            let path = "/api/external/backend/host_key?type=ed25519";
+            let line = ask(first.http, &token, "GET", path, &Value::Null).1["payload"].clone();
+            let pin = line.as_str().unwrap().parse().unwrap();
+            let key = PrivateKey::generate(KeyKind::Ed25519).unwrap();
+            let upload = json!({ "api_key": token, "public_key": key.public_line(),
+                "old_public_key": "", "name": "web" });
+            let path = "/api/external/server/upload_key";
+            assert_eq!(ask(first.http, &token, "POST", path, &upload).0, 200);
+            Self { first, second, token, pin, key, _folder: folder }
+        }
+
+        /// A machine at that address with the agent's key, at that node.
+        async fn machine(&self, node: &Node, last_byte: u8) -> Subsystem {
+            let (host, pins) = (node.ssh.ip().to_string(), vec![self.pin.clone()]);
+            let mut config = ClientConfig::new(host, node.ssh.port(), "agent", "test", pins);
+            config.protocol = None;
+            config.source = Some([127, 0, 0, last_byte].into());
+            let connection = connect(&config, &self.key).await.unwrap();
+            connection.open_subsystem("bastio-agent").await.unwrap()
+        }
+
+        /// What the node says of the server.
+        fn server(&self, node: &Node) -> Value {
+            ask(node.http, &self.token, "GET", "/api/v1/servers/web", &Value::Null).1
+        }
+
+        /// Waits until both nodes say that much of the server.
+        fn both_say(&self, limit: u64, what: &str) {
+            for node in [&self.first, &self.second] {
+                let said = || self.server(node).to_string();
+                let limit = Duration::from_secs(limit);
+                until(limit, &format!("{what} in {}", said()), || said().contains(what));
+            }
+        }
+
+        fn reports(&self) -> usize {
+            let log = ask(self.first.http, &self.token, "GET", "/api/v1/log", &Value::Null).1;
+            log.to_string().matches("server.rivals").count()
+        }
+    }
+
+    async fn ended(machine: Subsystem) {
+        let (mut reader, _writer, _link) = machine.split();
+        let end = async { while reader.recv().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(10), end).await.expect("it is ended");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_key_used_at_two_nodes_is_told_with_both_addresses() {
+        let pair = Pair::start("newest").await;
+        let right = pair.machine(&pair.first, 11).await;
+        pair.both_say(10, "\"presence\":\"connected\"");
+        assert_eq!(pair.reports(), 0);
+        let stolen = pair.machine(&pair.second, 12).await;
+        pair.both_say(
+            10,
+            "a session from 127.0.0.12 while one from 127.0.0.11 was open at another node",
+        );
+        ended(right).await;
+        assert_eq!(pair.reports(), 1);
+        // The same machine may go from one node to the other.
+        drop(stolen);
+        let again = pair.machine(&pair.first, 12).await;
+        pair.both_say(10, "\"presence\":\"connected\"");
+        drop(again);
+        assert_eq!(pair.reports(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_key_used_at_two_nodes_is_cut_at_both_where_that_is_the_policy() {
+        let pair = Pair::start("cut").await;
+        let right = pair.machine(&pair.first, 11).await;
+        pair.both_say(10, "\"presence\":\"connected\"");
+        let stolen = pair.machine(&pair.second, 12).await;
+        ended(stolen).await;
+        ended(right).await;
+        pair.both_say(10, "both were cut: a session from 127.0.0.12 while one from 127.0.0.11");
+        for node in [&pair.first, &pair.second] {
+            ended(pair.machine(node, 11).await).await;
+        }
+        let path = "/api/v1/servers/web/accept";
+        let (status, body) = ask(pair.second.http, &pair.token, "POST", path, &json!({}));
+        assert_eq!(status, 200, "{body}");
+        let _served = pair.machine(&pair.first, 11).await;
+        pair.both_say(10, "\"presence\":\"connected\"");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_stays_whichever_node_the_second_tries() {
+        let pair = Pair::start("first").await;
+        let right = pair.machine(&pair.first, 11).await;
+        pair.both_say(10, "\"presence\":\"connected\"");
+        ended(pair.machine(&pair.second, 12).await).await;
+        pair.both_say(10, "the second was refused: a session from 127.0.0.12");
+        pair.both_say(10, "\"presence\":\"connected\"");
+        drop(right);
     }
 
     fn each_did_everything_once(journals: &[Journal]) {

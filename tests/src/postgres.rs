@@ -89,6 +89,26 @@ impl Postgres {
         self.sql_in(NAME, statement)
     }
 
+    /// Ends the server at once, as its machine's end would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`LabError::System`].
+    pub fn crash(&mut self) -> Result<(), LabError> {
+        self.end(Signal::SIGQUIT)
+    }
+
+    /// Starts it again with the data that is there, as a standby is: it takes nothing until it is promoted.
+    ///
+    /// # Errors
+    /// [`LabError`] when it does not start.
+    pub fn start_again_as_standby(&mut self) -> Result<(), LabError> {
+        let folder = self.folder.path();
+        File::create(folder.join("data/standby.signal"))
+            .map_err(LabError::doing("make it a standby"))?;
+        self.server = serve(&self.programs, folder, Durability::Fast)?;
+        self.await_ready()
+    }
+
     fn sql_in(&self, database: &str, statement: &str) -> Result<String, LabError> {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.arg("--host").arg(self.folder.path()).args(["--username", NAME, "--dbname", database]);

@@ -20,7 +20,7 @@ use crate::config::RivalPolicy;
 use crate::dispatch::{Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};
 use crate::signing::Orders;
 use crate::store::questions::{self, Open};
-use crate::store::{ServerId, Store, StoreError};
+use crate::store::{ServerId, Store, StoreError, leases};
 
 /// An agent that misbehaves, or must wait for a decision, is asked to stay away for this time. The original does not listen.
 const PENALTY: Duration = Duration::from_secs(30);
@@ -75,7 +75,9 @@ impl Host {
     /// Owns one session from its login to its end.
     pub(super) async fn own(self, agent: ServerSession<ServerIdentity>) {
         let (server, peer) = (agent.identity.clone(), agent.peer);
-        let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), Instant::now());
+        let elsewhere = self.elsewhere(&server).await;
+        let now = Instant::now();
+        let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), elsewhere, now);
         let rivals = Arc::clone(&self.rivals);
         let _ticket = Ticket { rivals, server: server.id, number: arrival.ticket };
         if arrival.crowded {
@@ -86,6 +88,20 @@ impl Host {
         } else if self.waited(arrival.pause).await {
             self.run(agent).await;
         }
+    }
+
+    /// From where the agent came that another node serves under the same key, if one does.
+    async fn elsewhere(&self, server: &ServerIdentity) -> Option<IpAddr> {
+        if !self.store.is_shared() {
+            return None;
+        }
+        let rival = async {
+            leases::rival(&mut *self.store.read().await?, server.id, self.store.node()).await
+        };
+        rival.await.unwrap_or_else(|error: StoreError| {
+            warn!(server = %server.name, %error, "whether another node serves the agent is not known");
+            None
+        })
     }
 
     /// Holds up who comes back too often. False when the backend stops.
@@ -127,6 +143,9 @@ impl Host {
             Fight::OtherAddress(older) => {
                 format!("a session from {from} while one from {older} was open")
             }
+            Fight::OtherNode(older) => {
+                format!("a session from {from} while one from {older} was open at another node")
+            }
             Fight::TooOften => format!("more than 5 take-overs in a minute, the last from {from}"),
         };
         let detail = match self.policy {
@@ -153,6 +172,10 @@ impl Host {
         tell: bool,
     ) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
+        if self.policy == RivalPolicy::Cut {
+            // It may be at another node.
+            leases::revoke(&mut tx, server.id).await?;
+        }
         let (name, since) = (&server.name, self.store.now());
         let (kind, text) = (QuestionKind::Rivals, detail.to_owned());
         let question = Question { kind, holds: self.policy == RivalPolicy::Cut, text, since };

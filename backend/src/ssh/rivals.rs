@@ -63,6 +63,8 @@ pub(super) struct Arrival {
 pub(super) enum Fight {
     /// The older session, still open, is from another address.
     OtherAddress(IpAddr),
+    /// The same, and that session is at another node.
+    OtherNode(IpAddr),
     /// More than five take-overs within a minute.
     TooOften,
 }
@@ -72,15 +74,21 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
         Self { servers: HashMap::new(), swept: None }
     }
 
-    /// A session of `server` has logged in.
-    pub(super) fn arrived(&mut self, server: &S, from: IpAddr, now: Instant) -> Arrival {
+    /// A session of `server` has logged in; another node has one from `elsewhere`.
+    pub(super) fn arrived(
+        &mut self,
+        server: &S,
+        from: IpAddr,
+        elsewhere: Option<IpAddr>,
+        now: Instant,
+    ) -> Arrival {
         self.sweep(now);
         let record = self.servers.entry(server.clone()).or_default();
         let ticket = record.next_ticket;
         record.next_ticket += 1;
         let arrivals = count(&mut record.arrivals, ARRIVALS, now);
         let pause = if arrivals > ARRIVALS { PAUSE } else { Duration::ZERO };
-        let fight = record.fight(from, now);
+        let fight = record.fight(from, elsewhere, now);
         let tell = fight.is_some() && record.may_warn(now);
         let crowded = record.live.len() >= LIVE;
         record.live.push((ticket, from));
@@ -107,15 +115,15 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
 }
 
 impl Record {
-    fn fight(&mut self, from: IpAddr, now: Instant) -> Option<Fight> {
-        let &(_, older) = self.live.last()?;
+    fn fight(&mut self, from: IpAddr, elsewhere: Option<IpAddr>, now: Instant) -> Option<Fight> {
+        let here = self.live.last().map(|&(_, older)| older);
+        here.or(elsewhere)?;
         if count(&mut self.take_overs, TAKE_OVERS, now) > TAKE_OVERS {
-            Some(Fight::TooOften)
-        } else if older != from {
-            Some(Fight::OtherAddress(older))
-        } else {
-            None
+            return Some(Fight::TooOften);
         }
+        let another = |older: &IpAddr| *older != from;
+        let here = here.filter(another).map(Fight::OtherAddress);
+        here.or(elsewhere.filter(another).map(Fight::OtherNode))
     }
 
     fn may_warn(&mut self, now: Instant) -> bool {
@@ -149,7 +157,7 @@ mod tests {
         let now = Instant::now();
         let mut rivals = Rivals::new();
         for from in [HERE, THERE, HERE] {
-            let arrival = rivals.arrived(&"web-1", from, now);
+            let arrival = rivals.arrived(&"web-1", from, None, now);
             assert_eq!((arrival.fight, arrival.pause), (None, Duration::ZERO));
             rivals.left(&"web-1", arrival.ticket);
         }
@@ -159,8 +167,8 @@ mod tests {
     fn short_second_session_from_the_same_address_is_normal() {
         let now = Instant::now();
         let mut rivals = Rivals::new();
-        let first = rivals.arrived(&"web-1", HERE, now);
-        assert_eq!(rivals.arrived(&"web-1", HERE, now).fight, None);
+        let first = rivals.arrived(&"web-1", HERE, None, now);
+        assert_eq!(rivals.arrived(&"web-1", HERE, None, now).fight, None);
         rivals.left(&"web-1", first.ticket);
     }
 
@@ -168,29 +176,53 @@ mod tests {
     fn take_over_from_another_address_is_warned_about_once_a_minute() {
         let now = Instant::now();
         let mut rivals = Rivals::new();
-        let first = rivals.arrived(&"web-1", HERE, now);
-        let second = rivals.arrived(&"web-1", THERE, now);
+        let first = rivals.arrived(&"web-1", HERE, None, now);
+        let second = rivals.arrived(&"web-1", THERE, None, now);
         assert_eq!(second.fight, Some(Fight::OtherAddress(HERE)));
         rivals.left(&"web-1", first.ticket);
-        let third = rivals.arrived(&"web-1", HERE, now);
+        let third = rivals.arrived(&"web-1", HERE, None, now);
         assert_eq!((third.fight, third.tell), (Some(Fight::OtherAddress(THERE)), false));
         rivals.left(&"web-1", third.ticket);
         rivals.left(&"web-1", second.ticket);
-        let later = rivals.arrived(&"web-1", THERE, now + PERIOD);
+        let later = rivals.arrived(&"web-1", THERE, None, now + PERIOD);
         assert_eq!((later.fight, later.tell), (None, false), "alone again");
-        let again = rivals.arrived(&"web-1", HERE, now + PERIOD);
+        let again = rivals.arrived(&"web-1", HERE, None, now + PERIOD);
         assert_eq!((again.fight, again.tell), (Some(Fight::OtherAddress(THERE)), true));
-        assert_eq!(rivals.arrived(&"web-2", THERE, now).fight, None, "another server");
+        assert_eq!(rivals.arrived(&"web-2", THERE, None, now).fight, None, "another server");
     }
 
     #[test]
     fn many_take_overs_from_one_address_are_a_fight() {
         let now = Instant::now();
         let mut rivals = Rivals::new();
-        let fights: Vec<_> =
-            (0..10).map(|_| rivals.arrived(&"web-1", HERE, now)).filter(|it| it.tell).collect();
+        let fights: Vec<_> = (0..10)
+            .map(|_| rivals.arrived(&"web-1", HERE, None, now))
+            .filter(|it| it.tell)
+            .collect();
         assert_eq!(fights.len(), 1);
         assert_eq!(fights[0].fight, Some(Fight::TooOften));
+    }
+
+    #[test]
+    fn a_session_at_another_node_counts_as_one_here() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new();
+        let arrival = rivals.arrived(&"web-1", HERE, Some(HERE), now);
+        assert_eq!(arrival.fight, None, "it has gone from one node to the other");
+        rivals.left(&"web-1", arrival.ticket);
+        let arrival = rivals.arrived(&"web-1", HERE, Some(THERE), now);
+        assert_eq!((arrival.fight, arrival.tell), (Some(Fight::OtherNode(THERE)), true));
+        let second = rivals.arrived(&"web-1", HERE, Some(THERE), now);
+        assert_eq!(second.fight, Some(Fight::OtherNode(THERE)));
+        for ticket in [arrival.ticket, second.ticket] {
+            rivals.left(&"web-1", ticket);
+        }
+        let fights = (0..TAKE_OVERS).map(|_| {
+            let arrival = rivals.arrived(&"web-1", HERE, Some(HERE), now);
+            rivals.left(&"web-1", arrival.ticket);
+            arrival.fight
+        });
+        assert_eq!(fights.last(), Some(Some(Fight::TooOften)), "from one address, to and fro");
     }
 
     #[test]
@@ -199,24 +231,24 @@ mod tests {
         let mut rivals = Rivals::new();
         let mut pauses = Vec::new();
         for _ in 0..=ARRIVALS {
-            let arrival = rivals.arrived(&"web-1", HERE, now);
+            let arrival = rivals.arrived(&"web-1", HERE, None, now);
             rivals.left(&"web-1", arrival.ticket);
             pauses.push(arrival.pause);
         }
         assert_eq!(pauses.pop(), Some(PAUSE));
         assert!(pauses.iter().all(Duration::is_zero));
-        assert_eq!(rivals.arrived(&"web-1", HERE, now + PERIOD).pause, Duration::ZERO);
+        assert_eq!(rivals.arrived(&"web-1", HERE, None, now + PERIOD).pause, Duration::ZERO);
     }
 
     #[test]
     fn a_crowd_of_sessions_is_sent_away() {
         let now = Instant::now();
         let mut rivals = Rivals::new();
-        let live: Vec<_> = (0..=LIVE).map(|_| rivals.arrived(&"web-1", HERE, now)).collect();
+        let live: Vec<_> = (0..=LIVE).map(|_| rivals.arrived(&"web-1", HERE, None, now)).collect();
         assert_eq!(live.iter().filter(|arrival| arrival.crowded).count(), 1);
-        assert!(!rivals.arrived(&"web-2", HERE, now).crowded, "another server");
+        assert!(!rivals.arrived(&"web-2", HERE, None, now).crowded, "another server");
         live.iter().for_each(|arrival| rivals.left(&"web-1", arrival.ticket));
-        assert!(!rivals.arrived(&"web-1", HERE, now).crowded);
+        assert!(!rivals.arrived(&"web-1", HERE, None, now).crowded);
     }
 
     #[test]
@@ -224,10 +256,10 @@ mod tests {
         let now = Instant::now();
         let mut rivals = Rivals::new();
         for server in 0..100 {
-            let arrival = rivals.arrived(&server, HERE, now);
+            let arrival = rivals.arrived(&server, HERE, None, now);
             rivals.left(&server, arrival.ticket);
         }
-        rivals.arrived(&0, HERE, now + PERIOD);
+        rivals.arrived(&0, HERE, None, now + PERIOD);
         assert_eq!(rivals.servers.len(), 1);
     }
 }

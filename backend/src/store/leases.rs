@@ -4,6 +4,8 @@
 //! that it is alive. Safety does not rest on that time but on the epoch: it rises with each session,
 //! and what an older one writes is refused. This file must not know what a session does.
 
+use std::net::IpAddr;
+
 use sqlx::Error;
 
 use super::engine::Engine;
@@ -106,6 +108,29 @@ pub async fn mine(db: &mut Connection, node: &str) -> Result<Vec<(ServerId, i64)
         .bind(node)
         .fetch_all(db)
         .await?)
+}
+
+/// From where the server's agent came that another living node serves, if one does.
+pub async fn rival(
+    db: &mut Connection,
+    server: ServerId,
+    node: &str,
+) -> Result<Option<IpAddr>, StoreError> {
+    if !matches!(db, Connection::Postgres(_)) {
+        return Ok(None);
+    }
+    // Whoever takes a lease notes the address in the same transaction.
+    let address: Option<Option<String>> = sql::query_scalar(concat!(
+        "SELECT s.address FROM leases l JOIN nodes n ON n.node = l.node \
+         JOIN servers s ON s.id = l.server_id \
+         WHERE l.server_id = $1 AND l.node <> $2 AND n.until > ",
+        now!()
+    ))
+    .bind(server)
+    .bind(node)
+    .fetch_optional(db)
+    .await?;
+    Ok(address.flatten().and_then(|address| address.parse().ok()))
 }
 
 /// The servers that other living nodes serve.

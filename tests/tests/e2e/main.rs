@@ -13,6 +13,7 @@ mod lab;
 mod limits;
 mod main_job;
 mod monitoring;
+mod nodes;
 mod orders;
 mod people;
 mod policy_file;
