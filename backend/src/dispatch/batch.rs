@@ -18,7 +18,7 @@ use crate::plan::{self, Accounts};
 use crate::store::actions::{ActionId, Ending, KnownAction, step};
 use crate::store::batch::{self, Confirmed, Place};
 use crate::store::requests::detail_text;
-use crate::store::{Connection, ServerId, StoreError, Tx};
+use crate::store::{self, Connection, ServerId, StoreError, Tx};
 
 /// What a session wants.
 #[derive(Debug)]
@@ -280,7 +280,14 @@ async fn certain<'a>(
         return Ok(Vec::new());
     }
     let uncertain = batch::uncertain(tx, &accounts).await?;
-    matched.retain(|one| !uncertain.contains(&one.account()));
+    let known = store::receipts::sequences(tx, &accounts).await?;
+    matched.retain(|one| {
+        let account = one.account();
+        let goes_on = one.receipt().is_none_or(|receipt| {
+            receipts::goes_on(&receipt, known.get(&account).copied()).is_ok()
+        });
+        goes_on && !uncertain.contains(&account)
+    });
     Ok(matched)
 }
 

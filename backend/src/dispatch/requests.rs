@@ -101,9 +101,10 @@ impl Session {
         let success = feedback.status.is_success();
         if let HostRequest::Sync { wanted, dry_run: false } = &known.request {
             if success {
-                self.synced(db, wanted).await?
+                self.synced(db, wanted).await?;
+                self.take_sync_receipt(db, wanted, feedback).await?;
             } else {
-                self.half_synced(db, wanted).await?
+                self.half_synced(db, wanted).await?;
             }
         }
         let detail = feedback.detail.as_deref();

@@ -330,7 +330,7 @@ fn push_ids(builder: &mut QueryBuilder<'_>, ids: impl IntoIterator<Item = i64>) 
     }
 }
 
-fn push_places(builder: &mut QueryBuilder<'_>, places: &[Place]) {
+pub(super) fn push_places(builder: &mut QueryBuilder<'_>, places: &[Place]) {
     builder.push_values(places, |mut row, (server, login)| {
         row.push_bind(*server).push_bind(login.to_string());
     });

@@ -194,9 +194,11 @@ pub async fn abandon(
     .bind(server)
     .execute(&mut *db)
     .await?;
-    for forget in
-        ["DELETE FROM drifts WHERE server_id = $1", "DELETE FROM drift_heals WHERE server_id = $1"]
-    {
+    for forget in [
+        "DELETE FROM drifts WHERE server_id = $1",
+        "DELETE FROM drift_heals WHERE server_id = $1",
+        "DELETE FROM sync_receipts WHERE server_id = $1",
+    ] {
         sql::query(forget).bind(server).execute(&mut *db).await?;
     }
     Ok(())

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bastio_protocol::api::UserState;
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
-    AccessReport, AccessStatus, AgentHello, Facts, Occasion, ServerId, SigningKey, States, V2,
+    AccessReport, AccessStatus, AgentHello, Facts, HostRequest, Occasion, Payload, ServerId,
+    SigningKey, States, V2,
 };
 
 use super::*;
@@ -30,6 +31,11 @@ async fn connect(backend: &TestBackend, number: u8, seed: Option<u8>) -> Session
 
 /// What an agent with that receipt key signs after the action.
 fn answer(seed: u8, server: i64, message: &ActionMessage) -> FeedbackMessage {
+    answer_after(1, seed, server, message)
+}
+
+/// As [`answer`], with the number of the last order that the server had obeyed.
+fn answer_after(sequence: u64, seed: u8, server: i64, message: &ActionMessage) -> FeedbackMessage {
     let login = &message.username;
     let (standing, sessions_ended) = match &message.action {
         Action::SetUser { wanted } if !wanted.locked => (Standing::Present(wanted), false),
@@ -42,7 +48,7 @@ fn answer(seed: u8, server: i64, message: &ActionMessage) -> FeedbackMessage {
     states.add(&StateOfAccount { login, standing, sessions_ended });
     let occasion = Occasion {
         server: ServerId::from_number(server),
-        sequence: 1,
+        sequence,
         at: NOW,
         mid: message.mid.clone(),
         action: message.action.name().to_owned(),
@@ -254,4 +260,97 @@ async fn an_agent_without_receipts_is_told_as_such() {
     assert_eq!(refusals(&backend).await, [""; 0]);
     let unknown = fleet.access_report(admin, &login("nobody-here"), Duration::ZERO, None).await;
     assert!(matches!(unknown, Err(FleetError::NoSuchUser(_))));
+}
+
+#[tokio::test]
+async fn a_receipt_from_before_the_last_one_is_refused_by_its_number() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "web-1").await;
+    take(&session, |message| answer_after(7, 1, web.id.0, message)).await;
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    for (sequence, expected) in
+        [(7, AccessStatus::Proven), (6, AccessStatus::Unproven), (8, AccessStatus::Proven)]
+    {
+        fleet.disable_user(admin, &login("alice"), "").await.expect("disabled");
+        take(&session, |message| answer_after(sequence, 1, web.id.0, message)).await;
+        assert_eq!(statuses(&backend).await, [expected], "{sequence}");
+    }
+    let words = "it is old: signed after order 6, another one after order 7";
+    let refused = refusals(&backend).await;
+    assert!(!refused.is_empty() && refused.iter().all(|why| why == words), "{refused:?}");
+}
+
+/// The answer to the sync that waits, with all accounts of it in that state.
+async fn answer_sync(
+    backend: &TestBackend,
+    session: &Session,
+    (sequence, standing): (u64, Standing<'_>),
+    spoil: impl Fn(Receipt) -> Option<Receipt>,
+) {
+    let web = bastio_protocol::ServerName::parse("web-1").expect("a name");
+    backend.fleet.sync_server(&backend.admin, &web).await.expect("asked");
+    let payloads = session.next_payloads(10, false).await.expect("a queue");
+    let Some((Payload::Host(message), _)) = payloads.first() else { panic!("{payloads:?}") };
+    let HostRequest::Sync { wanted, .. } = &message.request else { panic!("{message:?}") };
+    let mut states = States { complete: true, ..States::default() };
+    for login in wanted.accounts.keys() {
+        states.add(&StateOfAccount { login, standing, sessions_ended: true });
+    }
+    let occasion = Occasion {
+        server: ServerId::from_number(session.server().id.0),
+        sequence,
+        at: NOW,
+        mid: message.mid.clone(),
+        action: "sync".to_owned(),
+        status: Status::Done,
+    };
+    let mut feedback = message.reply(Status::Done, "done");
+    feedback.receipt = spoil(Receipt::sign(&signer(1), occasion, states)).map(Box::new);
+    session.feedback(&feedback).await.expect("taken");
+}
+
+#[tokio::test]
+async fn what_a_sync_leaves_is_proved_by_its_receipt_and_by_no_other() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "web-1").await;
+    let (fleet, admin) = (&backend.fleet, &backend.admin);
+    fleet.disable_user(admin, &login("alice"), "").await.expect("disabled");
+    // Nothing of it has reached the server one by one.
+    let old = std::sync::Mutex::new(None);
+    answer_sync(&backend, &session, (5, Standing::Locked), |receipt| {
+        *old.lock().expect("ours") = Some(receipt.clone());
+        None
+    })
+    .await;
+    take(&session, |message| message.reply(Status::Done, "done")).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Unproven], "nothing was signed");
+    let told = refusals(&backend).await.len();
+    let spoilt = old.lock().expect("ours").clone();
+    answer_sync(&backend, &session, (5, Standing::Locked), |_| spoilt.clone()).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Unproven]);
+    assert!(refusals(&backend).await[told].contains("of another action"));
+    answer_sync(&backend, &session, (5, Standing::Absent), Some).await;
+    assert_eq!(refusals(&backend).await[told + 1], "it says another state of alice");
+    let mut tx = backend.store.write().await.expect("a writer");
+    let web = session.server().id;
+    store::receipts::forget(&mut tx, web, &login("alice")).await.expect("forgotten");
+    tx.commit().await.expect("written");
+    answer_sync(&backend, &session, (6, Standing::Locked), Some).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Proven]);
+    answer_sync(&backend, &session, (5, Standing::Locked), Some).await;
+    let words = "it is old: signed after order 5, another one after order 6";
+    assert_eq!(refusals(&backend).await[told + 2], words);
+    assert_eq!(statuses(&backend).await, [AccessStatus::Proven], "by the one before");
+    // Whoever has no account of bastio's there is proved to have none.
+    fleet.enable_user(admin, &login("alice"), "").await.expect("enabled");
+    take(&session, |message| answer_after(7, 1, web.0, message)).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Open]);
+    fleet.remove_user(admin, &login("alice"), Default::default()).await.expect("removed");
+    take(&session, |message| answer_after(8, 1, web.0, message)).await;
+    answer_sync(&backend, &session, (9, Standing::Locked), Some).await;
+    assert_eq!(statuses(&backend).await, [AccessStatus::Proven]);
 }
