@@ -9,10 +9,12 @@ mod watch;
 
 use std::iter;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bastio_protocol::api::{ApiKey, NewApiKey, Role};
 use thiserror::Error;
 
+use crate::approvals::{self, Approval, Gains};
 use crate::audit::{self, Actor, Event};
 use crate::store::{self, Connection, Store, StoreError};
 pub use secret::Secret;
@@ -31,6 +33,8 @@ const MAX_NAME: usize = 64;
 pub struct ApiKeys {
     store: Store,
     watchers: Watchers,
+    /// Whether another API key of role admin needs a second operator.
+    needs_approval: bool,
 }
 
 /// Proof that a request may do everything. Only [`ApiKeys::admin`] makes it.
@@ -38,6 +42,8 @@ pub struct ApiKeys {
 pub struct Admin {
     actor: Actor,
     intent: Intent,
+    /// A second operator's word for this very request.
+    approval: Option<Arc<Approval>>,
 }
 
 /// How serious a request is.
@@ -82,6 +88,19 @@ pub enum AccessError {
     /// A request that was only to be tried, and does not know how.
     #[error("this cannot be tried without being done")]
     NotTriable,
+    /// An API key of role admin that a second operator must approve, so that its secret would be shown
+    /// to the wrong person.
+    #[error("the secret of an API key of role admin is made by whoever is to have it")]
+    HashWanted,
+    /// No SHA-256.
+    #[error("secret_sha256 is 64 hexadecimal digits, in small letters")]
+    BadHash,
+    /// It needs another operator's approval.
+    #[error("this needs another operator's approval: {0}")]
+    NeedsApproval(Gains),
+    /// What was approved was carried out, or refused, meanwhile.
+    #[error("proposal {0} does not wait any more")]
+    Ended(i64),
     /// The last key that may do everything.
     #[error("{0} is the last API key of role admin")]
     LastAdmin(String),
@@ -101,6 +120,12 @@ impl Admin {
     #[must_use]
     pub fn with_intent(self, intent: Intent) -> Self {
         Self { intent, ..self }
+    }
+
+    /// A second operator's word for it, if it is carried out for that.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Arc<Approval>> {
+        self.approval.as_ref()
     }
 
     /// How serious the request is.
@@ -136,7 +161,29 @@ impl ApiKeys {
     /// The API keys of a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, watchers: Watchers::default() }
+        Self { store, watchers: Watchers::default(), needs_approval: false }
+    }
+
+    /// Whether another API key of role admin needs a second operator.
+    #[must_use]
+    pub fn with_approvals(mut self, needed: bool) -> Self {
+        self.needs_approval = needed;
+        self
+    }
+
+    /// The proof of whoever sent the request that was approved, as long as that API key is there.
+    ///
+    /// # Errors
+    /// [`AccessError::NoSuchKey`], [`AccessError::Store`].
+    pub async fn approved(&self, approval: Arc<Approval>) -> Result<Admin, AccessError> {
+        let keys = store::api_keys::list(&mut *self.store.read().await?).await?;
+        let is_there = |key: &ApiKey| key.name == approval.proposer && key.role == Role::Admin;
+        if !keys.iter().any(is_there) {
+            return Err(AccessError::NoSuchKey(approval.proposer.clone()));
+        }
+        let actor = Actor::api_key(&approval.proposer, approval.from);
+        let intent = Intent { confirmed: approval.confirmed, ..Intent::default() };
+        Ok(Admin { actor, intent, approval: Some(approval) })
     }
 
     /// Checks a secret for everything.
@@ -149,7 +196,7 @@ impl ApiKeys {
         match key.role {
             Role::Admin => {
                 let actor = Actor::api_key(&key.name, from);
-                Ok(Admin { actor, intent: Intent::default() })
+                Ok(Admin { actor, intent: Intent::default(), approval: None })
             }
             Role::Enroll => Err(AccessError::EnrolsOnly),
             Role::Metrics => Err(AccessError::WatchesOnly),
@@ -194,8 +241,19 @@ impl ApiKeys {
         new: &NewApiKey,
     ) -> Result<(ApiKey, Secret), AccessError> {
         proof.must_be_meant()?;
-        let mut tx = self.store.write().await?;
-        let made = insert(&mut tx, proof.actor(), new, self.store.now()).await?;
+        let (mut tx, now) = (self.store.write().await?, self.store.now());
+        let made = insert(&mut tx, proof.actor(), new, now).await?;
+        if self.needs_approval && new.role == Role::Admin {
+            let Some(hash) = &new.secret_sha256 else { return Err(AccessError::HashWanted) };
+            let gain = format!("the API key {} of role admin, secret sha256 {hash}", new.name);
+            approvals::check(true, proof.approval().map(AsRef::as_ref), [gain].into())
+                .map_err(AccessError::NeedsApproval)?;
+        }
+        if let Some(approval) = proof.approval()
+            && !approval.carry_out(&mut tx, now).await?
+        {
+            return Err(AccessError::Ended(approval.id()));
+        }
         tx.commit().await.map_err(StoreError::from)?;
         Ok(made)
     }
@@ -257,7 +315,7 @@ pub async fn first_admin_token(store: &Store) -> Result<Option<Secret>, AccessEr
     if !store::api_keys::list(&mut tx).await?.is_empty() {
         return Ok(None);
     }
-    let new = NewApiKey { name: FIRST_ADMIN.to_owned(), role: Role::Admin };
+    let new = NewApiKey { name: FIRST_ADMIN.to_owned(), role: Role::Admin, secret_sha256: None };
     let (_, secret) = insert(&mut tx, &Actor::backend(), &new, store.now()).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(Some(secret))
@@ -275,7 +333,7 @@ pub async fn another_admin_token(store: &Store) -> Result<(ApiKey, Secret), Acce
         .chain((2_u64..).map(|number| format!("{FIRST_ADMIN}-{number}")))
         .find(|name| taken.iter().all(|key| key.name != *name))
         .expect("there are more numbers than API keys");
-    let new = NewApiKey { name, role: Role::Admin };
+    let new = NewApiKey { name, role: Role::Admin, secret_sha256: None };
     let made = insert(&mut tx, &Actor::state_owner(), &new, store.now()).await?;
     tx.commit().await.map_err(StoreError::from)?;
     Ok(made)
@@ -291,8 +349,18 @@ async fn insert(
     if new.name.is_empty() || new.name.len() > MAX_NAME || !new.name.chars().all(fits) {
         return Err(AccessError::BadName);
     }
-    let secret = Secret::random();
-    let hash = secret::hash(secret.expose());
+    let is_hash = |hash: &&String| {
+        hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let (secret, hash) = match &new.secret_sha256 {
+        Some(hash) if !is_hash(&hash) => return Err(AccessError::BadHash),
+        Some(hash) => (Secret::none(), hash.clone()),
+        None => {
+            let secret = Secret::random();
+            let hash = secret::hash(secret.expose());
+            (secret, hash)
+        }
+    };
     if !store::api_keys::insert(db, &new.name, new.role, &hash, now).await? {
         return Err(AccessError::NameTaken(new.name.clone()));
     }

@@ -51,6 +51,21 @@ impl Actor {
         Self { who: Who::ApiKey(name.to_owned()), from }
     }
 
+    /// The API key's name, for somebody with one.
+    #[must_use]
+    pub fn api_key_name(&self) -> Option<&str> {
+        match &self.who {
+            Who::ApiKey(name) => Some(name),
+            Who::Agent(_) | Who::Backend | Who::StateOwner => None,
+        }
+    }
+
+    /// Where it came from, if it came over a network.
+    #[must_use]
+    pub fn from(&self) -> Option<IpAddr> {
+        self.from
+    }
+
     /// The agent of a server.
     #[must_use]
     pub fn agent(name: &ServerName, from: IpAddr) -> Self {

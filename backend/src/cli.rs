@@ -53,6 +53,8 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   store.url, store.url_file            a PostgreSQL database instead of a file; or a file with its URL
   store.cluster_key_file               with it: seals the keys that several backends share
   orders.valid_for = 600               seconds in which an agent may obey what was signed
+  approvals.needed_for = \"none\"        \"root\": what makes root waits for a second operator
+  approvals.expire_days = 7            and is over after so many days
   signing.passphrase_file              a file (mode 600) with what opens a sealed signing key
   history.revisions = 1000             edits of the model that can be undone
   uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set

@@ -18,7 +18,9 @@ use thiserror::Error;
 use crate::plan;
 use crate::store::uids::UidRange;
 pub use store::Database;
-pub use values::{Count, Limit, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames};
+pub use values::{
+    Count, Days, Limit, NeededFor, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames,
+};
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
 pub const DEFAULT_FILE: &str = "/etc/bastio/backend.toml";
@@ -30,7 +32,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 26] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -46,6 +48,8 @@ const KEYS: [&str; 24] = [
     "limits.rivals",
     "orders.valid_for",
     "signing.passphrase_file",
+    "approvals.needed_for",
+    "approvals.expire_days",
     "store.url",
     "store.url_file",
     "store.cluster_key_file",
@@ -75,6 +79,8 @@ pub struct Config {
     pub orders: Orders,
     /// `[signing]`: the key that signs orders.
     pub signing: Signing,
+    /// `[approvals]`: what needs a second operator.
+    pub approvals: Approvals,
     /// `[rails]`: how large an edit may be before it needs a confirmation.
     pub rails: Rails,
     /// `[uids]`: numeric ids for login names, the same on every server.
@@ -157,6 +163,27 @@ pub struct Signing {
     /// `signing.passphrase_file`: a file, mode 600, with what opens a sealed signing key at the
     /// start. Default none: the systemd credential `signing_passphrase`, or else an operator.
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// `[approvals]`. Only here: nobody switches it off over the API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// `approvals.needed_for`: `root` for what makes root. Default `none`.
+    pub needed_for: NeededFor,
+    /// `approvals.expire_days`: after so many days a proposal is over. Default 7.
+    pub expire_days: Days,
+}
+
+impl Approvals {
+    /// How long a proposal waits, in seconds; `None` when nothing does.
+    #[must_use]
+    pub fn valid_for(&self) -> Option<i64> {
+        match self.needed_for {
+            NeededFor::None => None,
+            NeededFor::Root => Some(self.expire_days.seconds()),
+        }
+    }
 }
 
 /// `[accounts]`.
@@ -255,6 +282,7 @@ impl Default for Config {
             limits: Limits::default(),
             orders: Orders::default(),
             signing: Signing::default(),
+            approvals: Approvals::default(),
             rails: Rails::default(),
             uids: Uids::default(),
             accounts: Accounts::default(),

@@ -5,6 +5,7 @@
 //! This room must not know HTTP or SSH.
 
 mod adoption;
+mod approvals;
 mod changes;
 mod clock;
 mod convergence;
@@ -59,6 +60,8 @@ pub struct Fleet {
     system_names: Arc<BTreeSet<Username>>,
     /// So many revisions can be undone.
     history: i64,
+    /// Whether what makes root needs a second operator.
+    needs_approval: bool,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -69,7 +72,25 @@ impl Fleet {
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
         let (rails, turns, system_names) = (Rails::default(), Arc::default(), Arc::default());
         let (original_agents, uids, history) = (false, None, undo::REVISIONS);
-        Self { store, dispatch, original_agents, rails, uids, system_names, history, turns }
+        let needs_approval = false;
+        Self {
+            store,
+            dispatch,
+            original_agents,
+            rails,
+            uids,
+            system_names,
+            history,
+            needs_approval,
+            turns,
+        }
+    }
+
+    /// Whether what makes root needs a second operator.
+    #[must_use]
+    pub fn with_approvals(mut self, needed: bool) -> Self {
+        self.needs_approval = needed;
+        self
     }
 
     /// Whether there is a port for original agents, which cannot prove what newer ones must.

@@ -16,6 +16,7 @@ mod log;
 mod plan;
 mod policies;
 mod problem;
+mod proposals;
 mod requests;
 mod serve;
 mod servers;
@@ -41,6 +42,7 @@ use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::ApiKeys;
+use crate::approvals::Approvals;
 use crate::dispatch::Dispatch;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -89,6 +91,7 @@ pub struct HttpState {
     store: Store,
     metrics: Metrics,
     draining: CancellationToken,
+    approvals: Approvals,
     /// What signs, also what is told about people's access.
     signing: Option<Unsealing>,
 }
@@ -99,7 +102,9 @@ impl HttpState {
     pub fn new(store: Store, dispatch: Dispatch, site: Site) -> Self {
         // The key is there when the port is.
         let original_agents = site.rsa_host_key.is_some();
+        let host_key = site.ed25519_host_key.fingerprint();
         Self {
+            approvals: Approvals::new(store.clone(), &host_key),
             metrics: Metrics::new(store.clone(), dispatch.clone()),
             fleet: Fleet::new(store.clone(), dispatch).with_original_agents(original_agents),
             keys: ApiKeys::new(store.clone()),
@@ -147,6 +152,15 @@ impl HttpState {
         self
     }
 
+    /// For how many seconds what makes root waits for a second operator; nothing does without.
+    #[must_use]
+    pub fn with_approvals(mut self, seconds: Option<i64>) -> Self {
+        self.approvals = self.approvals.with_validity(seconds);
+        self.fleet = self.fleet.with_approvals(seconds.is_some());
+        self.keys = self.keys.with_approvals(seconds.is_some());
+        self
+    }
+
     /// What signs, and may be sealed still.
     #[must_use]
     pub fn with_signing(mut self, signing: Unsealing) -> Self {
@@ -179,7 +193,7 @@ impl HttpState {
 pub fn router(state: HttpState) -> Router {
     Router::new()
         .nest("/api/external", external_routes())
-        .nest("/api/v1", v1_routes())
+        .nest("/api/v1", v1_routes(&state))
         .route("/metrics", get(watch::metrics))
         .route("/healthz", get(watch::health))
         .route("/readyz", get(watch::readiness))
@@ -201,10 +215,23 @@ fn external_routes() -> Router<HttpState> {
         .layer(DefaultBodyLimit::max(MAX_EXTERNAL_BODY))
 }
 
-fn v1_routes() -> Router<HttpState> {
+/// What is asked for, kept where it needs a second operator.
+fn v1_routes(state: &HttpState) -> Router<HttpState> {
+    let keep = middleware::from_fn_with_state(state.clone(), proposals::keep);
+    routes()
+        .route("/proposals", get(proposals::list))
+        .route("/proposals/{id}", get(proposals::show))
+        .route("/proposals/{id}/approve", post(proposals::approve))
+        .route("/proposals/{id}/reject", post(proposals::reject))
+        .layer(keep)
+}
+
+/// What can be asked for, and proposed.
+fn routes() -> Router<HttpState> {
     Router::new()
         .route("/status", get(status::status))
         .route("/unseal", post(unseal::unseal))
+        .route("/operator-keys", get(proposals::keys).post(proposals::register))
         .route("/log", get(log::list))
         .route("/plan", get(plan::show))
         .route("/revisions", get(undo::list))

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod admin_token;
+pub mod approvals;
 pub mod audit;
 pub mod backup;
 pub mod cluster;

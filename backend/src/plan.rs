@@ -24,6 +24,7 @@ mod groups;
 mod host_labels;
 mod index;
 mod merge;
+mod root;
 mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use index::{Index, Reach, reach};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
+pub use root::{Lasting, Roots, gained, makes_root, roots};
 pub use undo::{Before, model_at, model_for_one};
 
 /// The accounts of one server that are bastio's.

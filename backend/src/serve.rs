@@ -131,6 +131,7 @@ impl Backend {
             .with_system_names(config.accounts.system_names.get())
             .with_history(config.history.revisions.get())
             .with_ports(ports.iter().map(Port::tally).collect())
+            .with_approvals(config.approvals.valid_for())
             .with_signing(Unsealing::new(signing, store.clone(), dispatch.clone()))
             .with_draining(draining.clone());
         let fleet = state.fleet();

@@ -22,6 +22,7 @@ pub mod history;
 pub mod leases;
 pub mod outcomes;
 pub mod policies;
+pub mod proposals;
 pub mod questions;
 pub mod reached;
 pub mod receipts;

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::client::Intent;
 use crate::commands::{
-    Format, adopt, api_key, declared, drift, generate, grant, group, key, log, login, plan, server,
-    sudo_policy, undo, unseal, user,
+    Format, adopt, api_key, declared, drift, generate, grant, group, key, log, login, operator,
+    plan, proposal, server, sudo_policy, undo, unseal, user,
 };
 use crate::follow::Patience;
 use crate::settings::{BackendUrl, Flags};
@@ -20,7 +20,8 @@ Exit codes:
   0  all done (servers that are offline follow by themselves when they are back)
   1  some server failed or did not answer in time, or the backend refused the request
   2  usage: wrong arguments, an unusable key file, not logged in; nothing was sent
-  3  the backend cannot be reached";
+  3  the backend cannot be reached
+  4  nothing was done yet: the edit waits for another operator (bastio proposal ls)";
 
 const FIRST_STEPS: &str = "\
 First steps:
@@ -122,6 +123,12 @@ pub enum Command {
     /// Accounts that are on a server already: list, take over, give back
     #[command(subcommand)]
     Adopt(adopt::Command),
+    /// Edits that wait for another operator: list, show, approve, reject
+    #[command(subcommand)]
+    Proposal(proposal::Command),
+    /// Your own key, with which you approve what others propose
+    #[command(subcommand)]
+    Operator(operator::Command),
     /// Show how far each server is, and what it has still to do
     Plan(plan::Plan),
     /// List what was edited, the last first

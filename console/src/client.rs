@@ -4,6 +4,7 @@
 //! redirects are reported, never followed.
 
 mod answer;
+mod operators;
 
 use std::time::Duration;
 
@@ -12,8 +13,7 @@ use bastio_protocol::api::{
     DriftRuleInForce, EndSessions, Grant, Group, IF_REVISION_HEADER, Key, NamedPolicy, NewApiKey,
     NewGrant, NewGroup, NewKeys, NewRequest, NewUser, Policy, PolicyName, RemoveGroup, RemoveUser,
     ReplaceServer, RequestKind, RequestReport, Revision, Server, ServerDetail, ServerPlan,
-    StateReason, StatusReport, Undo, Unseal, Unsealed, UpdateGroup, UpdateServer, UpdateUser, User,
-    UserGroup,
+    StateReason, StatusReport, Undo, UpdateGroup, UpdateServer, UpdateUser, User, UserGroup,
 };
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{AccessReport, ServerName, Target, Username};
@@ -115,11 +115,6 @@ impl Client {
     /// The fleet in numbers.
     pub fn status(&self) -> Result<StatusReport, ClientError> {
         self.get("status")
-    }
-
-    /// Opens the sealed signing key.
-    pub fn unseal(&self, passphrase: &str) -> Result<Unsealed, ClientError> {
-        self.send(Method::POST, "unseal", &Unseal { passphrase: passphrase.to_owned() })
     }
 
     /// All servers.

@@ -12,7 +12,9 @@ pub mod group;
 pub mod key;
 pub mod log;
 pub mod login;
+pub mod operator;
 pub mod plan;
+pub mod proposal;
 mod request;
 pub mod server;
 mod status;
@@ -89,6 +91,8 @@ pub fn run(
         Command::Apply(command) => command.run(|| with(terminal)),
         Command::Export(command) => command.run(&mut with(terminal)?),
         Command::Adopt(command) => adopt::run(command, &mut with(terminal)?),
+        Command::Proposal(command) => proposal::run(command, environment, &mut with(terminal)?),
+        Command::Operator(command) => operator::run(command, environment, &mut with(terminal)?),
         Command::Plan(command) => command.run(&mut with(terminal)?),
         Command::Revisions(command) => command.run(&mut with(terminal)?),
         Command::Undo(command) => command.run(&mut with(terminal)?),

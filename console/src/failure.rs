@@ -23,6 +23,9 @@ pub const USAGE: u8 = 2;
 /// The backend cannot be reached.
 pub const UNREACHABLE: u8 = 3;
 
+/// The edit waits for another operator's approval.
+pub const PROPOSED: u8 = 4;
+
 /// How a command that was carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -136,6 +139,7 @@ impl Failure {
             | Self::Read { .. }
             | Self::NotAnExport { .. } => USAGE,
             Self::Client(error) if error.is_unreachable() => UNREACHABLE,
+            Self::Client(error) if error.proposal().is_some() => PROPOSED,
             Self::Lost { .. } => UNREACHABLE,
             Self::Client(_) | Self::NoSuchKey { .. } | Self::Output(_) | Self::Write { .. } => {
                 SOME_FAILED

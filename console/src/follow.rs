@@ -81,6 +81,9 @@ fn tried(context: &mut Context<'_>, changes: &[Change]) -> Result<Ending, Failur
             terminal.table(&preview::table(preview))?;
             terminal.note(&preview::summary(&preview.blast));
         }
+        for gain in preview.approval.iter().take(EDITS) {
+            terminal.note(&format!("needs another operator's approval: {gain}"));
+        }
         for stop in &preview.stops {
             terminal.note(&format!("needs --yes-really: {stop}"));
         }

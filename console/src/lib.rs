@@ -12,6 +12,7 @@ mod follow;
 mod key_input;
 mod login_file;
 mod moment;
+mod operator_key;
 mod outcome;
 mod policy_file;
 mod preview;
@@ -32,7 +33,8 @@ use crate::terminal::Terminal;
 
 /// Runs the command that the process was started with, and says how it ended.
 ///
-/// Exit codes: 0 all done, 1 some failed or refused, 2 usage, 3 unreachable backend.
+/// Exit codes: 0 all done, 1 some failed or refused, 2 usage, 3 unreachable backend, 4 waits for
+/// another operator.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

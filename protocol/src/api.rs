@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Detail, DriftMessage, ServerName, Status, Target, Username, WantedAccount, stamp};
 
 mod adoption;
+mod approvals;
 mod drift;
 mod groups;
 mod people;
@@ -21,6 +22,7 @@ mod time;
 mod undo;
 
 pub use adoption::{Adopt, Candidate, Match, MatchRule};
+pub use approvals::{Approve, NewOperatorKey, OperatorKey, Proposal, ProposalState, Reject};
 pub use drift::{DriftAnswer, DriftRule, DriftRuleInForce};
 pub use groups::{
     Group, Holder, Members, Membership, NewGroup, RemoveGroup, UpdateGroup, UserGroup,
@@ -65,6 +67,9 @@ pub struct ApiError {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The proposal that it became: it waits for another operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<i64>,
 }
 
 /// Whether an agent's channel is open.
@@ -349,6 +354,10 @@ pub struct NewApiKey {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// SHA-256 of the secret in hexadecimal digits, where whoever asks has made it: then nobody is
+    /// shown any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_sha256: Option<String>,
 }
 
 /// A new API key with its secret, shown this once.
@@ -357,7 +366,8 @@ pub struct CreatedApiKey {
     /// The key.
     #[serde(flatten)]
     pub key: ApiKey,
-    /// The secret: the bearer token, or the `api_key` of an enrolment.
+    /// The secret: the bearer token, or the `api_key` of an enrolment. Empty where only its hash was
+    /// given.
     pub secret: String,
     /// How an agent enrols with it, for keys of role `enroll`: the backend's URL and the
     /// fingerprint of its host key.

@@ -7,6 +7,7 @@
 mod access_report;
 mod account;
 pub mod api;
+mod approval;
 pub mod audit;
 mod detail;
 mod hello;
@@ -33,6 +34,7 @@ pub use account::{
     AbsolutePath, AccountFieldError, AccountSpec, Comment, GroupName, KeyGrant, Removal, Sudo,
     WantedAccount,
 };
+pub use approval::{ApprovalStatement, SignedApproval};
 pub use detail::{
     ChangeKind, ChangeNote, DETAIL_LIMIT, Detail, FailureNote, FoundGroup, FoundKey, FoundUser,
     HostReport,

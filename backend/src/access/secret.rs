@@ -26,6 +26,11 @@ impl Secret {
         Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_ref()))))
     }
 
+    /// None that is known here: only its hash was given.
+    pub(super) fn none() -> Self {
+        Self(Zeroizing::new(String::new()))
+    }
+
     /// The secret itself: for the one answer that shows it.
     #[must_use]
     pub fn expose(&self) -> &str {

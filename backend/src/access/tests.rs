@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{NOW, TestBackend};
 
 fn new(name: &str, role: Role) -> NewApiKey {
-    NewApiKey { name: name.to_owned(), role }
+    NewApiKey { name: name.to_owned(), role, secret_sha256: None }
 }
 
 #[tokio::test]

@@ -45,6 +45,47 @@ pub enum RivalPolicy {
     Cut,
 }
 
+/// What needs a second operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeededFor {
+    /// Nothing.
+    #[default]
+    None,
+    /// What makes root on a server.
+    Root,
+}
+
+/// A time of 1 to 365 whole days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Days(u16);
+
+impl Default for Days {
+    fn default() -> Self {
+        Self(7)
+    }
+}
+
+impl Days {
+    /// The time, in seconds.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        i64::from(self.0) * 86_400
+    }
+}
+
+impl TryFrom<u32> for Days {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, Self::Error> {
+        match u16::try_from(number) {
+            Ok(days @ 1..=365) => Ok(Self(days)),
+            _ => Err("a time is a number of days from 1 to 365"),
+        }
+    }
+}
+
 /// Login names, with commas between them; none by default. Never `root`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

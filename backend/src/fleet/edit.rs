@@ -1,11 +1,15 @@
 //! The frame of every edit: one transaction, one revision, and then the sessions are woken.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
 use super::history::{History, Thing};
 use super::{Fleet, FleetError, overtaken, rails, uids};
 use crate::access::{Admin, Intent};
+use crate::approvals::{self, Approval};
 use crate::audit::{self, Actor, Event};
 use crate::dispatch::later;
 use crate::dispatch::queue::{self, Replanned, Scope};
@@ -23,6 +27,11 @@ pub(super) struct Edit<'a> {
     fleet: &'a Fleet,
     actor: &'a Actor,
     intent: Intent,
+    /// Whether an operator asks, and a second one's word for it.
+    asked: bool,
+    approval: Option<Arc<Approval>>,
+    /// What it adds to what makes root beside what the model says.
+    gains: BTreeSet<String>,
     tx: Tx,
     now: i64,
     notify: Notify,
@@ -70,7 +79,8 @@ impl<'a> Edit<'a> {
     /// Waits for the edits before it and begins.
     pub(super) async fn begin(fleet: &'a Fleet, proof: &'a Admin) -> Result<Self, FleetError> {
         let mut edit = Self::begin_as(fleet, proof.actor()).await?;
-        edit.intent = proof.intent();
+        (edit.intent, edit.asked) = (proof.intent(), true);
+        edit.approval = proof.approval().cloned();
         if let Some(seen) = edit.intent.if_revision {
             overtaken::check(edit.db(), seen).await?;
         }
@@ -83,8 +93,23 @@ impl<'a> Edit<'a> {
         let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new(), rename: Vec::new() };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
         let (intent, extra) = (Intent::default(), Vec::new());
+        let (asked, approval, gains) = (false, None, BTreeSet::new());
         let history = History::default();
-        Ok(Self { fleet, actor, intent, tx, now, notify, extra, strict: true, history })
+        let strict = true;
+        Ok(Self {
+            fleet,
+            actor,
+            intent,
+            asked,
+            approval,
+            gains,
+            tx,
+            now,
+            notify,
+            extra,
+            strict,
+            history,
+        })
     }
 
     /// Lets this edit happen although grants contradict each other, or it needs a confirmation:
@@ -191,6 +216,10 @@ impl<'a> Edit<'a> {
                 return Err(FleetError::NeedsConfirmation(stops));
             }
         }
+        let gains = self.gains(scope).await?;
+        approvals::check(true, self.approval.as_deref(), gains)
+            .map_err(FleetError::NeedsApproval)?;
+        self.carry_out().await?;
         let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
         store::actions::link(&mut self.tx, revision, &extra).await?;
         let oldest = self.oldest(revision);
@@ -204,6 +233,32 @@ impl<'a> Edit<'a> {
         fleet.turns.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
+    }
+
+    /// Says of something that it makes root, which the model does not.
+    pub(super) fn makes_root(&mut self, what: String) {
+        self.gains.insert(what);
+    }
+
+    /// What the edit adds to what makes root, where that needs a second operator.
+    async fn gains(&mut self, scope: &Scope) -> Result<BTreeSet<String>, FleetError> {
+        if !self.fleet.needs_approval || !self.asked {
+            return Ok(BTreeSet::new());
+        }
+        let mut gains = std::mem::take(&mut self.gains);
+        let store = &self.fleet.store;
+        gains.extend(super::approvals::gained(store, &mut self.tx, scope, self.now).await?);
+        Ok(gains)
+    }
+
+    /// Ends the proposal that this edit carries out, if it does.
+    async fn carry_out(&mut self) -> Result<(), FleetError> {
+        match &self.approval {
+            Some(approval) if !approval.carry_out(&mut self.tx, self.now).await? => {
+                Err(FleetError::ProposalEnded(approval.id()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Gives numeric ids to login names that get their first grant.
@@ -231,7 +286,8 @@ impl<'a> Edit<'a> {
         if !self.extra.is_empty() {
             return Err(FleetError::NotTriable);
         }
-        let preview = rails::preview(self.fleet, &mut self.tx, planned, scope).await?;
+        let mut preview = rails::preview(self.fleet, &mut self.tx, planned, scope).await?;
+        preview.approval = self.gains(scope).await?.into_iter().collect();
         Ok(Change {
             revision,
             summary: summary.to_owned(),
@@ -263,6 +319,7 @@ impl<'a> Edit<'a> {
             self.notify.forget();
             return Err(FleetError::NotTriable);
         }
+        self.carry_out().await?;
         let next = store::revisions::current(&mut self.tx).await?.saturating_add(1);
         let oldest = self.oldest(next);
         self.history.keep(&mut self.tx, next, oldest).await?;

@@ -7,6 +7,7 @@ use bastio_protocol::{KeyOptionsError, PublicKeyError, ServerName, Target, Targe
 use thiserror::Error;
 
 use super::overtaken::Overtaken;
+use crate::approvals::Gains;
 use crate::plan::{Conflict, Fault, Stop};
 use crate::store::StoreError;
 
@@ -230,6 +231,12 @@ pub enum FleetError {
     /// An edit that concerns much of the fleet, or locks somebody out.
     #[error("this edit was stopped: {}", texts(.0))]
     NeedsConfirmation(Vec<Stop>),
+    /// An edit that adds to what makes root, and waits for a second operator.
+    #[error("this needs another operator's approval: {0}")]
+    NeedsApproval(Gains),
+    /// What was approved was carried out, or refused, meanwhile.
+    #[error("proposal {0} does not wait any more")]
+    ProposalEnded(i64),
     /// A request that was only to be tried, and does not know how.
     #[error("this cannot be tried without being done")]
     NotTriable,
@@ -296,6 +303,8 @@ impl FleetError {
             Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
             Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),
             Self::NeedsConfirmation(_) => Some(hints::NEEDS_CONFIRMATION),
+            Self::NeedsApproval(_) => Some("nothing was done"),
+            Self::ProposalEnded(_) => Some("`bastio proposal ls` shows all of them"),
             Self::NotTriable => {
                 Some("nothing was done; `bastio server check NAME` tells what a sync would change")
             }

@@ -80,6 +80,7 @@ pub(super) async fn preview(
         blast,
         edits: Vec::new(),
         stops: stops.iter().map(ToString::to_string).collect(),
+        approval: Vec::new(),
     })
 }
 

@@ -400,7 +400,7 @@ fn signed(old: &PrivateKey, new: &PrivateKey) -> Option<String> {
 }
 
 async fn enroll_only(backend: &TestBackend) -> Enroller {
-    let new = NewApiKey { name: "hosts".to_owned(), role: Role::Enroll };
+    let new = NewApiKey { name: "hosts".to_owned(), role: Role::Enroll, secret_sha256: None };
     let (_, secret) = backend.keys.create(&backend.admin, &new).await.expect("made");
     backend.keys.enroller(secret.expose(), None).await.expect("known")
 }

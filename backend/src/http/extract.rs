@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
@@ -11,6 +12,7 @@ use bastio_protocol::api::{CONFIRM_HEADER, DRY_RUN_HEADER, IF_REVISION_HEADER};
 
 use super::HttpState;
 use super::problem::Problem;
+use super::proposals::Approved;
 use crate::access::{Admin, Intent};
 
 /// Parts of the path.
@@ -48,6 +50,9 @@ impl FromRequestParts<HttpState> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &HttpState) -> Result<Self, Problem> {
+        if let Some(Approved(approval)) = parts.extensions.get() {
+            return Ok(state.keys.approved(Arc::clone(approval)).await?);
+        }
         let token = bearer(parts).ok_or_else(|| Problem::unauthorized("no API key was sent"))?;
         let from = parts.extensions.get::<Peer>().map(|peer| peer.0);
         let intent = Intent {

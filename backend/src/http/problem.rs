@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bastio_protocol::api::ApiError;
 
 use crate::access::AccessError;
+use crate::approvals::Gains;
 use crate::fleet::{EnrollError, FleetError};
 use crate::store::{StoreError, Trouble};
 
@@ -20,14 +21,36 @@ pub struct Problem {
     body: ApiError,
     /// After how many seconds to come back.
     after: Option<u64>,
+    /// For what it needs a second operator.
+    gains: Option<Box<Gains>>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, error: impl Into<String>, hint: Option<&str>) -> Self {
-        let body = ApiError { error: error.into(), hint: hint.map(str::to_owned) };
+        let hint = hint.map(str::to_owned);
+        let body = ApiError { error: error.into(), hint, proposal: None };
         // What is away is back shortly, if at all.
         let after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
-        Self { status, body, after }
+        Self { status, body, after, gains: None }
+    }
+
+    /// Nothing was done for want of a second operator.
+    pub(super) fn needs_approval(gains: Gains) -> Self {
+        let text = format!("this needs another operator's approval: {gains}");
+        let problem = Self::new(StatusCode::CONFLICT, text, Some("nothing was done"));
+        Self { gains: Some(Box::new(gains)), ..problem }
+    }
+
+    /// The request waits under that number for a second operator.
+    pub(super) fn proposed(id: i64, gains: &Gains) -> Self {
+        let text = format!("this waits for another operator, as proposal {id}: {gains}");
+        let hint = format!(
+            "nothing was done yet; another admin looks with `bastio proposal show {id}`, and says \
+             `bastio proposal approve {id}`"
+        );
+        let mut problem = Self::new(StatusCode::CONFLICT, text, Some(&hint));
+        problem.body.proposal = Some(id);
+        problem
     }
 
     /// The same, for who may come back after that time.
@@ -61,6 +84,9 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let Some(gains) = self.gains {
+            response.extensions_mut().insert(*gains);
         }
         if let Some(after) = self.after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
@@ -127,6 +153,13 @@ impl From<AccessError> for Problem {
                 let hint = "nothing was done; leave --dry-run out";
                 Self::new(StatusCode::BAD_REQUEST, text, Some(hint))
             }
+            AccessError::HashWanted => {
+                let hint = "another operator must approve it first: `bastio api-key add` of today sends a hash";
+                Self::new(StatusCode::BAD_REQUEST, text, Some(hint))
+            }
+            AccessError::BadHash => Self::bad_request(text),
+            AccessError::NeedsApproval(gains) => Self::needs_approval(gains),
+            AccessError::Ended(_) => Self::new(StatusCode::CONFLICT, text, None),
             AccessError::LastAdmin(_) => {
                 let hint = "without it nobody could change anything; make another one first";
                 Self::new(StatusCode::CONFLICT, text, Some(hint))
@@ -140,6 +173,7 @@ impl From<FleetError> for Problem {
     fn from(error: FleetError) -> Self {
         let (text, hint) = (error.to_string(), error.hint());
         let status = match error {
+            FleetError::NeedsApproval(gains) => return Self::needs_approval(gains),
             FleetError::At { error, .. } => {
                 let inner = Self::from(*error);
                 return Self::new(inner.status, text, hint);
@@ -177,6 +211,7 @@ impl From<FleetError> for Problem {
             | FleetError::Circle(_)
             | FleetError::SudoByGroup { .. }
             | FleetError::PolicyInUse { .. }
+            | FleetError::ProposalEnded(_)
             | FleetError::NeedsConfirmation(_) => StatusCode::CONFLICT,
             FleetError::SystemName(_)
             | FleetError::UnfitOptions { .. }

@@ -3,6 +3,7 @@
 mod exposition;
 mod faults;
 mod on_postgres;
+mod proposals;
 mod unseal;
 mod watch;
 
@@ -48,7 +49,7 @@ impl TestSite {
     }
 
     async fn before(backend: TestBackend) -> Self {
-        let new = NewApiKey { name: "site".into(), role: Role::Enroll };
+        let new = NewApiKey { name: "site".into(), role: Role::Enroll, secret_sha256: None };
         let (_, secret) = backend.keys.create(&backend.admin, &new).await.expect("made");
         let site = Site {
             public_url: "http://backend.test:2358".into(),

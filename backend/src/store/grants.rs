@@ -9,7 +9,7 @@ use super::{Connection, StoreError, UserId, corrupt, sql};
 
 mod entitled;
 
-pub use entitled::entitlements;
+pub use entitled::{entitlements, entitlements_to_come};
 
 /// Who has a grant to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,6 +39,8 @@ pub enum ClientError {
         error: String,
         /// Its advice.
         hint: Option<String>,
+        /// The proposal that the request became.
+        proposal: Option<i64>,
     },
     /// It sent us elsewhere, where the token must not go unasked.
     #[error("{url} answers with a redirect to {to}")]
@@ -74,6 +76,14 @@ impl ClientError {
     /// Whether no backend answered.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// The proposal that the request became: it waits for another operator.
+    pub fn proposal(&self) -> Option<i64> {
+        match self {
+            Self::Refused { proposal, .. } => *proposal,
+            _ => None,
+        }
     }
 
     /// What to do about it.
@@ -117,7 +127,9 @@ pub fn read(answer: Response<Body>, url: &BackendUrl) -> Result<Vec<u8>, ClientE
 /// 504 in its own words.
 fn refusal(status: StatusCode, body: &[u8], url: &BackendUrl) -> ClientError {
     match serde_json::from_slice::<ApiError>(body) {
-        Ok(ApiError { error, hint }) => ClientError::Refused { status, error, hint },
+        Ok(ApiError { error, hint, proposal }) => {
+            ClientError::Refused { status, error, hint, proposal }
+        }
         Err(_) if matches!(status.as_u16(), 502..=504) => {
             ClientError::Unreachable { url: url.clone(), reason: status.to_string() }
         }
@@ -126,7 +138,7 @@ fn refusal(status: StatusCode, body: &[u8], url: &BackendUrl) -> ClientError {
             // A bastio backend gives its reason even for addresses that it does not know.
             let stranger = matches!(status.as_u16(), 404 | 405);
             let hint = stranger.then(|| STRANGER.to_owned());
-            ClientError::Refused { status, error, hint }
+            ClientError::Refused { status, error, hint, proposal: None }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `bastio api-key`: keys for admins, and for servers that enrol.
 
+use std::io;
+
 use bastio_protocol::api::{ApiKey, CreatedApiKey, EnrollHint, NewApiKey, Role};
+use bastio_protocol::audit::hex;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::commands::{Context, Format};
@@ -39,6 +42,9 @@ pub struct Add {
     /// What it opens
     #[arg(long)]
     role: RoleName,
+    /// SHA-256 of the secret, made by whoever is to have it: nobody else sees it
+    #[arg(long, value_name = "HEX")]
+    secret_sha256: Option<String>,
 }
 
 /// [`Role`] as it is written on the command line.
@@ -65,7 +71,7 @@ impl From<RoleName> for Role {
 /// Carries out what was asked.
 pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failure> {
     match command {
-        Command::Add(Add { name, role }) => add(context, &NewApiKey { name, role: role.into() }),
+        Command::Add(command) => add(context, command),
         Command::Ls => list(context),
         Command::Rm { name } => {
             let removed = context.client.remove_api_key(&name)?;
@@ -78,8 +84,31 @@ pub fn run(command: Command, context: &mut Context<'_>) -> Result<Ending, Failur
     }
 }
 
-fn add(context: &mut Context<'_>, key: &NewApiKey) -> Result<Ending, Failure> {
-    let created = context.client.add_api_key(key)?;
+fn add(context: &mut Context<'_>, command: Add) -> Result<Ending, Failure> {
+    let Add { name, role, secret_sha256 } = command;
+    let role = Role::from(role);
+    // Where a second operator must approve it, the backend's answer would show the secret to that one.
+    let own = (role == Role::Admin && secret_sha256.is_none()).then(secret).transpose()?;
+    let secret_sha256 = own.as_deref().map(sha256).or(secret_sha256);
+    let key = &NewApiKey { name, role, secret_sha256 };
+    let mut created = match context.client.add_api_key(key) {
+        Ok(created) => created,
+        Err(error) => {
+            if let (Some(own), Some(id)) = (&own, error.proposal()) {
+                let note = format!("this secret opens nothing until proposal {id} is approved:");
+                context.terminal.note(&note);
+                context.terminal.print(&format!("{own}\n"))?;
+            }
+            return Err(error.into());
+        }
+    };
+    if let Some(own) = own {
+        created.secret = own;
+    }
+    if created.secret.is_empty() {
+        context.terminal.note(&format!("made the API key {}", key.name));
+        return Ok(Ending::AllDone);
+    }
     match context.format {
         Format::Json => context.terminal.json(&created)?,
         Format::Table => {
@@ -93,6 +122,17 @@ fn add(context: &mut Context<'_>, key: &NewApiKey) -> Result<Ending, Failure> {
         }
     }
     Ok(Ending::AllDone)
+}
+
+/// A new secret: `bst_` and 64 hexadecimal digits, 256 random bits.
+fn secret() -> Result<String, Failure> {
+    let random = ring::rand::generate::<[u8; 32]>(&ring::rand::SystemRandom::new());
+    let random = random.map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(format!("bst_{}", hex(&random.expose())))
+}
+
+fn sha256(text: &str) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
 }
 
 /// The command that enrols a server. The secret goes through stdin: arguments can be read by

@@ -1,6 +1,7 @@
 //! `bastio log`: who did what, and what the servers answered. Show it, follow it, export it, and
 //! verify an export.
 
+mod approvals;
 mod csv;
 mod export;
 mod follow;

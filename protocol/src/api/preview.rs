@@ -27,6 +27,9 @@ pub struct Preview {
     /// Why this edit needs a confirmation; empty when it needs none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stops: Vec<String>,
+    /// For what this edit needs another operator; empty when it needs none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approval: Vec<String>,
 }
 
 /// What one server would be told.

@@ -6,6 +6,7 @@
 )]
 
 mod accounts_complete;
+mod approvals;
 mod audit;
 mod faults;
 mod groups;

@@ -19,7 +19,7 @@ async fn whoever_comes_second_is_told_who_changed_what_and_may_decide_anew() {
         admin.clone().with_intent(intent)
     };
     // Bob has looked as well, and is faster.
-    let new = NewApiKey { name: "bob".into(), role: Role::Admin };
+    let new = NewApiKey { name: "bob".into(), role: Role::Admin, secret_sha256: None };
     let (_, secret) = backend.keys.create(admin, &new).await.expect("made");
     let bob = backend.keys.admin(secret.expose(), None).await.expect("bob");
     let bobs = bob.with_intent(Intent { if_revision: Some(seen), ..admin.intent() });

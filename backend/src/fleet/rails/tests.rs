@@ -156,7 +156,11 @@ async fn what_cannot_be_tried_is_not_done() {
     backend.enroll("web-1", 1).await;
     let _session = backend.connect_v2(1).await;
     let (tries, fleet) = (tries(&backend), &backend.fleet);
-    let new = bastio_protocol::api::NewApiKey { name: "second".into(), role: Role::Admin };
+    let new = bastio_protocol::api::NewApiKey {
+        name: "second".into(),
+        role: Role::Admin,
+        secret_sha256: None,
+    };
     assert!(matches!(backend.keys.create(&tries, &new).await, Err(AccessError::NotTriable)));
     let sync = fleet.sync_server(&tries, &host("web-1")).await;
     assert!(matches!(sync, Err(FleetError::NotTriable)), "{sync:?}");

@@ -26,7 +26,7 @@ impl TestSite {
     }
 
     async fn metrics_key(&self) -> String {
-        let new = NewApiKey { name: "prometheus".into(), role: Role::Metrics };
+        let new = NewApiKey { name: "prometheus".into(), role: Role::Metrics, secret_sha256: None };
         let made = self.backend.keys.create(&self.backend.admin, &new).await.expect("made");
         made.1.expose().to_owned()
     }

@@ -8,7 +8,7 @@ use super::super::accounts::{parse_key, parse_login};
 use super::super::sql::QueryBuilder;
 use super::super::{Connection, StoreError, UserId, corrupt};
 use super::{parse_options, parse_spec, parse_target};
-use crate::plan::{Entitlement, Rights};
+use crate::plan::{Entitlement, Lasting, Rights};
 
 /// People whose keys are asked for at once.
 const AT_ONCE: usize = 500;
@@ -27,6 +27,7 @@ struct RightsRow {
     target: String,
     login: String,
     sudo: bool,
+    starts: Option<i64>,
     until: Option<i64>,
     policy: Option<String>,
     key_options: String,
@@ -41,16 +42,40 @@ pub async fn entitlements(
     logins: Option<&BTreeSet<Username>>,
     now: i64,
 ) -> Result<Vec<Entitlement>, StoreError> {
+    let all = of(db, logins, now, false).await?;
+    Ok(all.into_iter().map(|one| one.grant).collect())
+}
+
+/// As [`entitlements`], with those that begin later.
+pub async fn entitlements_to_come(
+    db: &mut Connection,
+    logins: Option<&BTreeSet<Username>>,
+    now: i64,
+) -> Result<Vec<Lasting>, StoreError> {
+    of(db, logins, now, true).await
+}
+
+async fn of(
+    db: &mut Connection,
+    logins: Option<&BTreeSet<Username>>,
+    now: i64,
+    to_come: bool,
+) -> Result<Vec<Lasting>, StoreError> {
     let few = logins.filter(|logins| logins.len() <= MOST_LOGINS);
     let mut select = holders(few);
     select.push(
         " SELECT h.user_id, u.name, u.spec, u.locked, u.disabled, g.target, h.login, \
-         g.sudo, g.until, p.policy, g.key_options, g.take_over FROM holders h JOIN grants g ON g.id = h.grant_id \
+         g.sudo, g.starts, g.until, p.policy, g.key_options, g.take_over FROM holders h \
+         JOIN grants g ON g.id = h.grant_id \
          JOIN users u ON u.id = h.user_id LEFT JOIN sudo_policies p ON p.name = g.sudo_policy \
          WHERE (g.until IS NULL OR g.until > ",
     );
-    select.push_bind(now).push(") AND (g.starts IS NULL OR g.begun = TRUE OR g.starts <= ");
-    select.push_bind(now).push(") ORDER BY g.id, h.user_id");
+    select.push_bind(now).push(")");
+    if !to_come {
+        select.push(" AND (g.starts IS NULL OR g.begun = TRUE OR g.starts <= ");
+        select.push_bind(now).push(")");
+    }
+    select.push(" ORDER BY g.id, h.user_id");
     let mut rows: Vec<RightsRow> = select.build_query_as().fetch_all(&mut *db).await?;
     if let Some(logins) = logins.filter(|_| few.is_none()) {
         let names: BTreeSet<&str> = logins.iter().map(Username::as_str).collect();
@@ -60,7 +85,8 @@ pub async fn entitlements(
     let keys_of = keys_of(db, &people, now).await?;
     let entitled = rows.into_iter().map(|row| {
         let keys = keys_of.get(&row.user_id).filter(|_| !row.disabled).cloned();
-        entitlement(row, keys.unwrap_or_default())
+        let from = row.starts;
+        Ok(Lasting { from, grant: entitlement(row, keys.unwrap_or_default())? })
     });
     entitled.collect()
 }

@@ -10,6 +10,7 @@ use bastio_protocol::audit::{
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::approvals::Approvals;
 use crate::commands::Format;
 use crate::failure::{Ending, Failure};
 use crate::terminal::Terminal;
@@ -53,13 +54,23 @@ impl Verify {
         let header = lines.header()?;
         let scope = if header.filters.is_empty() { Scope::Whole } else { Scope::Part };
         let mut verifier = Verifier::new(scope, header.head.clone(), self.head.clone());
+        let mut approvals = Approvals::default();
         while let Some(line) = lines.line()? {
-            verifier.row(std::str::from_utf8(&line).ok().and_then(ChainedRow::parse));
+            let row = std::str::from_utf8(&line).ok().and_then(ChainedRow::parse);
+            row.iter().for_each(|row| approvals.row(row));
+            verifier.row(row);
         }
-        match verifier.finish() {
-            Verdict::Broken(place) => tell_broken(format, terminal, &place),
-            Verdict::Intact(summary) => self.tell_intact(format, terminal, &header, &summary),
+        let summary = match verifier.finish() {
+            Verdict::Broken(place) => return tell_broken(format, terminal, &place),
+            Verdict::Intact(summary) => summary,
+        };
+        if let Some(id) = approvals.bad() {
+            return tell_forged(format, terminal, id);
         }
+        if let Some(words) = approvals.in_words().filter(|_| format == Format::Table) {
+            terminal.note(&words);
+        }
+        self.tell_intact(format, terminal, &header, &summary)
     }
 
     fn tell_intact(
@@ -122,6 +133,18 @@ fn tell_broken(format: Format, terminal: &mut Terminal, place: &Place) -> Result
             }))?;
         }
         Format::Table => terminal.print(&format!("broken: {text} (seen at line {line})\n"))?,
+    }
+    Ok(Ending::SomeFailed)
+}
+
+/// The chain is whole, and yet somebody wrote an approval that nobody gave.
+fn tell_forged(format: Format, terminal: &mut Terminal, id: i64) -> Result<Ending, Failure> {
+    let text = format!("row {id} is an approval that its approver has not signed");
+    match format {
+        Format::Json => terminal.json(&json!({
+            "verdict": "broken", "fault": "forged-approval", "first": id, "last": id, "text": text,
+        }))?,
+        Format::Table => terminal.print(&format!("broken: {text}\n"))?,
     }
     Ok(Ending::SomeFailed)
 }

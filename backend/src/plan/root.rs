@@ -1,0 +1,361 @@
+//! Who can become root where, now or at a time to come, and what of that an edit adds.
+//!
+//! Pure. Whatever cannot be told to be as much as before counts as more. This room must not know who
+//! must agree to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::api::utc;
+use bastio_protocol::{KeyOptions, Sudo, SudoPolicy, Username};
+
+use super::{Entitlement, Host, Rights};
+
+/// Groups whose members can become root by what they may do: run containers with the disk inside,
+/// read it, read the hashes of passwords, or use sudo.
+const ROOT_GROUPS: [&str; 18] = [
+    "adm",
+    "admin",
+    "disk",
+    "docker",
+    "incus",
+    "incus-admin",
+    "kmem",
+    "kvm",
+    "libvirt",
+    "lxd",
+    "podman",
+    "root",
+    "shadow",
+    "staff",
+    "sudo",
+    "sys",
+    "systemd-journal",
+    "wheel",
+];
+
+/// A grant as the plan sees it, also one that begins later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lasting {
+    /// From when on, in seconds since the Unix epoch.
+    pub from: Option<i64>,
+    /// What it gives.
+    pub grant: Entitlement,
+}
+
+/// Something that makes an account root, or lets somebody in to one that is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Sudo,
+    /// An account that was there, with whatever it has.
+    TakenOver,
+    /// A policy: its JSON, so that another content is another way.
+    Policy(String),
+    Group(String),
+    /// A home where others have theirs not, or one that begins with files of another folder than
+    /// /etc/skel: both can be root's own.
+    Folder(String),
+    /// A key, by fingerprint, and the options in front of it.
+    Key(String, String),
+}
+
+/// From when until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    from: i64,
+    until: i64,
+}
+
+/// Who can become root, on servers by their number.
+#[derive(Debug, Clone, Default)]
+pub struct Roots<Id: Ord>(BTreeMap<(Id, Username), BTreeMap<Way, Vec<Window>>>);
+
+impl Window {
+    fn covers(self, other: Self) -> bool {
+        self.from <= other.from && other.until <= self.until
+    }
+}
+
+impl Way {
+    /// Whether who has this has the other, too.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sudo, Self::Policy(_)) => true,
+            (Self::Key(key, options), Self::Key(other, _)) => key == other && options.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            Self::Sudo => "sudo".to_owned(),
+            Self::TakenOver => "an account that is there, with whatever it may do".to_owned(),
+            Self::Policy(policy) => format!("sudo by a policy: {policy}"),
+            Self::Group(group) => format!("the group {group}"),
+            Self::Folder(folder) => format!("the folder {folder}"),
+            Self::Key(key, options) if options.is_empty() => format!("the key {key}"),
+            Self::Key(key, options) => format!("the key {key} with {options}"),
+        }
+    }
+}
+
+/// Whether members of that group can become root.
+#[must_use]
+pub fn makes_root(group: &str) -> bool {
+    ROOT_GROUPS.contains(&group)
+}
+
+/// Everything of these grants that makes root on these servers. What has begun counts from `now` on.
+#[must_use]
+pub fn roots<Id: Ord + Copy>(model: &[Lasting], hosts: &BTreeMap<Id, Host>, now: i64) -> Roots<Id> {
+    let mut all = Roots(BTreeMap::new());
+    let free: Vec<&Lasting> = model.iter().filter(|one| !one.grant.rights.locked).collect();
+    for (id, host) in hosts {
+        let mut of = BTreeMap::<&Username, Vec<&Lasting>>::new();
+        for one in free.iter().filter(|one| one.grant.on.includes(&host.name, &host.labels)) {
+            of.entry(&one.grant.login).or_default().push(one);
+        }
+        for (login, grants) in of {
+            let ways = of_account(&grants, now);
+            if !ways.is_empty() {
+                all.0.insert((*id, login.clone()), ways);
+            }
+        }
+    }
+    all
+}
+
+/// The ways of one account; none when nothing makes it root.
+fn of_account(grants: &[&Lasting], now: i64) -> BTreeMap<Way, Vec<Window>> {
+    let mut ways = BTreeMap::<Way, Vec<Window>>::new();
+    for one in grants {
+        let rights = &one.grant.rights;
+        for way in ways_to_root(rights) {
+            ways.entry(way).or_default().push(window(one, None, now));
+        }
+    }
+    if ways.is_empty() {
+        return ways;
+    }
+    // Whoever gets in by another grant of the same login is root there, too.
+    for one in grants {
+        for key in &one.grant.rights.keys {
+            let options = options(&one.grant.rights.key_options, &key.options);
+            let way = Way::Key(key.public_key.fingerprint(), options);
+            ways.entry(way).or_default().push(window(one, key.until, now));
+        }
+    }
+    ways
+}
+
+fn ways_to_root(rights: &Rights) -> Vec<Way> {
+    let mut ways = match &rights.sudo {
+        Sudo::None => Vec::new(),
+        Sudo::Plain => vec![Way::Sudo],
+        Sudo::Policy(policy) => vec![Way::Policy(policy_text(policy))],
+    };
+    let groups = rights.spec.group.iter().chain(rights.spec.groups.iter().flatten());
+    let groups = groups.map(ToString::to_string);
+    ways.extend(groups.filter(|group| makes_root(group)).map(Way::Group));
+    let home = rights.spec.home.iter().filter(|home| !home.as_str().starts_with("/home/"));
+    let skel = rights.spec.skel.iter().filter(|skel| skel.as_str() != "/etc/skel");
+    ways.extend(home.chain(skel).map(|folder| Way::Folder(folder.to_string())));
+    ways.extend(rights.take_over.then_some(Way::TakenOver));
+    ways
+}
+
+fn policy_text(policy: &SudoPolicy) -> String {
+    serde_json::to_string(policy).expect("a policy always serialises")
+}
+
+fn options(of_grant: &KeyOptions, of_key: &KeyOptions) -> String {
+    let texts = [of_grant.as_str(), of_key.as_str()];
+    texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(",")
+}
+
+fn window(one: &Lasting, also_until: Option<i64>, now: i64) -> Window {
+    let end = |until: Option<i64>| until.unwrap_or(i64::MAX);
+    let until = end(one.grant.rights.until).min(end(also_until));
+    Window { from: one.from.unwrap_or(now).max(now), until }
+}
+
+/// What is there after an edit and was not before, in words that name all of it: one text for each
+/// account, server and way.
+#[must_use]
+pub fn gained<Id: Ord + Copy>(
+    before: &Roots<Id>,
+    after: &Roots<Id>,
+    hosts: &BTreeMap<Id, Host>,
+    now: i64,
+) -> BTreeSet<String> {
+    let mut texts = BTreeSet::new();
+    for ((id, login), ways) in &after.0 {
+        let known = before.0.get(&(*id, login.clone()));
+        let known: Vec<(&Way, Window)> = known
+            .into_iter()
+            .flatten()
+            .flat_map(|(way, windows)| windows.iter().map(move |window| (way, *window)))
+            .collect();
+        let Some(host) = hosts.get(id) else { continue };
+        for (way, window) in ways.iter().flat_map(|(way, all)| all.iter().map(move |w| (way, *w))) {
+            let had = |(old, span): &(&Way, Window)| {
+                (*old == way || old.covers(way)) && span.covers(window)
+            };
+            if !known.iter().any(had) {
+                let times = in_words(window, now);
+                texts.insert(format!("{login} on {}: {}{times}", host.name, way.in_words()));
+            }
+        }
+    }
+    texts
+}
+
+fn in_words(window: Window, now: i64) -> String {
+    let mut words = String::new();
+    if window.from > now {
+        words.push_str(&format!(" from {} UTC", utc(window.from)));
+    }
+    if window.until < i64::MAX {
+        words.push_str(&format!(" until {} UTC", utc(window.until)));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use bastio_protocol::api::Labels;
+    use bastio_protocol::{GroupName, KeyGrant, Target};
+
+    use super::*;
+    use crate::testing::{host, key, login};
+
+    const NOW: i64 = 1000;
+
+    fn hosts() -> BTreeMap<u8, Host> {
+        let one = |name: &str| Host { name: host(name), labels: Labels::new() };
+        BTreeMap::from([(1, one("web-1")), (2, one("web-2"))])
+    }
+
+    fn lasting(name: &str, on: &str, change: impl FnOnce(&mut Rights)) -> Lasting {
+        let keys = vec![KeyGrant::plain(key(1))];
+        let mut rights = Rights { keys, ..Rights::default() };
+        change(&mut rights);
+        let on: Target = on.parse().expect("servers");
+        Lasting { from: None, grant: Entitlement { on, login: login(name), rights } }
+    }
+
+    fn sudo(name: &str, on: &str) -> Lasting {
+        lasting(name, on, |rights| rights.sudo = Sudo::Plain)
+    }
+
+    fn gains(before: &[Lasting], after: &[Lasting]) -> Vec<String> {
+        let hosts = hosts();
+        let (before, after) = (roots(before, &hosts, NOW), roots(after, &hosts, NOW));
+        gained(&before, &after, &hosts, NOW).into_iter().collect()
+    }
+
+    #[test]
+    fn each_way_to_root_is_named_for_each_server() {
+        assert_eq!(gains(&[], &[lasting("alice", "*", |_| {})]), [""; 0]);
+        let found = gains(&[], &[sudo("alice", "*")]);
+        let key = key(1).fingerprint();
+        let expected = ["web-1", "web-2"].map(|server| {
+            [format!("alice on {server}: sudo"), format!("alice on {server}: the key {key}")]
+        });
+        assert_eq!(found, expected.concat());
+        for group in ["docker", "lxd", "disk", "adm", "wheel"] {
+            let member = lasting("alice", "web-1", |rights| {
+                rights.spec.groups = Some([GroupName::parse(group).expect("a group")].into());
+            });
+            let found = gains(&[], &[member]);
+            assert_eq!(found.first(), Some(&format!("alice on web-1: the group {group}")));
+            let primary = lasting("alice", "web-1", |rights| {
+                rights.spec.group = Some(GroupName::parse(group).expect("a group"));
+            });
+            assert_eq!(gains(&[], &[primary]), found);
+        }
+    }
+
+    #[test]
+    fn files_of_roots_are_a_way_too() {
+        let with = |home: Option<&str>, skel: Option<&str>| {
+            let folder = |text: &str| text.to_owned().try_into().expect("a path");
+            let alice = lasting("alice", "web-1", |rights| {
+                rights.spec.home = home.map(folder);
+                rights.spec.skel = skel.map(folder);
+            });
+            gains(&[], &[alice]).len()
+        };
+        assert_eq!(with(Some("/home/a"), Some("/etc/skel")), 0);
+        assert_eq!(with(Some("/root"), None), 2);
+        assert_eq!(with(None, Some("/root")), 2);
+    }
+
+    #[test]
+    fn what_was_there_is_no_gain_and_what_is_more_of_it_is() {
+        let until = |until| {
+            lasting("alice", "web-1", move |rights| {
+                rights.sudo = Sudo::Plain;
+                rights.until = until;
+            })
+        };
+        let from = |from| Lasting { from, ..sudo("alice", "web-1") };
+        let with = |keys: &[u8]| {
+            let keys: Vec<KeyGrant> = keys.iter().map(|n| KeyGrant::plain(key(*n))).collect();
+            lasting("alice", "web-1", move |rights| {
+                rights.sudo = Sudo::Plain;
+                rights.keys = keys;
+            })
+        };
+        let other_key = lasting("alice", "web-1", |rights| {
+            rights.keys = vec![KeyGrant::plain(key(2))];
+        });
+        let limited = lasting("alice", "web-1", |rights| {
+            rights.sudo = Sudo::Plain;
+            rights.key_options = KeyOptions::parse("restrict").expect("options");
+        });
+        let locked = lasting("alice", "web-1", |rights| {
+            rights.sudo = Sudo::Plain;
+            rights.locked = true;
+        });
+        let plain = || vec![sudo("alice", "web-1")];
+        for (what, before, after, count) in [
+            ("the same", plain(), plain(), 0),
+            ("another server", plain(), vec![sudo("alice", "*")], 2),
+            ("less", vec![sudo("alice", "*")], plain(), 0),
+            ("an end", plain(), vec![until(Some(2000))], 0),
+            ("a later end", vec![until(Some(2000))], vec![until(Some(3000))], 2),
+            ("no end", vec![until(Some(2000))], vec![until(None)], 2),
+            ("a begin to come", vec![], vec![from(Some(5000))], 2),
+            ("an earlier begin", vec![from(Some(5000))], vec![from(Some(4000))], 2),
+            ("a begin that is over", vec![from(Some(10))], plain(), 0),
+            ("one more key", plain(), vec![with(&[1, 2])], 1),
+            ("a key by a grant without sudo", plain(), vec![sudo("alice", "web-1"), other_key], 1),
+            ("fewer options", vec![limited.clone()], plain(), 1),
+            ("more options", plain(), vec![limited], 0),
+            ("unlocked", vec![locked.clone()], plain(), 2),
+            ("locked", plain(), vec![locked], 0),
+        ] {
+            assert_eq!(gains(&before, &after).len(), count, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_policy_is_less_than_sudo_and_another_content_is_another_policy() {
+        let by = |command: &str| {
+            let policy = SudoPolicy {
+                commands: vec![command.parse().expect("a command")],
+                run_as: Vec::new(),
+                password: false,
+                not_before: None,
+                not_after: None,
+            };
+            lasting("alice", "web-1", |rights| rights.sudo = Sudo::Policy(Box::new(policy)))
+        };
+        let (one, two) = (by("/bin/one"), by("/bin/two"));
+        assert_eq!(gains(&[], std::slice::from_ref(&one)).len(), 2);
+        assert_eq!(gains(&[sudo("alice", "web-1")], std::slice::from_ref(&one)).len(), 0);
+        let found = gains(std::slice::from_ref(&one), std::slice::from_ref(&two));
+        assert!(found.len() == 1 && found.concat().contains("/bin/two"), "{found:?}");
+        assert_eq!(gains(&[one], &[sudo("alice", "web-1")]), ["alice on web-1: sudo"]);
+    }
+}
