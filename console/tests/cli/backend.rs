@@ -139,6 +139,6 @@ fn action(server: &str, state: &str) -> Value {
 pub fn status() -> Value {
     json!({"version": "0.2.0", "revision": 7, "host_key": "SHA256:abc", "servers": 3,
            "connected": 2, "users": 1, "grants": 1, "queued": 0, "sent": 0,
-           "failed": 2, "drifted": 0,
+           "failed": 2, "drifted": 0, "keep_drifting": 0,
            "in_sync": 1, "pending_servers": 0, "failed_servers": 2, "undecided": 0, "clocks_off": 0})
 }
