@@ -130,7 +130,7 @@ pub struct Limits {
     /// `limits.max_startups`: handshakes at a time. Default 100.
     pub max_startups: Limit,
     /// `limits.max_waiting`: connections that wait for theirs; further ones are told when to come
-    /// back. Default 4096.
+    /// back. Default 16384.
     pub max_waiting: Limit,
     /// `limits.max_startups_per_source`: connections of one address that are not logged in.
     /// Default 20.

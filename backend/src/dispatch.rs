@@ -5,6 +5,7 @@
 //! comes back. This room must not know SSH or frames.
 
 mod answers;
+mod arrivals;
 mod batch;
 mod desk;
 mod doubts;
@@ -12,6 +13,7 @@ mod facts;
 mod fit;
 pub(crate) mod healing;
 pub(crate) mod later;
+mod meeting;
 mod nodes;
 mod occasionally;
 mod presence;
@@ -29,7 +31,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::meters::ActionMeter;
-use crate::store::{self, ServerId, Store, StoreError};
+use crate::store::{ServerId, Store, StoreError};
+use arrivals::Arrival;
 use batch::{Given, Wanted};
 use desk::Desk;
 use presence::Presence;
@@ -50,6 +53,8 @@ pub struct Dispatch {
     drift_rows: Arc<Sparingly>,
     meter: ActionMeter,
     desk: Arc<Desk<Wanted, Given>>,
+    /// Where keys are looked up.
+    logins: Arc<Desk<String, Option<ServerIdentity>>>,
 }
 
 /// The server that a key belongs to.
@@ -124,8 +129,8 @@ impl Dispatch {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let (presence, drift_rows) = (Presence::default(), Arc::default());
-        let desk = Arc::default();
-        Self { store, presence, drift_rows, meter: ActionMeter::new(), desk }
+        let (desk, logins) = (Arc::default(), Arc::default());
+        Self { store, presence, drift_rows, meter: ActionMeter::new(), desk, logins }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.
@@ -134,9 +139,25 @@ impl Dispatch {
     /// [`DispatchError::Store`].
     pub async fn identify(&self, key: &PublicKey) -> Result<Option<ServerIdentity>, DispatchError> {
         let fingerprint = key.fingerprint();
+        let look = |all| self.look_up(all);
+        if let Some(Some(found)) = self.logins.hand_in(fingerprint.clone(), look).await {
+            return Ok(Some(found));
+        }
         let mut db = self.store.read().await?;
-        let found = store::servers::find_by_key(&mut db, &fingerprint).await?;
-        Ok(found.map(|(id, name)| ServerIdentity { id, name, fingerprint }))
+        let found = arrivals::identify(&mut db, &[fingerprint]).await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// Looks up many at once; `None` where it failed.
+    async fn look_up(&self, fingerprints: Vec<String>) -> Vec<Option<Option<ServerIdentity>>> {
+        let found = async {
+            let mut db = self.store.read().await?;
+            arrivals::identify(&mut db, &fingerprints).await
+        };
+        match found.await {
+            Ok(found) => found.into_iter().map(Some).collect(),
+            Err(_) => vec![None; fingerprints.len()],
+        }
     }
 
     /// Begins a session: an older one of the same server is told to end, and what was sent and
@@ -149,29 +170,21 @@ impl Dispatch {
         server: &ServerIdentity,
         info: SessionInfo,
     ) -> Result<Session, DispatchError> {
+        let arrival = Arrival { server: server.clone(), info };
+        // Several nodes take leases.
+        if !self.store.is_shared() {
+            let wanted = Wanted::Open(Box::new(arrival.clone()));
+            let work = |all| batch::work(self.clone(), all);
+            if let Some(Given::Opened(opened)) = self.desk.hand_in(wanted, work).await {
+                return *opened;
+            }
+        }
         let mut tx = self.store.write().await?;
-        let on_record = store::servers::find_by_key(&mut tx, &server.fingerprint).await?;
-        if on_record.is_none_or(|(id, _)| id != server.id) {
-            return Err(DispatchError::NotOnRecord);
-        }
-        if store::questions::holds(&mut tx, server.id).await? {
-            return Err(DispatchError::Held);
-        }
-        let ident = queue::for_people(&info.ident, MAX_IDENT);
-        let now = self.store.now();
-        store::servers::seen(&mut tx, server.id, &info.address.to_string(), &ident, now).await?;
-        let again = store::actions::requeue_sent(&mut tx, server.id).await?;
-        store::requests::requeue_sent(&mut tx, server.id).await?;
-        let epoch = match self.store.is_shared() {
-            true => Some(store::leases::take(&mut tx, server.id, self.store.node()).await?),
-            false => None,
-        };
-        // Still holding the writer: from here on no older session gets anything to send.
-        let (place, inbox) = self.presence.enter(server.id, epoch);
-        let session = Session::new(self.clone(), server.clone(), info, place, inbox);
+        let opened = arrivals::open(self, &mut tx, &[&arrival]).await?;
+        let one = opened.into_iter().next().unwrap_or(Err(DispatchError::NotOnRecord));
+        let (session, again) = one?;
         tx.commit().await.map_err(StoreError::from)?;
-        tracing::info!(server = %server.name, address = %session.address(), agent = ident,
-            again, "agent connected");
+        arrivals::tell(&session, again);
         self.presence.step();
         Ok(session)
     }

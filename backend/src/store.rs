@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod actions;
 pub mod adoptions;
 pub mod api_keys;
+pub mod arrivals;
 pub mod audit;
 pub mod batch;
 pub mod clocks;

@@ -88,9 +88,9 @@ pub struct ServerConfig {
     pub subsystem: String,
     /// Most handshakes at a time. Default 100.
     pub max_startups: usize,
-    /// Most connections that wait for theirs; further ones are asked to come back later. Default 4096.
+    /// Most connections that wait for theirs; further ones are asked to come back later. Default 16384.
     pub max_waiting: usize,
-    /// Longest wait for a handshake to begin. Default 10 s.
+    /// Longest wait for a handshake to begin. Default 12 s.
     pub wait_limit: Duration,
     /// Most connections that are not logged in of one source (an IPv4 address or an IPv6 /64).
     /// Default 20.
@@ -123,8 +123,8 @@ impl ServerConfig {
             algorithms,
             subsystem: "bastio-agent".to_owned(),
             max_startups: 100,
-            max_waiting: 4096,
-            wait_limit: Duration::from_secs(10),
+            max_waiting: 16_384,
+            wait_limit: Duration::from_secs(12),
             max_startups_per_source: 20,
             max_failures_per_source: 300,
             login_grace: Duration::from_secs(20),

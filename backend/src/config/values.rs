@@ -116,7 +116,7 @@ impl TryFrom<String> for SystemNames {
 impl Limit {
     pub(super) const DEFAULT_RAIL: Self = Self(20);
     pub(super) const DEFAULT_STARTUPS: Self = Self(100);
-    pub(super) const DEFAULT_WAITING: Self = Self(4096);
+    pub(super) const DEFAULT_WAITING: Self = Self(16_384);
     pub(super) const DEFAULT_STARTUPS_PER_SOURCE: Self = Self(20);
     pub(super) const DEFAULT_FAILURES_PER_SOURCE: Self = Self(300);
 

@@ -1,4 +1,5 @@
-//! What many sessions want of the database, done in one transaction: what is to be sent next, and the answers that came.
+//! What many sessions want of the database, done in one transaction: that they begin, the hellos, what is to be sent
+//! next, and the answers that came.
 //!
 //! Only what is common is done here: actions for agents of version 2 that are as they were queued, and answers of
 //! success that leave no doubt. All else is handed back, and its session does it alone, as [`super::session`] says; the
@@ -10,9 +11,11 @@ use std::net::IpAddr;
 use bastio_protocol::api::{ActionState, AuditRow};
 use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Receipt, ServerName, VerifyingKey};
 
+use super::arrivals::{self, Arrival};
+use super::meeting::{self, Guest, Hello, Met};
 use super::presence::Generation;
-use super::session::{MAX_DETAIL, MAX_FEEDBACK};
-use super::{Dispatch, queue, receipts};
+use super::session::{MAX_DETAIL, MAX_FEEDBACK, Session};
+use super::{Dispatch, DispatchError, queue, receipts};
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Accounts};
 use crate::store::actions::{ActionId, Ending, KnownAction, step};
@@ -23,6 +26,10 @@ use crate::store::{self, Connection, ServerId, StoreError, Tx};
 /// What a session wants.
 #[derive(Debug)]
 pub(super) enum Wanted {
+    /// An agent is to be let in.
+    Open(Box<Arrival>),
+    /// A hello to be taken.
+    Meet(Box<(Guest, Hello)>),
     /// What is to be sent next.
     HandOut(HandOut),
     /// An answer to be taken.
@@ -54,6 +61,10 @@ pub(super) struct Answer {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Given {
+    /// Its session, or why there is none.
+    Opened(Box<Result<Session, DispatchError>>),
+    /// What came of the hello.
+    Met(Met),
     /// To be sent, and the number of the first.
     Actions(Vec<ActionMessage>, u64),
     /// The answer is taken, or what was to be noted is.
@@ -64,6 +75,8 @@ pub(super) enum Given {
 #[derive(Default)]
 struct Written {
     results: Vec<Option<Given>>,
+    /// Which sessions have begun, and how many actions are sent again in each.
+    opened: Vec<(usize, u64)>,
     /// How each answered action ended, and how long it had waited, for the meter and the log.
     ended: Vec<(usize, KnownAction)>,
 }
@@ -73,6 +86,13 @@ pub(super) async fn work(dispatch: Dispatch, wanted: Vec<Wanted>) -> Vec<Option<
     let count = wanted.len();
     match write(&dispatch, &wanted).await {
         Ok(written) => {
+            for (place, again) in &written.opened {
+                if let Some(Some(Given::Opened(opened))) = written.results.get(*place)
+                    && let Ok(session) = &**opened
+                {
+                    arrivals::tell(session, *again);
+                }
+            }
             for (place, known) in &written.ended {
                 if let Some(Wanted::Answer(answer)) = wanted.get(*place) {
                     tell(&dispatch, answer, known);
@@ -100,6 +120,8 @@ async fn write(dispatch: &Dispatch, wanted: &[Wanted]) -> Result<Written, StoreE
     let mut tx = dispatch.store.write().await?;
     let mut written = Written::default();
     written.results.resize_with(wanted.len(), || None);
+    open(dispatch, &mut tx, wanted, &mut written).await?;
+    meet(dispatch, &mut tx, wanted, &mut written).await?;
     hand_out(dispatch, &mut tx, wanted, &mut written).await?;
     take_answers(dispatch, &mut tx, wanted, &mut written).await?;
     note_gone(dispatch, &mut tx, wanted, &mut written).await?;
@@ -107,6 +129,54 @@ async fn write(dispatch: &Dispatch, wanted: &[Wanted]) -> Result<Written, StoreE
         tx.commit().await?;
     }
     Ok(written)
+}
+
+/// Lets agents in.
+async fn open(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    wanted: &[Wanted],
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    let arrived = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
+        Wanted::Open(arrival) => Some((place, &**arrival)),
+        _ => None,
+    });
+    let (places, arrived): (Vec<usize>, Vec<&Arrival>) = arrived.unzip();
+    if arrived.is_empty() {
+        return Ok(());
+    }
+    let opened = arrivals::open(dispatch, tx, &arrived).await?;
+    for (place, one) in places.into_iter().zip(opened) {
+        let session = one.map(|(session, again)| {
+            written.opened.push((place, again));
+            session
+        });
+        set(written, place, Given::Opened(Box::new(session)));
+    }
+    Ok(())
+}
+
+/// Takes hellos.
+async fn meet(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    wanted: &[Wanted],
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    let guests = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
+        Wanted::Meet(guest) => Some((place, &**guest)),
+        _ => None,
+    });
+    let (places, guests): (Vec<usize>, Vec<&(Guest, Hello)>) = guests.unzip();
+    if guests.is_empty() {
+        return Ok(());
+    }
+    let met = meeting::meet_all(tx, &guests, dispatch.store.now()).await?;
+    for (place, met) in places.into_iter().zip(met) {
+        set(written, place, Given::Met(met));
+    }
+    Ok(())
 }
 
 /// Marks what is next for each session as sent.
@@ -118,7 +188,7 @@ async fn hand_out(
 ) -> Result<(), StoreError> {
     let asked = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
         Wanted::HandOut(asked) => Some((place, *asked)),
-        Wanted::Answer(_) | Wanted::Gone(_) => None,
+        _ => None,
     });
     let current = |asked: &HandOut| dispatch.presence.is_current(asked.server, asked.generation);
     let asked: Vec<(usize, HandOut)> = asked.filter(|(_, asked)| current(asked)).collect();
@@ -169,7 +239,7 @@ async fn note_gone(
 ) -> Result<(), StoreError> {
     let gone = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
         Wanted::Gone(server) => Some((place, *server)),
-        Wanted::HandOut(_) | Wanted::Answer(_) => None,
+        _ => None,
     });
     let (places, servers): (Vec<usize>, Vec<ServerId>) = gone.unzip();
     if servers.is_empty() {
@@ -253,7 +323,7 @@ async fn certain<'a>(
         .enumerate()
         .filter_map(|(place, wanted)| match wanted {
             Wanted::Answer(answer) => Some((place, &**answer)),
-            Wanted::HandOut(_) | Wanted::Gone(_) => None,
+            _ => None,
         })
         .filter(|(_, answer)| answer.feedback.status.is_success())
         .collect();

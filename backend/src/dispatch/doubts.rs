@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bastio_protocol::api::{CLOCK_LIMIT, Question, QuestionKind};
 
 use super::DispatchError;
+use super::meeting::Guest;
 use super::queue;
 use super::session::Session;
 use crate::audit::{self, Actor, Event};
@@ -17,6 +18,12 @@ const MACHINE: &str = "machine_id";
 /// Longest id of a machine that is kept, in bytes.
 const MAX_MACHINE: usize = 64;
 
+/// The machine that these facts are of.
+pub(super) fn machine(facts: &BTreeMap<String, String>) -> Option<String> {
+    let told = facts.get(MACHINE).map(|id| queue::for_people(id, MAX_MACHINE));
+    told.filter(|id| !id.is_empty())
+}
+
 impl Session {
     /// The agent refused an order as too old: it is not obeyed before the clocks agree.
     ///
@@ -24,11 +31,13 @@ impl Session {
     /// [`DispatchError::Store`].
     pub async fn late(&self, clock_there: i64) -> Result<(), DispatchError> {
         let mut tx = self.write().await?;
-        self.note_clock(&mut tx, clock_there).await?;
+        self.guest().note_clock(&mut tx, clock_there).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
+}
 
+impl Guest {
     /// Notes how far the clock of the agent's host is from ours; tells when that begins and when it
     /// ends.
     pub(super) async fn note_clock(
@@ -57,7 +66,7 @@ impl Session {
             detail: &detail,
             ..Event::default()
         };
-        audit::append(db, now, &Actor::agent(server, self.info.address), event).await
+        audit::append(db, now, &Actor::agent(server, self.address), event).await
     }
 
     /// Whether the agent runs on the machine that this server is taken for; if not, somebody is
@@ -67,15 +76,14 @@ impl Session {
         db: &mut Connection,
         facts: &BTreeMap<String, String>,
     ) -> Result<bool, StoreError> {
-        let told = facts.get(MACHINE).map(|id| queue::for_people(id, MAX_MACHINE));
-        let Some(told) = told.filter(|id| !id.is_empty()) else { return Ok(true) };
+        let Some(told) = machine(facts) else { return Ok(true) };
         let known = questions::machine(db, self.server.id).await?;
         match known {
             Some(known) if known != told => {
                 let text = format!(
                     "its agent's key is on the machine {told} now (from {}), before it was on \
                      {known}: set up anew, or copied?",
-                    self.info.address
+                    self.address
                 );
                 let kind = QuestionKind::Machine;
                 self.ask(db, Question { kind, holds: true, text, since: 0 }, &told).await?;
@@ -104,7 +112,7 @@ impl Session {
         tracing::warn!(%server, detail, "somebody must decide: bastio server show {server}");
         let event =
             Event { action: "server.question", server: Some(server), detail, ..Event::default() };
-        audit::append(db, now, &Actor::agent(server, self.info.address), event).await
+        audit::append(db, now, &Actor::agent(server, self.address), event).await
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::meeting::Guest;
 use super::queue::{self, Scope};
-use super::session::Session;
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Host};
 use crate::store::{self, Connection, StoreError};
 
-impl Session {
+impl Guest {
     /// Lets the labels under `host/` be those that follow from `facts`.
     pub(super) async fn label(
         &self,
@@ -40,7 +40,7 @@ impl Session {
         let detail = done.join(", ");
         let (action, server) = ("server.facts", Some(&name));
         let event = Event { action, server, detail: &detail, ..Event::default() };
-        let actor = Actor::agent(&name, self.info.address);
+        let actor = Actor::agent(&name, self.address);
         let now = self.dispatch.store.now();
         audit::append(db, now, &actor, event).await?;
         let model = store::grants::entitlements(db, None, now).await?;
@@ -61,7 +61,7 @@ impl Session {
         let now = self.dispatch.store.now();
         let summary = format!("server {what} (told by its agent)");
         let revision = store::revisions::begin(db, &summary, now).await?;
-        let actor = Actor::agent(&self.server.name, self.info.address);
+        let actor = Actor::agent(&self.server.name, self.address);
         store::revisions::by(db, revision, &actor.to_string()).await?;
         let scope = Scope::Server(self.server.id, Some(touched));
         for conflict in queue::replan(db, revision, &scope, now).await?.conflicts {

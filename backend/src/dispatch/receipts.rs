@@ -10,6 +10,7 @@ use bastio_protocol::{
 };
 use tokio::time::Instant;
 
+use super::meeting::Guest;
 use super::queue;
 use super::session::Session;
 use crate::audit::{self, Actor, Event};
@@ -19,20 +20,19 @@ use crate::store::{self, Connection, StoreError};
 /// Longest text about a receipt, in bytes.
 const MAX_WORDS: usize = 300;
 
-impl Session {
+impl Guest {
     /// Takes note of the key that the agent says signs its receipts: the first one is kept, another one is told to the
-    /// log and counts for nothing.
+    /// log and counts for nothing. The one that counts.
     pub(super) async fn meet_receipt_key(
-        &mut self,
+        &self,
         db: &mut Connection,
         told: Option<&VerifyingKey>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<VerifyingKey>, StoreError> {
         let server = self.server.id;
-        self.receipt_key = store::receipts::key(db, server).await?;
-        let (action, detail) = match (&self.receipt_key, told) {
+        let known = store::receipts::key(db, server).await?;
+        let (action, detail) = match (&known, told) {
             (None, Some(key)) => {
                 store::receipts::pin(db, server, key).await?;
-                self.receipt_key = Some(*key);
                 ("server.receipt-key", format!("{}, said by its agent", key.fingerprint()))
             }
             (Some(known), Some(key)) if known != key => {
@@ -43,18 +43,22 @@ impl Session {
                 );
                 ("server.receipt-key-differs", detail)
             }
-            _ => return Ok(()),
+            _ => return Ok(known),
         };
         tracing::warn!(server = %self.server.name, action, detail, "receipt key");
+        let key = known.or(told.copied());
         if self.dispatch.drift_rows.row(server, Instant::now()).is_none() {
-            return Ok(());
+            return Ok(key);
         }
         let server = Some(&self.server.name);
         let event = Event { action, server, detail: &detail, ..Event::default() };
-        let actor = Actor::agent(&self.server.name, self.info.address);
-        audit::append(db, self.dispatch.store.now(), &actor, event).await
+        let actor = Actor::agent(&self.server.name, self.address);
+        audit::append(db, self.dispatch.store.now(), &actor, event).await?;
+        Ok(key)
     }
+}
 
+impl Session {
     /// Keeps what was signed about the account of an action that went well.
     pub(super) async fn take_receipt(
         &self,

@@ -1,6 +1,5 @@
 //! One agent's session: hands out its server's queue and takes the answers.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 
 use super::batch::{self, Answer, Given, HandOut, Wanted};
 use super::fit::{for_original_agent, for_version_1};
+use super::meeting::{Guest, Hello, Met};
 use super::occasionally::Occasionally;
 use super::presence::{Inbox, Place};
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
@@ -23,11 +23,6 @@ use crate::store::{self, Connection, StoreError, Tx};
 pub(super) const MAX_FEEDBACK: usize = 4 * 1024;
 /// Longest detail of an action that is stored, in bytes.
 pub(super) const MAX_DETAIL: usize = 16 * 1024;
-/// Longest fact that is stored, in bytes.
-const MAX_FACT: usize = 256;
-/// Highest number of an order that is believed to have been given out: no backend comes near it,
-/// and above it there are as many left again.
-const MAX_SEQUENCE: i64 = 1 << 62;
 
 /// An agent's open session. Its one owner ends it with [`Session::close`].
 #[derive(Debug)]
@@ -168,37 +163,38 @@ impl Session {
     /// [`DispatchError::Held`] when it comes from another machine than before,
     /// [`DispatchError::Store`].
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
-        let facts: BTreeMap<String, String> = hello
-            .facts
-            .as_map()
-            .iter()
-            .map(|(name, value)| (name.clone(), queue::for_people(value, MAX_FACT)))
-            .collect();
-        let key = hello.signing_key.as_deref().map(|key| queue::for_people(key, MAX_FACT));
-        let last = i64::try_from(hello.last_sequence).unwrap_or(i64::MAX);
-        let believed = if last <= MAX_SEQUENCE {
-            last
-        } else {
-            tracing::warn!(server = %self.server.name, last,
-                "the agent claims to have obeyed an order of a number that is never reached");
-            0
+        let hello = Hello::read(hello, &self.server.name);
+        let mut met = None;
+        // Several nodes have to look at their leases first.
+        if self.place.epoch.is_none() {
+            let wanted = Wanted::Meet(Box::new((self.guest(), hello.clone())));
+            if let Some(Given::Met(given)) = self.hand_in(wanted).await {
+                met = Some(given);
+            }
+        }
+        let met = match met {
+            Some(met) => met,
+            None => {
+                let mut tx = self.write().await?;
+                let met = self.guest().meet(&mut tx, &hello).await?;
+                tx.commit().await.map_err(StoreError::from)?;
+                self.dispatch.presence.step();
+                met
+            }
         };
-        let text = serde_json::to_string(&facts).expect("a map of texts always serialises");
-        let mut tx = self.write().await?;
-        if let Some(time) = hello.time {
-            self.note_clock(&mut tx, time).await?;
+        match met {
+            Met::Held => Err(DispatchError::Held),
+            Met::Known { receipt_key } => {
+                (self.receipt_key, self.version_2) = (receipt_key, true);
+                Ok(())
+            }
         }
-        if !self.is_the_machine(&mut tx, &facts).await? {
-            tx.commit().await.map_err(StoreError::from)?;
-            return Err(DispatchError::Held);
-        }
-        store::servers::met(&mut tx, self.server.id, &text, key.as_deref(), believed).await?;
-        self.label(&mut tx, &facts).await?;
-        self.meet_receipt_key(&mut tx, hello.receipt_key.as_ref()).await?;
-        tx.commit().await.map_err(StoreError::from)?;
-        self.dispatch.presence.step();
-        self.version_2 = true;
-        Ok(())
+    }
+
+    /// Who its agent is.
+    pub(super) fn guest(&self) -> Guest {
+        let (server, address) = (self.server.clone(), self.info.address);
+        Guest { dispatch: self.dispatch.clone(), server, address }
     }
 
     /// Notes that the agent obeys another signing key from now on.

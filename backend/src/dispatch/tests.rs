@@ -6,6 +6,7 @@ use bastio_protocol::{Action, Algorithm, Status};
 
 use super::*;
 use crate::plan::Accounts;
+use crate::store;
 use crate::store::actions::QueuedAction;
 use crate::testing::{ADDRESS, NOW, TestBackend, feedback, host, key, login, rsa_key};
 

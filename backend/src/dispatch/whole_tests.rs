@@ -13,6 +13,7 @@ use bastio_protocol::{
 use super::*;
 use crate::fleet::FleetError;
 use crate::plan::Accounts;
+use crate::store;
 use crate::store::sql;
 use crate::testing::{NOW, TestBackend, feedback, host, key, login, new_user};
 

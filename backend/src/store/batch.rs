@@ -323,7 +323,7 @@ pub async fn append(db: &mut Connection, rows: Vec<AuditRow>) -> Result<(), Stor
     Ok(())
 }
 
-fn push_ids(builder: &mut QueryBuilder<'_>, ids: impl IntoIterator<Item = i64>) {
+pub(super) fn push_ids(builder: &mut QueryBuilder<'_>, ids: impl IntoIterator<Item = i64>) {
     let mut list = builder.separated(", ");
     for id in ids {
         list.push_bind(id);

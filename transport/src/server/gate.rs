@@ -74,6 +74,12 @@ pub(super) struct Startup {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Crowded(pub(super) Duration);
 
+/// How many there are, as far as the system tells.
+fn processors() -> u16 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
 impl Gate {
     pub(super) fn new(bounds: Bounds, tally: Arc<Tally>) -> Self {
         let semaphore =
@@ -81,7 +87,7 @@ impl Gate {
         let strangers = Strangers {
             sources: HashMap::new(),
             failures: Failures::new(bounds.failures),
-            pacer: Pacer::new(Instant::now()),
+            pacer: Pacer::new(Instant::now(), processors()),
         };
         Self {
             all: semaphore(bounds.handshakes.saturating_add(bounds.waiting)),

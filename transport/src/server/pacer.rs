@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Logins a second that are believed in before any were seen, and at least.
-const AT_LEAST: f64 = 50.0;
+/// Logins a second that each processor is believed to manage before any were seen, and at least. Whoever comes too early
+/// costs little and is told again; whoever comes too late has waited for nothing.
+const AT_LEAST: f64 = 200.0;
 /// How much more are asked to come than went through lately: some never do.
 const MORE: f64 = 1.5;
 /// Nobody is asked to wait for less, nor for more: who asks again learns how it stands then.
@@ -21,6 +22,8 @@ const SPAN: Duration = Duration::from_secs(1);
 pub(super) struct Pacer {
     /// Logins a second, lately.
     rate: f64,
+    /// The lowest that is believed.
+    at_least: f64,
     since: Instant,
     logins: u32,
     /// The next moment that nobody was given yet.
@@ -28,8 +31,10 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { rate: AT_LEAST, since: now, logins: 0, next: now }
+    /// For a machine with so many processors.
+    pub(super) fn new(now: Instant, processors: u16) -> Self {
+        let at_least = AT_LEAST * f64::from(processors);
+        Self { rate: at_least, at_least, since: now, logins: 0, next: now }
     }
 
     /// Somebody has logged in.
@@ -38,7 +43,7 @@ impl Pacer {
         if span >= SPAN {
             // After a quiet time it is known no better than before.
             let seen = f64::from(self.logins) / span.as_secs_f64();
-            self.rate = seen.max(self.rate / 2.0).max(AT_LEAST);
+            self.rate = seen.max(self.rate / 2.0).max(self.at_least);
             (self.since, self.logins) = (now, 0);
         }
         self.logins = self.logins.saturating_add(1);
@@ -59,7 +64,7 @@ mod tests {
     #[test]
     fn a_crowd_is_spread_over_the_time_that_it_takes_to_let_it_in() {
         let begin = Instant::now();
-        let mut pacer = Pacer::new(begin);
+        let mut pacer = Pacer::new(begin, 1);
         for number in 0..2000 {
             pacer.logged_in(begin + SPAN * number / 1000);
         }
@@ -74,7 +79,7 @@ mod tests {
     #[test]
     fn nobody_is_sent_away_for_long_and_a_quiet_time_forgets_the_crowd() {
         let begin = Instant::now();
-        let mut pacer = Pacer::new(begin);
+        let mut pacer = Pacer::new(begin, 1);
         assert!((0..100_000).map(|_| pacer.wait(begin)).all(|wait| wait <= LONGEST));
         assert_eq!(pacer.wait(begin + LONGEST), SHORTEST);
     }

@@ -5,6 +5,7 @@ use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{AgentHello, Facts, Status, V2};
 
 use super::*;
+use crate::dispatch::session::Session;
 use crate::fleet::FleetError;
 use crate::testing::{TestBackend, host, key};
 
