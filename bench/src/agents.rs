@@ -237,11 +237,12 @@ fn fan_out(
     emulator.answer(&Ask::Expect { agents: servers, orders })?;
     let before = cpu_seconds(backend.pid())?;
     let (begun, request) = backend.grant(&user, &on)?;
-    let settled = backend.settled()?;
     let (at, sample) = match emulator.told()? {
         Tell::Answered { at, sample } => (at, sample),
         told => return Err(unexpected(&told)),
     };
+    // Asked for only now: looking at how everything stands costs time, too.
+    let settled = backend.settled()?;
     let cpu = cpu_seconds(backend.pid())? - before;
     let times = Times::since(begun, at);
     let confirmed = Times::since(begun, vec![settled]).max;
