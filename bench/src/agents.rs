@@ -32,6 +32,11 @@ use crate::BenchError;
 /// Time for a server to become idle after its clients have connected.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// A server that takes less than so much of a core is idle, but for its signs of life.
+const QUIET: f64 = 15.0;
+/// Longest wait for that.
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+
 /// Time for half-open connections to be there.
 const CROWD_GATHERS: Duration = Duration::from_secs(5);
 
@@ -182,7 +187,8 @@ fn against_backend(
     figures.enrolled = enroll(&mut emulator, &backend, count)?;
     figures.connected = connect(&mut emulator, options.parallel)?;
     told_rate("backend", count, figures.connected);
-    std::thread::sleep(SETTLE);
+    figures.settled = settle(backend.pid())?;
+    println!("backend: quiet {:.0} s later", figures.settled);
     figures.pss = pss_mib(backend.pid())?;
     figures.idle_cpu = idle_percent(backend.pid(), Duration::from_secs(options.idle))?;
     println!("backend: {:.1} MiB PSS, {:.2} % of a core idle", figures.pss, figures.idle_cpu);
@@ -212,6 +218,13 @@ fn against_backend(
         println!("emulator: {counts:?}");
     }
     Ok(samples)
+}
+
+/// Waits until a server has worked off what came with its clients; how long that took, in seconds.
+fn settle(pid: i32) -> Result<f64, BenchError> {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < SETTLE_LIMIT && idle_percent(pid, SETTLE)? > QUIET {}
+    Ok(begin.elapsed().as_secs_f64())
 }
 
 fn told_rate(name: &str, count: usize, seconds: f64) {

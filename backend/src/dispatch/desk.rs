@@ -6,17 +6,25 @@
 //! handed back, to be done alone. This file must not know what is wanted.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 /// The most that one transaction does.
 const AT_ONCE: usize = 500;
+
+/// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
+/// however much is done in it. Who comes alone does not wait.
+const LINGER_EACH: Duration = Duration::from_micros(250);
+const LINGER: Duration = Duration::from_millis(50);
 
 /// Those who wait: `W` is what is wanted, `T` what comes of it.
 #[derive(Debug)]
 pub(super) struct Desk<W, T> {
     waiting: Mutex<Vec<Slip<W, T>>>,
-    turn: tokio::sync::Mutex<()>,
+    /// Whose turn it is, and how much was done the last time.
+    turn: tokio::sync::Mutex<usize>,
 }
 
 /// What somebody wants, and where the answer goes.
@@ -43,7 +51,7 @@ impl<W, T> Desk<W, T> {
         let (answer, mut done) = oneshot::channel();
         self.lock().push(Slip { wanted, answer });
         loop {
-            let turn = tokio::select! {
+            let mut turn = tokio::select! {
                 biased;
                 done = &mut done => return done.ok(),
                 turn = self.turn.lock() => turn,
@@ -52,7 +60,12 @@ impl<W, T> Desk<W, T> {
             if let Ok(done) = done.try_recv() {
                 return Some(done);
             }
+            if *turn > 1 && self.lock().len() < AT_ONCE {
+                let last = u32::try_from(*turn).unwrap_or(u32::MAX);
+                sleep(LINGER.min(LINGER_EACH.saturating_mul(last))).await;
+            }
             let slips = self.take();
+            *turn = slips.len();
             if slips.is_empty() {
                 return None;
             }

@@ -3,50 +3,80 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bastio_protocol::api::AuditRow;
+
 use super::meeting::Guest;
 use super::queue::{self, Scope};
 use crate::audit::{self, Actor, Event};
-use crate::plan::{self, Host};
+use crate::plan::{self, Host, Reach};
 use crate::store::{self, Connection, StoreError};
 
-impl Guest {
-    /// Lets the labels under `host/` be those that follow from `facts`.
-    pub(super) async fn label(
-        &self,
-        db: &mut Connection,
-        facts: &BTreeMap<String, String>,
-    ) -> Result<(), StoreError> {
-        let server = self.server.id;
-        // Removed meanwhile: nothing of it is planned any more.
-        let Some(name) = store::servers::name(db, server).await? else { return Ok(()) };
-        let before = Host { name: name.clone(), labels: store::servers::labels(db, server).await? };
+/// How the labels of a server change.
+struct Relabelled<'a> {
+    guest: &'a Guest,
+    before: Host,
+    after: Host,
+    /// For people.
+    done: String,
+}
+
+impl<'a> Relabelled<'a> {
+    /// What follows from `facts`; `None` when it is there already.
+    fn new(guest: &'a Guest, before: Host, facts: &BTreeMap<String, String>) -> Option<Self> {
         let mut after = before.clone();
         after.labels.retain(|label, _| !plan::is_host_label(label));
         after.labels.extend(plan::host_labels(facts));
-        let mut done = Vec::new();
-        for label in before.labels.keys().filter(|label| !after.labels.contains_key(*label)) {
-            store::servers::unset_label(db, server, label).await?;
-            done.push(format!("label {label} removed"));
-        }
-        for (label, value) in &after.labels {
-            if before.labels.get(label) != Some(value) {
-                store::servers::set_label(db, server, label, value).await?;
-                done.push(format!("label {label}={value}"));
-            }
-        }
-        if done.is_empty() {
-            return Ok(());
-        }
-        let detail = done.join(", ");
-        let (action, server) = ("server.facts", Some(&name));
-        let event = Event { action, server, detail: &detail, ..Event::default() };
-        let actor = Actor::agent(&name, self.address);
-        let now = self.dispatch.store.now();
-        audit::append(db, now, &actor, event).await?;
-        let model = store::grants::entitlements(db, None, now).await?;
-        self.plan(db, plan::touched(&model, &before, &after), &format!("{name}: {detail}")).await
+        let gone = before.labels.keys().filter(|label| !after.labels.contains_key(*label));
+        let gone = gone.map(|label| format!("label {label} removed"));
+        let new =
+            after.labels.iter().filter(|(label, value)| before.labels.get(*label) != Some(*value));
+        let new = new.map(|(label, value)| format!("label {label}={value}"));
+        let done = gone.chain(new).collect::<Vec<_>>().join(", ");
+        (!done.is_empty()).then_some(Self { guest, before, after, done })
     }
 
+    fn row(&self, now: i64) -> AuditRow {
+        let name = &self.before.name;
+        let event = Event {
+            action: "server.facts",
+            server: Some(name),
+            detail: &self.done,
+            ..Event::default()
+        };
+        audit::row(now, &Actor::agent(name, self.guest.address), event)
+    }
+}
+
+/// Lets the labels under `host/` be those that follow from the facts, of all these servers.
+pub(super) async fn label(
+    db: &mut Connection,
+    guests: &[(&Guest, &BTreeMap<String, String>)],
+    now: i64,
+) -> Result<(), StoreError> {
+    let servers = guests.iter().map(|(guest, _)| guest.server.id).collect();
+    // Of one that was removed meanwhile nothing is planned any more.
+    let mut there = store::reached::reached(db, &Reach::default(), servers).await?;
+    let mut changed = Vec::new();
+    for (guest, facts) in guests {
+        let Some((name, labels)) = there.remove(&guest.server.id) else { continue };
+        changed.extend(Relabelled::new(guest, Host { name, labels }, facts));
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let all =
+        changed.iter().map(|one| (one.guest.server.id, &one.after.labels)).collect::<Vec<_>>();
+    store::arrivals::set_labels(db, &all).await?;
+    store::batch::append(db, changed.iter().map(|one| one.row(now)).collect()).await?;
+    let model = store::grants::entitlements(db, None, now).await?;
+    for Relabelled { guest, before, after, done } in &changed {
+        let what = format!("{}: {done}", before.name);
+        guest.plan(db, plan::touched(&model, before, after), &what).await?;
+    }
+    Ok(())
+}
+
+impl Guest {
     /// Plans anew what the changed labels give and take. Grants that contradict each other are left
     /// out: nobody is there to hear why not.
     async fn plan(

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use bastio_protocol::api::CLOCK_LIMIT;
 use bastio_protocol::{AgentHello, ServerName, VerifyingKey};
 
-use super::{Dispatch, ServerIdentity, queue};
-use crate::store::arrivals::{self, Introduced};
+use super::{Dispatch, ServerIdentity, facts, queue};
+use crate::store::arrivals::{self, Introduced, News};
 use crate::store::{self, Connection, StoreError};
 
 /// Longest fact that is stored, in bytes.
@@ -79,19 +79,32 @@ impl Hello {
     /// Whether nothing is to be noted, as all of it is known.
     fn is_known(&self, known: &Introduced, now: i64) -> bool {
         let said = |told: Option<&str>, known: Option<&str>| told.is_none() || told == known;
-        let receipt_key = self.receipt_key.as_ref().map(ToString::to_string);
         known.facts == self.text
             && known.sequence >= self.last_sequence
             && said(self.machine().as_deref(), known.machine.as_deref())
             && said(self.signing_key.as_deref(), known.signing_key.as_deref())
-            && said(receipt_key.as_deref(), known.receipt_key.map(|key| key.to_string()).as_deref())
-            && self.time.is_none_or(|there| {
-                known.clock_offset.is_some_and(|before| {
-                    let offset = there.saturating_sub(now);
-                    let right = |offset: i64| offset.unsigned_abs() <= CLOCK_LIMIT.unsigned_abs();
-                    right(before) && right(offset) && offset.abs_diff(before) <= SAME_CLOCK
-                })
+            && self.offset(now).is_none_or(|offset| {
+                known.clock_offset.is_some_and(|before| offset.abs_diff(before) <= SAME_CLOCK)
             })
+    }
+
+    /// Whether it says something that somebody must be told: a clock that is off or was, another machine, another key
+    /// for receipts.
+    fn is_remarkable(&self, known: &Introduced, now: i64) -> bool {
+        let other = |told: Option<&str>, known: Option<&str>| told.is_some() && told != known;
+        let is_off = |offset: Option<i64>| {
+            offset.is_some_and(|offset| offset.unsigned_abs() > CLOCK_LIMIT.unsigned_abs())
+        };
+        is_off(self.offset(now))
+            || (self.time.is_some() && is_off(known.clock_offset))
+            || (known.machine.is_some()
+                && other(self.machine().as_deref(), known.machine.as_deref()))
+            || (self.receipt_key.is_some() && self.receipt_key != known.receipt_key)
+    }
+
+    /// How far its clock is ahead, in seconds.
+    fn offset(&self, now: i64) -> Option<i64> {
+        self.time.map(|there| there.saturating_sub(now))
     }
 
     /// The machine that it is on.
@@ -101,7 +114,7 @@ impl Hello {
 }
 
 impl Guest {
-    /// Takes the hello: nothing of it is known yet, or something has changed.
+    /// Takes the hello whatever it says.
     pub(super) async fn meet(&self, db: &mut Connection, hello: &Hello) -> Result<Met, StoreError> {
         if let Some(time) = hello.time {
             self.note_clock(db, time).await?;
@@ -111,13 +124,13 @@ impl Guest {
         }
         let (server, key) = (self.server.id, hello.signing_key.as_deref());
         store::servers::met(db, server, &hello.text, key, hello.last_sequence).await?;
-        self.label(db, &hello.facts).await?;
+        facts::label(db, &[(self, &hello.facts)], self.dispatch.store.now()).await?;
         let receipt_key = self.meet_receipt_key(db, hello.receipt_key.as_ref()).await?;
         Ok(Met::Known { receipt_key })
     }
 }
 
-/// Takes the hellos of many, in this order.
+/// Takes the hellos of many.
 pub(super) async fn meet_all(
     db: &mut Connection,
     guests: &[&(Guest, Hello)],
@@ -125,13 +138,32 @@ pub(super) async fn meet_all(
 ) -> Result<Vec<Met>, StoreError> {
     let servers: Vec<_> = guests.iter().map(|(guest, _)| guest.server.id).collect();
     let known = arrivals::introduced(db, &servers).await?;
-    let mut met = Vec::with_capacity(guests.len());
+    let (mut met, mut new) = (Vec::with_capacity(guests.len()), BTreeMap::new());
     for (guest, hello) in guests {
-        let before = known.get(&guest.server.id).filter(|known| hello.is_known(known, now));
-        met.push(match before {
-            Some(known) => Met::Known { receipt_key: known.receipt_key },
-            None => guest.meet(db, hello).await?,
+        let server = guest.server.id;
+        met.push(match known.get(&server) {
+            Some(known) if !hello.is_remarkable(known, now) && !new.contains_key(&server) => {
+                if !hello.is_known(known, now) {
+                    new.insert(server, (guest, hello));
+                }
+                Met::Known { receipt_key: known.receipt_key }
+            }
+            _ => guest.meet(db, hello).await?,
         });
     }
+    let news: Vec<News<'_>> = new
+        .iter()
+        .map(|(server, (_, hello))| News {
+            server: *server,
+            facts: &hello.text,
+            signing_key: hello.signing_key.as_deref(),
+            sequence: hello.last_sequence,
+            machine: hello.machine(),
+            clock_offset: hello.offset(now),
+        })
+        .collect();
+    arrivals::note(db, &news).await?;
+    let facts: Vec<_> = new.values().map(|(guest, hello)| (*guest, &hello.facts)).collect();
+    facts::label(db, &facts, now).await?;
     Ok(met)
 }

@@ -82,9 +82,9 @@ impl Host {
         let _ticket = Ticket { rivals, server: server.id, number: arrival.ticket };
         if arrival.crowded {
             warn!(server = %server.name, address = %peer, "too many sessions of one agent, this one is refused");
-            agent.link.disconnect_with_retry_after(PENALTY).await;
-        } else if !self.tolerates(&server, peer.ip(), arrival.fight, arrival.tell).await {
-            agent.link.disconnect_with_retry_after(PENALTY).await;
+            Box::pin(agent.link.disconnect_with_retry_after(PENALTY)).await;
+        } else if !Box::pin(self.tolerates(&server, peer.ip(), arrival.fight, arrival.tell)).await {
+            Box::pin(agent.link.disconnect_with_retry_after(PENALTY)).await;
         } else if self.waited(arrival.pause).await {
             self.run(agent).await;
         }
@@ -201,16 +201,17 @@ impl Host {
         } = agent;
         let version_2 = !self.legacy && protocol.is_some_and(|protocol| protocol >= V2);
         let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
-        let session = match self.dispatch.open(&identity, info).await {
+        // On the heap, as what the session does later: most of the time it only waits.
+        let session = match Box::pin(self.dispatch.open(&identity, info)).await {
             Ok(session) => session,
             Err(DispatchError::Held) => {
                 info!(server = %identity.name, address = %peer, "the agent waits: somebody must decide");
-                link.disconnect_with_retry_after(PENALTY).await;
+                Box::pin(link.disconnect_with_retry_after(PENALTY)).await;
                 return;
             }
             Err(error) => {
                 warn!(server = %identity.name, address = %peer, %error, "no session for the agent");
-                link.close().await;
+                Box::pin(link.close()).await;
                 return;
             }
         };
@@ -221,8 +222,8 @@ impl Host {
         tasks.spawn(write(writer, frames));
         let end = owner.run(&mut reader, &self.stop).await;
         // Whoever takes over need not wait for the goodbye.
-        owner.close().await;
-        let closed = goodbye(link, &end).await;
+        Box::pin(owner.close()).await;
+        let closed = Box::pin(goodbye(link, &end)).await;
         // Its frames and its connection have ended; nothing is cut short.
         tasks.shutdown().await;
         log_end(&identity, peer, &end, &closed);

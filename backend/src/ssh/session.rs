@@ -204,8 +204,11 @@ impl Owner {
         }
     }
 
+    /// What is only done now and then is on the heap: a session mostly waits, and thousands do.
     async fn step(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Result<(), End> {
-        self.send_what_fits().await?;
+        if self.more {
+            Box::pin(self.send_what_fits()).await?;
+        }
         match self.next_event(reader, stop).await {
             Event::Stop => Err(End::Stopped),
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
@@ -213,7 +216,7 @@ impl Owner {
                 self.more = true;
                 self.agree().await
             }
-            Event::Received(bytes) => self.take(&bytes).await,
+            Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
             Event::Ended => Err(self.reader_ended()),
             Event::WriterHasRoom => Ok(()),
             Event::WriterGone => {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bastio_protocol::api::Labels;
 use bastio_protocol::{ServerName, VerifyingKey};
 
 use super::batch::push_ids;
@@ -98,6 +99,71 @@ pub async fn requeue_sent(
     update.push(")");
     update.build().execute(db).await?;
     Ok(counts)
+}
+
+/// What is new of what an agent says: nothing where nothing was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News<'a> {
+    /// The server.
+    pub server: ServerId,
+    /// Its facts, as JSON.
+    pub facts: &'a str,
+    /// Fingerprint of the signing key that its agent obeys.
+    pub signing_key: Option<&'a str>,
+    /// The highest number of an order that the agent has obeyed; ours must be above.
+    pub sequence: i64,
+    /// The machine that it is on.
+    pub machine: Option<String>,
+    /// How far its clock is ahead of ours, in seconds.
+    pub clock_offset: Option<i64>,
+}
+
+/// Notes all of it.
+pub async fn note(db: &mut Connection, news: &[News<'_>]) -> Result<(), StoreError> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    let mut update = QueryBuilder::new(
+        "UPDATE servers SET facts = news.column2, \
+         signing_key = COALESCE(news.column3, signing_key), \
+         sequence = CASE WHEN sequence < news.column4 THEN news.column4 ELSE sequence END, \
+         machine_id = COALESCE(news.column5, machine_id), \
+         clock_offset = COALESCE(news.column6, clock_offset) FROM (",
+    );
+    update.push_values(news, |mut row, one| {
+        row.push_bind(one.server).push_bind(one.facts.to_owned());
+        row.push_bind(one.signing_key.map(str::to_owned)).push_bind(one.sequence);
+        row.push_bind(one.machine.clone()).push_bind(one.clock_offset);
+    });
+    update.push(") AS news WHERE servers.id = news.column1");
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+/// Labels of one INSERT; three values each stay far below the engines' limits.
+const LABELS_AT_ONCE: usize = 5000;
+
+/// Makes the labels of these servers exactly these.
+pub async fn set_labels(
+    db: &mut Connection,
+    servers: &[(ServerId, &Labels)],
+) -> Result<(), StoreError> {
+    let mut delete = QueryBuilder::new("DELETE FROM labels WHERE server_id IN (");
+    push_ids(&mut delete, servers.iter().map(|(server, _)| server.0));
+    delete.push(")");
+    delete.build().execute(&mut *db).await?;
+    let labels: Vec<(ServerId, &String, &String)> = servers
+        .iter()
+        .flat_map(|(server, labels)| labels.iter().map(|(name, value)| (*server, name, value)))
+        .collect();
+    for some in labels.chunks(LABELS_AT_ONCE) {
+        let mut insert = QueryBuilder::new("INSERT INTO labels (server_id, name, value) ");
+        insert.push_values(some, |mut row, (server, name, value)| {
+            row.push_bind(*server).push_bind(*name).push_bind(*value);
+        });
+        insert.build().execute(&mut *db).await?;
+    }
+    Ok(())
 }
 
 /// What these servers' agents are known to say.

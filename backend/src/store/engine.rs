@@ -25,6 +25,8 @@ use super::url::DatabaseUrl;
 const READERS: u32 = 4;
 /// One listens to other nodes, and one says that this node is alive, however busy the others are.
 const BESIDE: u32 = 2;
+/// Rows that SQLite's thread may be ahead of whoever reads them; each time it must wait costs more than many rows.
+const ROWS_AHEAD: usize = 1024;
 /// How long a connection waits for a lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Limits that PostgreSQL keeps for us, in milliseconds: for a lock, for a statement, and for a
@@ -66,7 +68,8 @@ impl Engine {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(PATIENCE);
+            .busy_timeout(PATIENCE)
+            .row_buffer_size(ROWS_AHEAD);
         let writer = sqlite_pool(1).connect_with(options.clone()).await?;
         let readers = sqlite_pool(READERS).connect_with(options).await?;
         Ok(Self::Sqlite { writer, readers })
@@ -173,7 +176,9 @@ impl Connection {
 /// SQLite rolls back by itself, sqlx believes that the transaction goes on, and no other can
 /// begin. Such a connection is replaced.
 pub(super) fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
-    limited(SqlitePoolOptions::new(), connections).before_acquire(|connection, _| {
+    // A file needs no question whether it is still there, which is one more turn of SQLite's thread.
+    let options = limited(SqlitePoolOptions::new(), connections).test_before_acquire(false);
+    options.before_acquire(|connection, _| {
         Box::pin(async move { Ok(!sqlx::Connection::is_in_transaction(connection)) })
     })
 }

@@ -68,7 +68,8 @@ fn section(figures: &Figures) -> String {
     let points: Vec<String> = figures.points.iter().map(row).collect();
     let part = part(figures.engine);
     format!(
-        "{} agents, enrolled in {:.1} s, connected in {:.1} s. Stopping took {:.2} s.\n\n\
+        "{} agents, enrolled in {:.1} s, connected in {:.1} s, all of what they said taken in {:.0} s later. Stopping \
+         took {:.2} s.\n\n\
          {}\n\n\
          A grant for one user; seconds from the request:\n\n\
          | servers | orders | queued | p50 | p99 | last answer | confirmed | bare p99 | bare last |\n\
@@ -77,6 +78,7 @@ fn section(figures: &Figures) -> String {
         figures.count,
         figures.enrolled,
         figures.connected,
+        figures.settled,
         figures.stopped,
         promises(&figures.promises()),
         points.join("\n")

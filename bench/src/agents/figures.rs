@@ -42,6 +42,8 @@ pub struct Figures {
     pub pss: f64,
     pub pss_after: f64,
     pub idle_cpu: f64,
+    /// How long after the last login the backend became quiet.
+    pub settled: f64,
     pub stopped: f64,
     pub back: f64,
     pub floor_connected: f64,
