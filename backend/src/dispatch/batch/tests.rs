@@ -1,12 +1,14 @@
 //! Many sessions at once come to the same as each alone.
 
-use bastio_protocol::audit::LogFilter;
-use bastio_protocol::{Payload, Status};
+use std::sync::Arc;
+
+use bastio_protocol::audit::{LogFilter, Pattern};
+use bastio_protocol::{AgentHello, Facts, Payload, Status, V2};
 use tokio::task::JoinSet;
 
-use crate::dispatch::Session;
+use crate::dispatch::{DispatchError, Session};
 use crate::store;
-use crate::testing::{TestBackend, feedback, key, login};
+use crate::testing::{NOW, TestBackend, feedback, key, login};
 
 const SERVERS: u8 = 40;
 
@@ -71,4 +73,78 @@ async fn a_fleet_that_works_at_once_ends_as_it_should() {
     assert!(rows.windows(2).all(|two| two[1].prev_hash == two[0].hash));
     let done = rows.iter().filter(|row| row.row.action == "action.done").count();
     assert_eq!(done, 3 * usize::from(SERVERS - SERVERS / 5), "each once");
+}
+
+/// All agents log in at once and say hello; those who were let in. Every fifth is on `machine`, every seventh has a clock
+/// that is `off` by so many seconds.
+async fn arrive(backend: &Arc<TestBackend>, os: &str, machine: &str, off: i64) -> Vec<u8> {
+    let mut tasks = JoinSet::new();
+    for number in 0..SERVERS {
+        let backend = Arc::clone(backend);
+        let machine = if number.is_multiple_of(5) { machine } else { "its own" };
+        let facts = [("os_version", os), ("arch", "x86_64"), ("machine_id", machine)];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let hello = AgentHello {
+            protocol: V2,
+            facts: Facts::from(std::collections::BTreeMap::from(facts)),
+            last_sequence: u64::from(number),
+            signing_key: Some("SHA256:key".to_owned()),
+            receipt_key: None,
+            time: Some(NOW + if number.is_multiple_of(7) { off } else { 1 }),
+        };
+        tasks.spawn(async move {
+            let mut session = backend.connect(number).await;
+            let met = session.met(&hello).await;
+            let sequence = session.take_sequence().await.expect("a store");
+            session.close().await.expect("closed");
+            assert!(sequence > u64::from(number));
+            match met {
+                Ok(()) => Some(number),
+                Err(DispatchError::Held) => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+    }
+    let mut here: Vec<u8> = tasks.join_all().await.into_iter().flatten().collect();
+    here.sort_unstable();
+    here
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_comes_at_once_is_met_each_as_it_is() {
+    let backend = Arc::new(TestBackend::new().await);
+    let mut servers = Vec::new();
+    for number in 0..SERVERS {
+        servers.push(backend.enroll(&format!("s{number}"), number).await.id);
+    }
+    let all: Vec<u8> = (0..SERVERS).collect();
+    let count = async |action: &str| {
+        let filter =
+            LogFilter { action: Some(Pattern::Exactly(action.to_owned())), ..LogFilter::default() };
+        backend.log(&filter).await.len()
+    };
+    let rows = async || (count("server.facts").await, count("server.clock").await);
+
+    assert_eq!(arrive(&backend, "Debian 12", "its own", 1).await, all);
+    let told = rows().await;
+    assert_eq!(told, (usize::from(SERVERS), 0), "new labels are told once for each");
+    assert_eq!(arrive(&backend, "Debian 12", "its own", 1).await, all);
+    assert_eq!(rows().await, told, "who says the same writes nothing");
+
+    let of_five =
+        all.iter().copied().filter(|number| !number.is_multiple_of(5)).collect::<Vec<_>>();
+    assert_eq!(
+        arrive(&backend, "Debian 13", "another", 900).await,
+        of_five,
+        "somebody must decide"
+    );
+    let sevenths = all.iter().filter(|number| number.is_multiple_of(7)).count();
+    assert_eq!(rows().await, (usize::from(SERVERS) + of_five.len(), sevenths));
+    let mut db = backend.store.read().await.expect("a reader");
+    for (number, server) in all.into_iter().zip(servers) {
+        let labels = store::servers::labels(&mut db, server).await.expect("labels");
+        let os = labels.iter().find(|(_, value)| value.contains("1")).map(|(_, value)| value);
+        let expected = if of_five.contains(&number) { "13" } else { "12" };
+        assert!(os.is_some_and(|os| os.contains(expected)), "{number}: {labels:?}");
+    }
 }
