@@ -32,7 +32,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 30] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -45,6 +45,10 @@ const KEYS: [&str; 26] = [
     "limits.max_failures_per_source",
     "limits.login_grace",
     "limits.answer_within",
+    "limits.take_within",
+    "limits.keepalive",
+    "limits.max_sessions_per_key",
+    "limits.max_logins_per_key",
     "limits.rivals",
     "orders.valid_for",
     "signing.passphrase_file",
@@ -143,6 +147,17 @@ pub struct Limits {
     /// `limits.answer_within`: seconds after which a connected agent that answers nothing loses
     /// its session, so that its actions are sent again. Default 120.
     pub answer_within: Seconds,
+    /// `limits.take_within`: seconds in which a connected agent must take something off its
+    /// connection, when there is something to take; then it is cut. Default 30.
+    pub take_within: Seconds,
+    /// `limits.keepalive`: seconds after which a silent connection is asked for a sign of life; after
+    /// twice as long it is dropped. Default 30.
+    pub keepalive: Seconds,
+    /// `limits.max_sessions_per_key`: sessions of one agent's key at a time. Default 8.
+    pub max_sessions_per_key: Limit,
+    /// `limits.max_logins_per_key`: logins with one agent's key in a minute, before each must wait
+    /// for 5 s. Default 10.
+    pub max_logins_per_key: Limit,
     /// `limits.rivals`: what becomes of two sessions of one agent from two places. Default `newest`.
     pub rivals: RivalPolicy,
 }
@@ -313,6 +328,10 @@ impl Default for Limits {
             max_failures_per_source: Limit::DEFAULT_FAILURES_PER_SOURCE,
             login_grace: Seconds::DEFAULT_LOGIN_GRACE,
             answer_within: Seconds::DEFAULT_ANSWER_WITHIN,
+            take_within: Seconds::DEFAULT_TAKE_WITHIN,
+            keepalive: Seconds::DEFAULT_KEEPALIVE,
+            max_sessions_per_key: Limit::DEFAULT_SESSIONS_PER_KEY,
+            max_logins_per_key: Limit::DEFAULT_LOGINS_PER_KEY,
             rivals: RivalPolicy::default(),
         }
     }

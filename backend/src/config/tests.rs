@@ -42,6 +42,10 @@ fn every_key_is_read_from_the_file() {
         max_startups_per_source = 3
         login_grace = 5
         answer_within = 60
+        take_within = 15
+        keepalive = 7
+        max_sessions_per_key = 2
+        max_logins_per_key = 4
         [orders]
         valid_for = 90
         "#,
@@ -57,6 +61,10 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.limits.max_startups_per_source.get(), 3);
     assert_eq!(config.limits.login_grace.get(), Duration::from_secs(5));
     assert_eq!(config.limits.answer_within(), Duration::from_secs(60));
+    assert_eq!(config.limits.take_within.get(), Duration::from_secs(15));
+    assert_eq!(config.limits.keepalive.get(), Duration::from_secs(7));
+    assert_eq!(config.limits.max_sessions_per_key.get(), 2);
+    assert_eq!(config.limits.max_logins_per_key.get(), 4);
     assert_eq!(config.orders.valid_for.get(), Duration::from_secs(90));
 }
 

@@ -119,6 +119,8 @@ impl Limit {
     pub(super) const DEFAULT_WAITING: Self = Self(16_384);
     pub(super) const DEFAULT_STARTUPS_PER_SOURCE: Self = Self(20);
     pub(super) const DEFAULT_FAILURES_PER_SOURCE: Self = Self(300);
+    pub(super) const DEFAULT_SESSIONS_PER_KEY: Self = Self(8);
+    pub(super) const DEFAULT_LOGINS_PER_KEY: Self = Self(10);
 
     /// The number.
     #[must_use]
@@ -183,6 +185,8 @@ impl TryFrom<u32> for Percent {
 impl Seconds {
     pub(super) const DEFAULT_LOGIN_GRACE: Self = Self(20);
     pub(super) const DEFAULT_ANSWER_WITHIN: Self = Self(120);
+    pub(super) const DEFAULT_TAKE_WITHIN: Self = Self(30);
+    pub(super) const DEFAULT_KEEPALIVE: Self = Self(30);
     pub(super) const DEFAULT_VALID_FOR: Self = Self(600);
 
     /// The time.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::rivals::{Fight, Rivals};
+use super::rivals::{Fight, PerKey, Rivals};
 use super::session::{End, Owner, write};
 use crate::audit::{self, Actor, Event};
 use crate::config::RivalPolicy;
@@ -64,11 +64,11 @@ impl Host {
     pub(super) fn new(
         legacy: bool,
         window: usize,
-        (answer_within, policy): (Duration, RivalPolicy),
+        (answer_within, policy, per_key): (Duration, RivalPolicy, PerKey),
         (dispatch, store, orders): (Dispatch, Store, Orders),
         stop: CancellationToken,
     ) -> Self {
-        let rivals = Arc::new(Mutex::new(Rivals::new()));
+        let rivals = Arc::new(Mutex::new(Rivals::new(per_key)));
         Self { legacy, window, answer_within, policy, dispatch, store, orders, rivals, stop }
     }
 

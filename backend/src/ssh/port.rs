@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::host::Host;
 use super::login::Login;
+use super::rivals::PerKey;
 use crate::config::{Limits, RivalPolicy};
 use crate::dispatch::Dispatch;
 use crate::signing::Orders;
@@ -49,6 +50,7 @@ pub struct Port {
     config: ServerConfig,
     answer_within: Duration,
     rivals: RivalPolicy,
+    per_key: PerKey,
     parts: (Dispatch, Store, Orders),
 }
 
@@ -111,8 +113,12 @@ impl Port {
         let failures = limits.max_failures_per_source.get();
         config.max_failures_per_source = u32::try_from(failures).unwrap_or(u32::MAX);
         config.login_grace = limits.login_grace.get();
+        config.stall_limit = limits.take_within.get();
+        config.keepalive_interval = limits.keepalive.get();
+        let (arrivals, live) = (limits.max_logins_per_key.get(), limits.max_sessions_per_key.get());
+        let per_key = PerKey { arrivals, live };
         let (answer_within, rivals) = (limits.answer_within(), limits.rivals);
-        Ok(Self { kind, listener, config, answer_within, rivals, parts })
+        Ok(Self { kind, listener, config, answer_within, rivals, per_key, parts })
     }
 
     /// What becomes of its connections, under its name.
@@ -135,12 +141,12 @@ impl Port {
     /// # Errors
     /// [`PortError::Serve`] when the transport cannot start.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), PortError> {
-        let Self { kind, listener, config, answer_within, rivals, parts } = self;
+        let Self { kind, listener, config, answer_within, rivals, per_key, parts } = self;
         let (arriving, mut arrived) = mpsc::channel(ARRIVING);
         let login = Arc::new(Login::new(parts.0.clone()));
         let mut transport = tokio::spawn(serve(listener, config, login, arriving, stop.clone()));
         let (legacy, window) = (kind.is_legacy(), kind.window());
-        let host = Host::new(legacy, window, (answer_within, rivals), parts, stop.clone());
+        let host = Host::new(legacy, window, (answer_within, rivals, per_key), parts, stop.clone());
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {

@@ -16,18 +16,24 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// More take-overs than this in a period are no accident. The original agent makes one when it
 /// is stopped.
 const TAKE_OVERS: usize = 5;
-/// A server that arrives more often than this in a period is made to wait. The original agent
-/// comes back without any pause after each loss.
-const ARRIVALS: usize = 10;
-/// Sessions that one server may have at a time: one that works, and some that are ending or made to
-/// wait. Each costs a connection, which a stolen key could else open without end.
-const LIVE: usize = 8;
 /// How long a server that arrives too often waits.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// What one key may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PerKey {
+    /// A server that arrives more often than this in a period is made to wait. The original agent comes
+    /// back without any pause after each loss.
+    pub(super) arrivals: usize,
+    /// Sessions that one server may have at a time: one that works, and some that are ending or made to
+    /// wait. Each costs a connection, which a stolen key could else open without end.
+    pub(super) live: usize,
+}
 
 /// The sessions of all servers, by server.
 #[derive(Debug)]
 pub(super) struct Rivals<S> {
+    limits: PerKey,
     servers: HashMap<S, Record>,
     /// When records without a session were last looked through.
     swept: Option<Instant>,
@@ -70,8 +76,8 @@ pub(super) enum Fight {
 }
 
 impl<S: Eq + Hash + Clone> Rivals<S> {
-    pub(super) fn new() -> Self {
-        Self { servers: HashMap::new(), swept: None }
+    pub(super) fn new(limits: PerKey) -> Self {
+        Self { limits, servers: HashMap::new(), swept: None }
     }
 
     /// A session of `server` has logged in; another node has one from `elsewhere`.
@@ -86,11 +92,12 @@ impl<S: Eq + Hash + Clone> Rivals<S> {
         let record = self.servers.entry(server.clone()).or_default();
         let ticket = record.next_ticket;
         record.next_ticket += 1;
-        let arrivals = count(&mut record.arrivals, ARRIVALS, now);
-        let pause = if arrivals > ARRIVALS { PAUSE } else { Duration::ZERO };
+        let limits = self.limits;
+        let arrivals = count(&mut record.arrivals, limits.arrivals, now);
+        let pause = if arrivals > limits.arrivals { PAUSE } else { Duration::ZERO };
         let fight = record.fight(from, elsewhere, now);
         let tell = fight.is_some() && record.may_warn(now);
-        let crowded = record.live.len() >= LIVE;
+        let crowded = record.live.len() >= limits.live;
         record.live.push((ticket, from));
         Arrival { ticket, fight, tell, pause, crowded }
     }
@@ -149,13 +156,14 @@ fn count(events: &mut VecDeque<Instant>, limit: usize, now: Instant) -> usize {
 mod tests {
     use super::*;
 
+    const LIMITS: PerKey = PerKey { arrivals: 10, live: 8 };
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     #[test]
     fn one_session_after_the_other_is_peace() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         for from in [HERE, THERE, HERE] {
             let arrival = rivals.arrived(&"web-1", from, None, now);
             assert_eq!((arrival.fight, arrival.pause), (None, Duration::ZERO));
@@ -166,7 +174,7 @@ mod tests {
     #[test]
     fn short_second_session_from_the_same_address_is_normal() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         let first = rivals.arrived(&"web-1", HERE, None, now);
         assert_eq!(rivals.arrived(&"web-1", HERE, None, now).fight, None);
         rivals.left(&"web-1", first.ticket);
@@ -175,7 +183,7 @@ mod tests {
     #[test]
     fn take_over_from_another_address_is_warned_about_once_a_minute() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         let first = rivals.arrived(&"web-1", HERE, None, now);
         let second = rivals.arrived(&"web-1", THERE, None, now);
         assert_eq!(second.fight, Some(Fight::OtherAddress(HERE)));
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn many_take_overs_from_one_address_are_a_fight() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         let fights: Vec<_> = (0..10)
             .map(|_| rivals.arrived(&"web-1", HERE, None, now))
             .filter(|it| it.tell)
@@ -206,7 +214,7 @@ mod tests {
     #[test]
     fn a_session_at_another_node_counts_as_one_here() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         let arrival = rivals.arrived(&"web-1", HERE, Some(HERE), now);
         assert_eq!(arrival.fight, None, "it has gone from one node to the other");
         rivals.left(&"web-1", arrival.ticket);
@@ -228,9 +236,9 @@ mod tests {
     #[test]
     fn who_comes_back_without_pause_is_made_to_wait() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         let mut pauses = Vec::new();
-        for _ in 0..=ARRIVALS {
+        for _ in 0..=LIMITS.arrivals {
             let arrival = rivals.arrived(&"web-1", HERE, None, now);
             rivals.left(&"web-1", arrival.ticket);
             pauses.push(arrival.pause);
@@ -243,8 +251,9 @@ mod tests {
     #[test]
     fn a_crowd_of_sessions_is_sent_away() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
-        let live: Vec<_> = (0..=LIVE).map(|_| rivals.arrived(&"web-1", HERE, None, now)).collect();
+        let mut rivals = Rivals::new(LIMITS);
+        let live: Vec<_> =
+            (0..=LIMITS.live).map(|_| rivals.arrived(&"web-1", HERE, None, now)).collect();
         assert_eq!(live.iter().filter(|arrival| arrival.crowded).count(), 1);
         assert!(!rivals.arrived(&"web-2", HERE, None, now).crowded, "another server");
         live.iter().for_each(|arrival| rivals.left(&"web-1", arrival.ticket));
@@ -252,9 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn both_limits_are_those_that_were_given() {
+        let now = Instant::now();
+        let mut rivals = Rivals::new(PerKey { arrivals: 2, live: 3 });
+        let seen: Vec<_> = (0..4).map(|_| rivals.arrived(&"web-1", HERE, None, now)).collect();
+        let paused: Vec<bool> = seen.iter().map(|arrival| !arrival.pause.is_zero()).collect();
+        let crowded: Vec<bool> = seen.iter().map(|arrival| arrival.crowded).collect();
+        assert_eq!(paused, [false, false, true, true]);
+        assert_eq!(crowded, [false, false, false, true]);
+    }
+
+    #[test]
     fn servers_long_gone_take_no_memory() {
         let now = Instant::now();
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(LIMITS);
         for server in 0..100 {
             let arrival = rivals.arrived(&server, HERE, None, now);
             rivals.left(&server, arrival.ticket);
