@@ -238,7 +238,7 @@ async fn make(edit: &mut Edit<'_>, known: &Known, one: &ModelEdit) -> Result<(),
         ModelEdit::RemoveDrift(on) => drift::remove(edit, on).await,
         ModelEdit::AddGrant(grant) => {
             let data = grants::data(edit, grant).await?;
-            grants::insert(edit, &grant.holder, &data).await.map(drop)
+            grants::insert(edit, &grant.holder, &data, true).await.map(drop)
         }
         ModelEdit::ChangeGrant(grant) => {
             for known in known.get(&grant.into()).into_iter().flatten() {

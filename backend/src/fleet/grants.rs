@@ -130,7 +130,7 @@ pub(super) async fn add(
     holder: &Holder,
     grant: &GrantData<'_>,
 ) -> Result<(String, BTreeSet<Username>), FleetError> {
-    let words = insert(edit, holder, grant).await?;
+    let words = insert(edit, holder, grant, false).await?;
     let people = people_of(edit.db(), holder).await?;
     for user in &people {
         let id = edit.user(user).await?.id;
@@ -146,11 +146,13 @@ pub(super) async fn add(
 
 /// Adds a grant within an edit; in words. Servers named must exist: a name mistyped now would be a
 /// right for a server enrolled later. Whether its options stand beside those of keys is for the
-/// caller to check, once all is as it will be.
+/// caller to check, once all is as it will be. Of one that `is_new` it is known that none of the same terms
+/// is there: to look for it among all of a holder's costs as much as they are.
 pub(super) async fn insert(
     edit: &mut Edit<'_>,
     holder: &Holder,
     grant: &GrantData<'_>,
+    is_new: bool,
 ) -> Result<String, FleetError> {
     check_text("the reason", grant.reason)?;
     if let Some(login) = grant.login {
@@ -166,7 +168,11 @@ pub(super) async fn insert(
     }
     edit.remember(Thing::Grants(holder)).await?;
     let now = edit.now();
-    store::grants::upsert(edit.db(), grant, now).await?;
+    if is_new {
+        store::grants::insert(edit.db(), grant, now).await?;
+    } else {
+        store::grants::upsert(edit.db(), grant, now).await?;
+    }
     let words = format!("granted {} as {}{}", grant.on, as_whom(grant.login), in_words(grant));
     let group = holder.group().map(|group| format!("group {group}: ")).unwrap_or_default();
     let (user, detail, reason) = (holder.user(), format!("{group}{words}"), grant.reason);

@@ -141,7 +141,7 @@ pub(super) async fn remove(
     let who = Holder::Group(name.clone());
     edit.remember(Thing::Group(name)).await?;
     edit.remember(Thing::Grants(&who)).await?;
-    for group in store::groups::all(edit.db()).await?.holding(&who) {
+    for group in store::groups::holding(edit.db(), MemberId::Group(id)).await? {
         edit.remember(Thing::Group(&group)).await?;
     }
     store::groups::remove(edit.db(), id).await?;

@@ -71,10 +71,8 @@ impl Thing<'_> {
                     Some(json(&declared::person(row, keys)))
                 }
             },
-            Self::Group(name) => store::groups::all(db)
+            Self::Group(name) => store::groups::inside(db, name)
                 .await?
-                .0
-                .remove(name)
                 .map(|inside| json(&PolicyGroup { users: inside.users, groups: inside.groups })),
             Self::Grants(holder) => {
                 let grants = match holder {

@@ -58,10 +58,9 @@ pub(super) async fn assign(
     }
     let model = store::grants::entitlements(db, Some(&fresh), now).await?;
     let given: BTreeSet<&Username> = model.iter().map(|right| &right.login).collect();
-    let said = |login: &Username| {
-        model.iter().any(|right| right.login == *login && right.rights.spec.uid.is_some())
-    };
-    for login in fresh.iter().filter(|login| given.contains(login) && !said(login)) {
+    let said = model.iter().filter(|right| right.rights.spec.uid.is_some());
+    let said: BTreeSet<&Username> = said.map(|right| &right.login).collect();
+    for login in fresh.iter().filter(|login| given.contains(login) && !said.contains(login)) {
         let uid = match store::uids::last_of(db, login).await? {
             Some(uid) => Some(uid),
             None => store::uids::free(db, range).await?,

@@ -16,6 +16,7 @@ use crate::audit::Event;
 use crate::dispatch::queue::Scope;
 use crate::plan::Groups;
 use crate::store::grants::{GrantData, HolderId};
+use crate::store::groups::MemberId;
 use crate::store::users::UserRow;
 use crate::store::{self, Connection, StoreError, UserId};
 
@@ -259,7 +260,7 @@ pub(super) async fn remove(
     let who = Holder::User(row.name.clone());
     edit.remember(Thing::User(&row.name)).await?;
     edit.remember(Thing::Grants(&who)).await?;
-    for group in store::groups::all(edit.db()).await?.holding(&who) {
+    for group in store::groups::holding(edit.db(), MemberId::User(row.id)).await? {
         edit.remember(Thing::Group(&group)).await?;
     }
     store::users::remove(edit.db(), row.id).await?;

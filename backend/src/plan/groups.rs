@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::Username;
-use bastio_protocol::api::{Holder, UserGroup};
+use bastio_protocol::api::UserGroup;
 
 /// All groups by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,16 +51,6 @@ impl Groups {
             }
         }
         found
-    }
-
-    /// The groups that a person or a group is in by itself.
-    #[must_use]
-    pub fn holding(&self, who: &Holder) -> Vec<UserGroup> {
-        let holds = |inside: &Inside| match who {
-            Holder::User(user) => inside.users.contains(user),
-            Holder::Group(group) => inside.groups.contains(group),
-        };
-        self.0.iter().filter(|(_, inside)| holds(inside)).map(|(name, _)| name.clone()).collect()
     }
 
     /// The circle that there would be with `inner` inside `outer`, from `outer` to `outer`.

@@ -167,7 +167,12 @@ async fn find_same(db: &mut Connection, grant: &GrantData<'_>) -> Result<Option<
     Ok(None)
 }
 
-async fn insert(db: &mut Connection, grant: &GrantData<'_>, now: i64) -> Result<(), StoreError> {
+/// Adds a grant of which none of the same terms is there.
+pub async fn insert(
+    db: &mut Connection,
+    grant: &GrantData<'_>,
+    now: i64,
+) -> Result<(), StoreError> {
     sql::query(
         "INSERT INTO grants (user_id, group_id, target, login, sudo, reason, created, until, \
          sudo_policy, key_options, take_over, starts, begun) \

@@ -4,7 +4,7 @@ use bastio_protocol::api::UserGroup;
 
 use super::accounts::parse_login;
 use super::{Connection, StoreError, UserId, corrupt, sql};
-use crate::plan::Groups;
+use crate::plan::{Groups, Inside};
 
 /// A group's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -47,6 +47,47 @@ pub async fn all(db: &mut Connection) -> Result<Groups, StoreError> {
         groups.0.entry(parse_group(&group)?).or_default().groups.insert(parse_group(&inner)?);
     }
     Ok(groups)
+}
+
+/// Who is in one group itself, if there is that group.
+pub async fn inside(db: &mut Connection, name: &UserGroup) -> Result<Option<Inside>, StoreError> {
+    let Some(group) = find(db, name).await? else { return Ok(None) };
+    let users: Vec<String> = sql::query_scalar(
+        "SELECT u.name FROM user_group_users m JOIN users u ON u.id = m.user_id \
+         WHERE m.group_id = $1",
+    )
+    .bind(group)
+    .fetch_all(&mut *db)
+    .await?;
+    let groups: Vec<String> = sql::query_scalar(
+        "SELECT i.name FROM user_group_groups m JOIN user_groups i ON i.id = m.member_id \
+         WHERE m.group_id = $1",
+    )
+    .bind(group)
+    .fetch_all(db)
+    .await?;
+    Ok(Some(Inside {
+        users: users.iter().map(|name| parse_login(name)).collect::<Result<_, _>>()?,
+        groups: groups.iter().map(|name| parse_group(name)).collect::<Result<_, _>>()?,
+    }))
+}
+
+/// The groups that somebody is in itself, by name.
+pub async fn holding(db: &mut Connection, member: MemberId) -> Result<Vec<UserGroup>, StoreError> {
+    let (sql, member) = match member {
+        MemberId::User(UserId(id)) => (
+            "SELECT g.name FROM user_group_users m JOIN user_groups g ON g.id = m.group_id \
+             WHERE m.user_id = $1 ORDER BY g.name",
+            id,
+        ),
+        MemberId::Group(GroupId(id)) => (
+            "SELECT g.name FROM user_group_groups m JOIN user_groups g ON g.id = m.group_id \
+             WHERE m.member_id = $1 ORDER BY g.name",
+            id,
+        ),
+    };
+    let names: Vec<String> = sql::query_scalar(sql).bind(member).fetch_all(db).await?;
+    names.iter().map(|name| parse_group(name)).collect()
 }
 
 /// Names of all groups, with when they were added, by name.
