@@ -4,12 +4,12 @@
 //! Unknown keys are refused wherever they stand. This file must not know what is built from a
 //! configuration: no sockets, no folders, no keys.
 
+mod limits;
 mod store;
 mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use config::{File, FileFormat};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::plan;
 use crate::store::uids::UidRange;
+pub use limits::Limits;
 pub use store::Database;
 pub use values::{
     Count, Days, Limit, NeededFor, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames,
@@ -125,41 +126,6 @@ pub struct Legacy {
     pub listen: Option<SocketAddr>,
     /// `legacy.sha1`: also offer SHA-1, for untouched installations of 2013. Default `false`.
     pub sha1: bool,
-}
-
-/// `[limits]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// `limits.max_startups`: handshakes at a time. Default 100.
-    pub max_startups: Limit,
-    /// `limits.max_waiting`: connections that wait for theirs; further ones are told when to come
-    /// back. Default 16384.
-    pub max_waiting: Limit,
-    /// `limits.max_startups_per_source`: connections of one address that are not logged in.
-    /// Default 20.
-    pub max_startups_per_source: Limit,
-    /// `limits.max_failures_per_source`: connections without a login that one address may make in
-    /// a minute, before it must stay away. Default 300.
-    pub max_failures_per_source: Limit,
-    /// `limits.login_grace`: seconds for a login. Default 20.
-    pub login_grace: Seconds,
-    /// `limits.answer_within`: seconds after which a connected agent that answers nothing loses
-    /// its session, so that its actions are sent again. Default 120.
-    pub answer_within: Seconds,
-    /// `limits.take_within`: seconds in which a connected agent must take something off its
-    /// connection, when there is something to take; then it is cut. Default 30.
-    pub take_within: Seconds,
-    /// `limits.keepalive`: seconds after which a silent connection is asked for a sign of life; after
-    /// twice as long it is dropped. Default 30.
-    pub keepalive: Seconds,
-    /// `limits.max_sessions_per_key`: sessions of one agent's key at a time. Default 8.
-    pub max_sessions_per_key: Limit,
-    /// `limits.max_logins_per_key`: logins with one agent's key in a minute, before each must wait
-    /// for 5 s. Default 10.
-    pub max_logins_per_key: Limit,
-    /// `limits.rivals`: what becomes of two sessions of one agent from two places. Default `newest`.
-    pub rivals: RivalPolicy,
 }
 
 /// `[orders]`.
@@ -316,32 +282,6 @@ impl Default for Ssh {
 impl Default for Http {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([0, 0, 0, 0], 2358)), public_url: None }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_startups: Limit::DEFAULT_STARTUPS,
-            max_waiting: Limit::DEFAULT_WAITING,
-            max_startups_per_source: Limit::DEFAULT_STARTUPS_PER_SOURCE,
-            max_failures_per_source: Limit::DEFAULT_FAILURES_PER_SOURCE,
-            login_grace: Seconds::DEFAULT_LOGIN_GRACE,
-            answer_within: Seconds::DEFAULT_ANSWER_WITHIN,
-            take_within: Seconds::DEFAULT_TAKE_WITHIN,
-            keepalive: Seconds::DEFAULT_KEEPALIVE,
-            max_sessions_per_key: Limit::DEFAULT_SESSIONS_PER_KEY,
-            max_logins_per_key: Limit::DEFAULT_LOGINS_PER_KEY,
-            rivals: RivalPolicy::default(),
-        }
-    }
-}
-
-impl Limits {
-    /// [`Limits::answer_within`] as a duration.
-    #[must_use]
-    pub fn answer_within(&self) -> Duration {
-        self.answer_within.get()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which source wins, what is refused, and that texts say what to do.
 
+use std::time::Duration;
+
 use super::*;
 
 fn parse(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config, ConfigError> {
