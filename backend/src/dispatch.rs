@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use crate::meters::ActionMeter;
 use crate::store::{ServerId, Store, StoreError};
 use arrivals::Arrival;
-use batch::{Given, Wanted};
+use batch::{Given, Slip, Wanted};
 use desk::Desk;
 use presence::Presence;
 pub use session::{FeedbackOutcome, Session};
@@ -52,7 +52,7 @@ pub struct Dispatch {
     /// What is left to each agent of the audit log.
     drift_rows: Arc<Sparingly>,
     meter: ActionMeter,
-    desk: Arc<Desk<Wanted, Given>>,
+    desk: Arc<Desk<Slip, Given>>,
     /// Where keys are looked up.
     logins: Arc<Desk<String, Option<ServerIdentity>>>,
 }
@@ -171,13 +171,11 @@ impl Dispatch {
         info: SessionInfo,
     ) -> Result<Session, DispatchError> {
         let arrival = Arrival { server: server.clone(), info };
-        // Several nodes take leases.
-        if !self.store.is_shared() {
-            let wanted = Wanted::Open(Box::new(arrival.clone()));
-            let work = |all| batch::work(self.clone(), all);
-            if let Some(Given::Opened(opened)) = self.desk.hand_in(wanted, work).await {
-                return *opened;
-            }
+        // The lease comes with it.
+        let slip = Slip { wanted: Wanted::Open(Box::new(arrival.clone())), lease: None };
+        let work = |all| batch::work(self.clone(), all);
+        if let Some(Given::Opened(opened)) = self.desk.hand_in(slip, work).await {
+            return *opened;
         }
         let mut tx = self.store.write().await?;
         let opened = arrivals::open(self, &mut tx, &[&arrival]).await?;

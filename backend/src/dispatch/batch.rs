@@ -36,7 +36,19 @@ pub(super) enum Wanted {
     Answer(Box<Answer>),
     /// To be noted: the agent of that server has gone.
     Gone(ServerId),
+    /// Nothing here: its session has lost its lease, and finds that out alone.
+    Lost,
 }
+
+/// What a session wants, with its server and epoch where there may be other nodes.
+#[derive(Debug)]
+pub(super) struct Slip {
+    pub(super) wanted: Wanted,
+    pub(super) lease: Option<Lease>,
+}
+
+/// A session among those of all nodes.
+type Lease = (ServerId, i64);
 
 /// A session of version 2 that can send so many more.
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +94,11 @@ struct Written {
 }
 
 /// Does all of it; `None` where it was not done.
-pub(super) async fn work(dispatch: Dispatch, wanted: Vec<Wanted>) -> Vec<Option<Given>> {
-    let count = wanted.len();
-    match write(&dispatch, &wanted).await {
+pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Given>> {
+    let count = slips.len();
+    let (mut wanted, leases): (Vec<Wanted>, Vec<Option<Lease>>) =
+        slips.into_iter().map(|slip| (slip.wanted, slip.lease)).unzip();
+    match write(&dispatch, &mut wanted, &leases).await {
         Ok(written) => {
             for (place, again) in &written.opened {
                 if let Some(Some(Given::Opened(opened))) = written.results.get(*place)
@@ -116,15 +130,20 @@ fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction) {
         user = %message.username, status = answer.feedback.status.code(), "action ended");
 }
 
-async fn write(dispatch: &Dispatch, wanted: &[Wanted]) -> Result<Written, StoreError> {
+async fn write(
+    dispatch: &Dispatch,
+    wanted: &mut [Wanted],
+    leases: &[Option<Lease>],
+) -> Result<Written, StoreError> {
     let mut tx = dispatch.store.write().await?;
     let mut written = Written::default();
     written.results.resize_with(wanted.len(), || None);
     open(dispatch, &mut tx, wanted, &mut written).await?;
+    strike_lost(&mut tx, wanted, leases).await?;
     meet(dispatch, &mut tx, wanted, &mut written).await?;
     hand_out(dispatch, &mut tx, wanted, &mut written).await?;
     take_answers(dispatch, &mut tx, wanted, &mut written).await?;
-    note_gone(dispatch, &mut tx, wanted, &mut written).await?;
+    note_gone(dispatch, &mut tx, (wanted, leases), &mut written).await?;
     if written.results.iter().any(Option::is_some) {
         tx.commit().await?;
     }
@@ -175,6 +194,23 @@ async fn meet(
     let met = meeting::meet_all(tx, &guests, dispatch.store.now()).await?;
     for (place, met) in places.into_iter().zip(met) {
         set(written, place, Given::Met(met));
+    }
+    Ok(())
+}
+
+/// Takes out what sessions want that were overtaken, here or by another node. Until the transaction is committed none
+/// can be.
+async fn strike_lost(
+    tx: &mut Tx,
+    wanted: &mut [Wanted],
+    leases: &[Option<Lease>],
+) -> Result<(), StoreError> {
+    let sessions: Vec<Lease> = leases.iter().flatten().copied().collect();
+    let lost = store::leases::not_held(tx, &sessions).await?;
+    for (wanted, lease) in wanted.iter_mut().zip(leases) {
+        if lease.is_some_and(|lease| lost.contains(&lease)) {
+            *wanted = Wanted::Lost;
+        }
     }
     Ok(())
 }
@@ -230,11 +266,11 @@ fn set(written: &mut Written, place: usize, given: Given) {
     }
 }
 
-/// Notes when these agents were here last.
+/// Notes when these agents were here last, and gives their leases back.
 async fn note_gone(
     dispatch: &Dispatch,
     tx: &mut Tx,
-    wanted: &[Wanted],
+    (wanted, leases): (&[Wanted], &[Option<Lease>]),
     written: &mut Written,
 ) -> Result<(), StoreError> {
     let gone = wanted.iter().enumerate().filter_map(|(place, wanted)| match wanted {
@@ -246,6 +282,9 @@ async fn note_gone(
         return Ok(());
     }
     batch::seen_last(tx, &servers, dispatch.store.now()).await?;
+    let given_back: Vec<Lease> =
+        places.iter().filter_map(|place| leases.get(*place).copied().flatten()).collect();
+    store::leases::release_all(tx, &given_back).await?;
     places.into_iter().for_each(|place| set(written, place, Given::Taken));
     Ok(())
 }

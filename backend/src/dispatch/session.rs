@@ -9,7 +9,7 @@ use bastio_protocol::{
 };
 use tokio::time::Instant;
 
-use super::batch::{self, Answer, Given, HandOut, Wanted};
+use super::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use super::fit::{for_original_agent, for_version_1};
 use super::meeting::{Guest, Hello, Met};
 use super::occasionally::Occasionally;
@@ -103,8 +103,7 @@ impl Session {
         limit: usize,
         numbered: bool,
     ) -> Result<Vec<(Payload, u64)>, DispatchError> {
-        // Several nodes have to look at their leases first.
-        if self.version_2 && limit > 0 && self.place.epoch.is_none() {
+        if self.version_2 && limit > 0 {
             let (server, generation) = (self.server.id, self.place.generation);
             let wanted = Wanted::HandOut(HandOut { server, generation, limit, numbered });
             if let Some(Given::Actions(messages, first)) = self.hand_in(wanted).await {
@@ -118,7 +117,9 @@ impl Session {
     /// Lets it be done with what others want; `None` when it is to be done alone.
     async fn hand_in(&self, wanted: Wanted) -> Option<Given> {
         let dispatch = &self.dispatch;
-        dispatch.desk.hand_in(wanted, |all| batch::work(dispatch.clone(), all)).await
+        let lease = self.place.epoch.map(|epoch| (self.server.id, epoch));
+        let slip = Slip { wanted, lease };
+        dispatch.desk.hand_in(slip, |all| batch::work(dispatch.clone(), all)).await
     }
 
     /// The next actions, as [`Session::next_payloads`].
@@ -165,12 +166,9 @@ impl Session {
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
         let hello = Hello::read(hello, &self.server.name);
         let mut met = None;
-        // Several nodes have to look at their leases first.
-        if self.place.epoch.is_none() {
-            let wanted = Wanted::Meet(Box::new((self.guest(), hello.clone())));
-            if let Some(Given::Met(given)) = self.hand_in(wanted).await {
-                met = Some(given);
-            }
+        let wanted = Wanted::Meet(Box::new((self.guest(), hello.clone())));
+        if let Some(Given::Met(given)) = self.hand_in(wanted).await {
+            met = Some(given);
         }
         let met = match met {
             Some(met) => met,
@@ -271,8 +269,7 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
-        let one_node = self.place.epoch.is_none();
-        if one_node && !self.info.legacy && feedback.status.is_success() {
+        if !self.info.legacy && feedback.status.is_success() {
             let answer = Answer {
                 server: self.server.id,
                 name: self.server.name.clone(),
@@ -346,8 +343,7 @@ impl Session {
     pub async fn close(self) -> Result<(), DispatchError> {
         if self.dispatch.presence.leave(self.server.id, self.place.generation) {
             tracing::info!(server = %self.server.name, "agent disconnected");
-            let one_node = self.place.epoch.is_none();
-            if one_node && self.hand_in(Wanted::Gone(self.server.id)).await.is_some() {
+            if self.hand_in(Wanted::Gone(self.server.id)).await.is_some() {
                 return Ok(());
             }
         } else if self.place.epoch.is_none() {

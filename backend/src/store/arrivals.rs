@@ -51,6 +51,9 @@ pub async fn held(
     db: &mut Connection,
     servers: &[ServerId],
 ) -> Result<BTreeSet<ServerId>, StoreError> {
+    if servers.is_empty() {
+        return Ok(BTreeSet::new());
+    }
     let mut select =
         QueryBuilder::new("SELECT server_id FROM questions WHERE holds = TRUE AND server_id IN (");
     push_ids(&mut select, servers.iter().map(|id| id.0));

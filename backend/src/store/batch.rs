@@ -34,6 +34,7 @@ pub async fn with_requests(
          AND state IN ('queued', 'sent') AND server_id IN (",
     );
     push_ids(&mut select, servers.iter().map(|id| id.0));
+    select.push(")");
     let rows: Vec<ServerId> = select.build_query_scalar().fetch_all(db).await?;
     Ok(rows.into_iter().collect())
 }

@@ -4,11 +4,13 @@
 //! that it is alive. Safety does not rest on that time but on the epoch: it rises with each session,
 //! and what an older one writes is refused. This file must not know what a session does.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use sqlx::Error;
 
 use super::engine::Engine;
+use super::sql::QueryBuilder;
 use super::{Connection, ServerId, Store, StoreError, sql};
 
 /// For how long a node is taken for alive after it said so, in seconds.
@@ -40,6 +42,49 @@ pub async fn holds(db: &mut Connection, server: ServerId, epoch: i64) -> Result<
         .bind(epoch)
         .exists(db)
         .await?)
+}
+
+/// Of these servers, each with the epoch of a session, those whose lease is another session's or nobody's.
+pub async fn not_held(
+    db: &mut Connection,
+    sessions: &[(ServerId, i64)],
+) -> Result<BTreeSet<(ServerId, i64)>, StoreError> {
+    if sessions.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, epoch FROM leases WHERE node IS NOT NULL AND (server_id, epoch) IN (",
+    );
+    push_sessions(&mut select, sessions);
+    select.push(")");
+    let held: Vec<(ServerId, i64)> = select.build_query_as().fetch_all(db).await?;
+    let mut lost: BTreeSet<_> = sessions.iter().copied().collect();
+    held.iter().for_each(|held| {
+        lost.remove(held);
+    });
+    Ok(lost)
+}
+
+/// Gives many back that are held by these sessions.
+pub async fn release_all(
+    db: &mut Connection,
+    sessions: &[(ServerId, i64)],
+) -> Result<(), StoreError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    let mut update =
+        QueryBuilder::new("UPDATE leases SET node = NULL WHERE (server_id, epoch) IN (");
+    push_sessions(&mut update, sessions);
+    update.push(")");
+    update.build().execute(db).await?;
+    Ok(())
+}
+
+fn push_sessions(builder: &mut QueryBuilder<'_>, sessions: &[(ServerId, i64)]) {
+    builder.push_values(sessions, |mut row, (server, epoch)| {
+        row.push_bind(*server).push_bind(*epoch);
+    });
 }
 
 /// Gives a server back; whether it was that session's still.

@@ -6,6 +6,7 @@ use bastio_protocol::audit::{LogFilter, Pattern};
 use bastio_protocol::{AgentHello, Facts, Payload, Status, V2};
 use tokio::task::JoinSet;
 
+use super::{Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session};
 use crate::store;
 use crate::testing::{NOW, TestBackend, feedback, key, login};
@@ -30,6 +31,27 @@ async fn work(number: u8, session: Session) -> (u8, Session, Vec<u64>) {
                 session.feedback(&message.reply(status, "as told")).await.expect("a store");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_common_is_not_handed_back() {
+    let backend = TestBackend::new().await;
+    let mut slips = Vec::new();
+    let mut sessions = Vec::new();
+    for number in 0..3 {
+        backend.enroll(&format!("s{number}"), number).await;
+        let session = backend.connect_v2(number).await;
+        let (server, place) = (session.server().id, session.place());
+        let generation = place.generation;
+        let wanted = Wanted::HandOut(HandOut { server, generation, limit: 10, numbered: true });
+        slips.push(Slip { wanted, lease: place.epoch.map(|epoch| (server, epoch)) });
+        sessions.push(session);
+    }
+    backend.add_user("alice", &[key(200)], "*", true).await;
+    let given = super::work(backend.dispatch.clone(), slips).await;
+    for given in &given {
+        assert!(matches!(given, Some(Given::Actions(all, 1)) if all.len() == 2), "{given:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 use bastio_protocol::{Action, ActionMessage, MessageId, Status};
 
 use super::*;
+use crate::dispatch::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
 use crate::store::{self, ServerId, Store, sql};
 use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, key, login};
@@ -59,6 +60,73 @@ async fn a_node_that_lost_a_server_changes_nothing_any_more() {
     let mut db = backend.store.read().await.expect("a reader");
     let open = store::actions::pending_of_server(&mut db, server).await.expect("read");
     assert!(open.is_empty(), "each was answered once: {open:?}");
+}
+
+#[tokio::test]
+async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    let mut sessions = Vec::new();
+    for number in 1..=3 {
+        backend.enroll(&format!("web-{number}"), number).await;
+        sessions.push(backend.connect_v2(number).await);
+    }
+    backend.add_user("alice", &[key(10)], "*", false).await;
+    let slip = |session: &Session, wanted| Slip {
+        wanted,
+        lease: session.place().epoch.map(|epoch| (session.server().id, epoch)),
+    };
+    let hand_out = |session: &Session| {
+        let (server, generation) = (session.server().id, session.place().generation);
+        slip(session, Wanted::HandOut(HandOut { server, generation, limit: 10, numbered: true }))
+    };
+    let given =
+        batch::work(backend.dispatch.clone(), sessions.iter().map(hand_out).collect()).await;
+    let messages: Vec<_> = given
+        .iter()
+        .map(|given| match given {
+            Some(Given::Actions(messages, first)) => {
+                assert_eq!((messages.len(), *first), (2, 1));
+                messages.first().expect("an account").clone()
+            }
+            given => panic!("{given:?}"),
+        })
+        .collect();
+
+    // The second goes to the other node, which sends all of it again.
+    let taken = connect(&other, 2).await;
+    let answers = |session: &Session, message: &ActionMessage| {
+        let answer = Answer {
+            server: session.server().id,
+            name: session.server().name.clone(),
+            address: ADDRESS,
+            receipt_key: None,
+            feedback: message.reply(Status::Done, "done"),
+        };
+        slip(session, Wanted::Answer(Box::new(answer)))
+    };
+    let slips = sessions.iter().zip(&messages).map(|(session, message)| answers(session, message));
+    let given = batch::work(backend.dispatch.clone(), slips.collect()).await;
+    let done: Vec<_> = given.iter().map(|given| matches!(given, Some(Given::Taken))).collect();
+    assert_eq!(done, [true, false, true]);
+    let again = taken.next(10).await.expect("a queue");
+    assert_eq!(again.first(), messages.get(1), "its answer was not taken");
+    let refused = sessions[1].feedback(&messages[1].reply(Status::Done, "late")).await;
+    assert!(matches!(refused, Err(DispatchError::TakenOver)), "{refused:?}");
+
+    // Who goes gives the lease back, unless it is another's by now.
+    let gone = |session: &Session| slip(session, Wanted::Gone(session.server().id));
+    let given = batch::work(backend.dispatch.clone(), sessions.iter().map(gone).collect()).await;
+    let done: Vec<_> = given.iter().map(|given| matches!(given, Some(Given::Taken))).collect();
+    assert_eq!(done, [true, false, true]);
+    let mut db = backend.store.read().await.expect("a reader");
+    let lease = |session: &Session| (session.server().id, session.place().epoch.expect("shared"));
+    for (session, held) in [(&sessions[0], false), (&taken, true), (&sessions[2], false)] {
+        let (server, epoch) = lease(session);
+        assert_eq!(leases::holds(&mut db, server, epoch).await.expect("read"), held, "{server:?}");
+    }
+    let mine = leases::mine(&mut db, backend.store.node()).await.expect("read");
+    assert!(mine.is_empty(), "{mine:?}");
 }
 
 #[tokio::test]
