@@ -214,7 +214,7 @@ fn by_others() -> Vec<Way> {
     let by_label = grant(json!({ "user": "alice", "on": "role=db", "sudo": true }));
     let label = json!({ "set_labels": { "role": "db" } });
     let mut undone = alice_with_sudo();
-    undone.push(("DELETE", "/grants/1", Value::Null));
+    undone.push(("PATCH", "/users/alice", json!({ "sudo": false })));
     let hash = "0".repeat(64);
     let api_key = json!({ "name": "eve", "role": "admin", "secret_sha256": hash });
     let key = json!({ "public_key": SIGNING_KEY });
@@ -282,7 +282,6 @@ async fn what_does_not_make_root_and_what_takes_waits_for_nobody() {
         ("PATCH", "/users/alice", json!({ "state": "locked" })),
         ("POST", "/users/alice/disable", json!({})),
         ("PATCH", "/users/alice", json!({ "sudo": false })),
-        ("DELETE", "/grants/1", Value::Null),
         ("DELETE", "/users/alice", Value::Null),
         ("POST", "/api-keys", json!({ "name": "rack", "role": "enroll" })),
         ("POST", "/sudo-policies", json!({ "name": "p", "commands": ["/bin/true"] })),
