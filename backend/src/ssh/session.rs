@@ -214,7 +214,7 @@ impl Owner {
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
             Event::Signal(Signal::Work) => {
                 self.more = true;
-                self.agree().await
+                Box::pin(self.agree()).await
             }
             Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
             Event::Ended => Err(self.reader_ended()),
