@@ -35,6 +35,23 @@ impl Session {
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
     }
+
+    /// The agent speaks version 1, which says no hello. A server that is taken for a machine is held thereby.
+    ///
+    /// # Errors
+    /// [`DispatchError::Held`] when somebody must decide, [`DispatchError::Store`].
+    pub async fn says_no_hello(&self) -> Result<(), DispatchError> {
+        let known =
+            questions::machine(&mut *self.dispatch.store.read().await?, self.server.id).await?;
+        if known.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.write().await?;
+        let is_it = self.guest().is_the_machine(&mut tx, &BTreeMap::new()).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        if is_it { Ok(()) } else { Err(DispatchError::Held) }
+    }
 }
 
 impl Guest {
@@ -69,32 +86,37 @@ impl Guest {
         audit::append(db, now, &Actor::agent(server, self.address), event).await
     }
 
-    /// Whether the agent runs on the machine that this server is taken for; if not, somebody is
-    /// asked, and it gets nothing before that is answered.
+    /// Whether the agent runs on the machine that this server is taken for; if not, or if it does not tell any more,
+    /// somebody is asked, and it gets nothing before that is answered.
     pub(super) async fn is_the_machine(
         &self,
         db: &mut Connection,
         facts: &BTreeMap<String, String>,
     ) -> Result<bool, StoreError> {
-        let Some(told) = machine(facts) else { return Ok(true) };
         let known = questions::machine(db, self.server.id).await?;
-        match known {
-            Some(known) if known != told => {
-                let text = format!(
-                    "its agent's key is on the machine {told} now (from {}), before it was on \
-                     {known}: set up anew, or copied?",
-                    self.address
-                );
-                let kind = QuestionKind::Machine;
-                self.ask(db, Question { kind, holds: true, text, since: 0 }, &told).await?;
-                Ok(false)
+        let (known, told) = match (known, machine(facts)) {
+            (None, None) => return Ok(true),
+            (None, Some(told)) => {
+                questions::set_machine(db, self.server.id, Some(&told)).await?;
+                return Ok(true);
             }
-            Some(_) => Ok(true),
-            None => {
-                questions::set_machine(db, self.server.id, &told).await?;
-                Ok(true)
-            }
-        }
+            (Some(known), told) if told.as_ref() == Some(&known) => return Ok(true),
+            (Some(known), told) => (known, told),
+        };
+        let from = self.address;
+        let text = match &told {
+            Some(told) => format!(
+                "its agent's key is on the machine {told} now (from {from}), before it was on \
+                 {known}: set up anew, or copied?"
+            ),
+            None => format!(
+                "its agent tells no machine id any more (from {from}), before it was on {known}: \
+                 is it an older agent, or was the key copied?"
+            ),
+        };
+        let question = Question { kind: QuestionKind::Machine, holds: true, text, since: 0 };
+        self.ask(db, question, &told.unwrap_or_default()).await?;
+        Ok(false)
     }
 
     async fn ask(

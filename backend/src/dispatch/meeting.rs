@@ -88,17 +88,15 @@ impl Hello {
             })
     }
 
-    /// Whether it says something that somebody must be told: a clock that is off or was, another machine, another key
-    /// for receipts.
+    /// Whether it says something that somebody must be told: a clock that is off or was, another machine or none any
+    /// more, another key for receipts.
     fn is_remarkable(&self, known: &Introduced, now: i64) -> bool {
-        let other = |told: Option<&str>, known: Option<&str>| told.is_some() && told != known;
         let is_off = |offset: Option<i64>| {
             offset.is_some_and(|offset| offset.unsigned_abs() > CLOCK_LIMIT.unsigned_abs())
         };
         is_off(self.offset(now))
             || (self.time.is_some() && is_off(known.clock_offset))
-            || (known.machine.is_some()
-                && other(self.machine().as_deref(), known.machine.as_deref()))
+            || (known.machine.is_some() && self.machine() != known.machine)
             || (self.receipt_key.is_some() && self.receipt_key != known.receipt_key)
     }
 

@@ -30,7 +30,9 @@ impl Fleet {
         let mut machine = false;
         for Open { question, subject } in &open {
             if question.kind == QuestionKind::Machine {
-                questions::set_machine(edit.db(), server.id, subject).await?;
+                // Empty where its agent told none.
+                let machine_now = Some(subject.as_str()).filter(|told| !told.is_empty());
+                questions::set_machine(edit.db(), server.id, machine_now).await?;
                 machine = true;
             }
             edit.note("server.accept", None, Some(name), &question.text).await?;

@@ -17,7 +17,7 @@ use super::rivals::{Fight, PerKey, Rivals};
 use super::session::{End, Owner, write};
 use crate::audit::{self, Actor, Event};
 use crate::config::RivalPolicy;
-use crate::dispatch::{Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};
+use crate::dispatch::{self, Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};
 use crate::signing::Orders;
 use crate::store::questions::{self, Open};
 use crate::store::{ServerId, Store, StoreError, leases};
@@ -188,6 +188,26 @@ impl Host {
         Ok(tx.commit().await?)
     }
 
+    /// A session for the agent, unless somebody must decide about its server first.
+    async fn open(
+        &self,
+        identity: &ServerIdentity,
+        info: SessionInfo,
+        version_2: bool,
+    ) -> Result<dispatch::Session, DispatchError> {
+        let session = self.dispatch.open(identity, info).await?;
+        if version_2 {
+            return Ok(session);
+        }
+        match session.says_no_hello().await {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.close().await?;
+                Err(error)
+            }
+        }
+    }
+
     async fn run(&self, agent: ServerSession<ServerIdentity>) {
         let ServerSession {
             identity,
@@ -202,7 +222,7 @@ impl Host {
         let version_2 = !self.legacy && protocol.is_some_and(|protocol| protocol >= V2);
         let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
         // On the heap, as what the session does later: most of the time it only waits.
-        let session = match Box::pin(self.dispatch.open(&identity, info)).await {
+        let session = match Box::pin(self.open(&identity, info, version_2)).await {
             Ok(session) => session,
             Err(DispatchError::Held) => {
                 info!(server = %identity.name, address = %peer, "the agent waits: somebody must decide");

@@ -407,6 +407,30 @@ async fn where_both_are_cut_nobody_is_served_until_somebody_has_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_greets_as_version_1_is_no_machine_that_is_on_record() {
+    let backend = Backend::start(PortKind::Main).await;
+    let (server, key) = backend.enrol("web-1").await;
+    let set_machine = async |machine| {
+        let mut tx = backend.store.write().await.unwrap();
+        store::questions::set_machine(&mut tx, server, machine).await.unwrap();
+        store::questions::close(&mut tx, server).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    set_machine(Some("m1")).await;
+    backend.queue(server, 1..=1).await;
+    let mut agent = backend.agent(&key).await;
+    let reason = agent.dismissed().await;
+    assert!(matches!(reason, CloseReason::RetryAfter(_)), "{reason}");
+    let asked = backend.asked(server).await;
+    assert!(asked.len() == 1 && asked[0].0.contains("before it was on m1"), "{asked:?}");
+    assert!(asked[0].1, "it is held");
+    assert_eq!(backend.pending(server).await, ["1"], "nothing is lost");
+    set_machine(None).await;
+    let mut agent = backend.agent(&key).await;
+    assert_eq!(agent.mids(1).await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_ends_the_session_and_loses_nothing() {
     let backend = Backend::start(PortKind::Main).await;
     let (server, key) = backend.enrol("web-1").await;

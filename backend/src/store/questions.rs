@@ -96,11 +96,11 @@ pub async fn machine(db: &mut Connection, server: ServerId) -> Result<Option<Str
     Ok(machine)
 }
 
-/// Takes a server for that machine from now on.
+/// Takes a server for that machine from now on; `None`: for the next that it tells, if it tells one.
 pub async fn set_machine(
     db: &mut Connection,
     server: ServerId,
-    machine: &str,
+    machine: Option<&str>,
 ) -> Result<(), StoreError> {
     sql::query("UPDATE servers SET machine_id = $1 WHERE id = $2")
         .bind(machine)

@@ -111,8 +111,43 @@ async fn a_key_on_another_machine_gets_nothing_before_somebody_has_decided() {
 async fn who_tells_no_machine_is_not_asked_about() {
     let backend = TestBackend::new().await;
     backend.enroll("web-1", 1).await;
-    for machine in ["", "m1", "", "m1"] {
+    for machine in ["", "", "m1", "m1"] {
         drop(meet(&backend, machine, None).await);
     }
     assert!(rows(&backend, "server.question").await.is_empty());
+}
+
+#[tokio::test]
+async fn who_tells_no_machine_any_more_gets_nothing_before_somebody_has_decided() {
+    for version_2 in [true, false] {
+        let backend = TestBackend::new().await;
+        backend.enroll("web-1", 1).await;
+        backend.add_user("alice", &[key(10)], "web-1", true).await;
+        let greet = async |session: &mut Session| match version_2 {
+            true => session.met(&hello("", None)).await,
+            false => session.says_no_hello().await,
+        };
+        let mut session = backend.connect(1).await;
+        greet(&mut session).await.expect("of no machine so far");
+        drop(session);
+        drop(meet(&backend, "m1", None).await);
+
+        let mut session = backend.connect(1).await;
+        let held = greet(&mut session).await;
+        assert!(matches!(held, Err(DispatchError::Held)), "{held:?}");
+        drop(session);
+        let asked = rows(&backend, "server.question").await;
+        assert_eq!(asked.len(), 1);
+        assert!(asked[0].starts_with("its agent tells no machine id any more"), "{asked:?}");
+
+        // Accepted: it tells none, and the next machine that tells one is it.
+        backend.fleet.accept_server(&backend.admin, &host("web-1")).await.expect("accepted");
+        let mut session = backend.connect(1).await;
+        greet(&mut session).await.expect("accepted");
+        assert_eq!(backend.answer_all(&session, Status::Done).await.len(), 2);
+        drop(session);
+        drop(meet(&backend, "m2", None).await);
+        let mut session = backend.connect(1).await;
+        session.met(&hello("m1", None)).await.expect_err("another one");
+    }
 }
