@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::api::{DriftAnswer, RequestKind};
+use bastio_protocol::api::DriftAnswer;
 use bastio_protocol::{Detail, ServerName};
 
 use crate::audit::{self, Actor, Event};
@@ -117,13 +117,38 @@ pub(super) async fn answer(
     Ok("to be healed".to_owned())
 }
 
+/// Why the sync that a rule asked for is not to be sent any more, if so: much may have happened while it waited. One
+/// that was `sent` before and not answered is also sent to learn what came of it.
+pub(super) async fn refusal(
+    db: &mut Connection,
+    (server, name): (ServerId, &ServerName),
+    sent: bool,
+) -> Result<Option<&'static str>, StoreError> {
+    let rules = store::drift::rules(db).await?;
+    let labels = store::servers::labels(db, server).await?;
+    if drift_answer(&rules, name, &labels) != DriftAnswer::Heal {
+        return Ok(Some("no rule wants it any more"));
+    }
+    match store::requests::drift(db, server).await? {
+        None if sent => {}
+        Some(drift) if !drift.healed => {
+            if !drift.detail.failures.is_empty() {
+                return Ok(Some("somebody must look at it"));
+            }
+        }
+        None | Some(_) => return Ok(Some("nothing is to be put right any more")),
+    }
+    let undecided = !store::questions::of_server(db, server).await?.is_empty();
+    Ok(undecided.then_some("somebody must decide about this server first"))
+}
+
 async fn heal(
     db: &mut Connection,
     (server, name): (ServerId, &ServerName),
     heals: Heals,
     now: i64,
 ) -> Result<(), StoreError> {
-    store::requests::insert(db, server, RequestKind::Sync, false, now).await?;
+    store::drift::insert_sync(db, server, now).await?;
     let heals = heals.and(now);
     store::drift::set_tries(db, server, heals.tries()).await?;
     let detail = format!("sync {} of at most {HEALS} within an hour", heals.recent(now));

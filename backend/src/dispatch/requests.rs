@@ -2,12 +2,16 @@
 //!
 //! A sync is put together when it is handed out, so that it never brings back what an edit has
 //! taken meanwhile; sent again, it is another message with another id, and an answer to the old one
-//! is none.
+//! is none. What a rule asked for is not sent before the agent has told in this session what differs: it
+//! may have been locked by hand meanwhile.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bastio_protocol::api::{ActionState, RequestKind};
 use bastio_protocol::{
-    Action, Detail, DriftMessage, FeedbackMessage, HostMessage, HostRequest, MessageId, V2_LIMIT,
-    WantedState,
+    Action, Detail, DriftMessage, FailureNote, FeedbackMessage, HostMessage, HostRequest,
+    MessageId, V2_LIMIT, WantedState,
 };
 
 use tokio::time::Instant;
@@ -27,18 +31,27 @@ const MAX_DETAIL: usize = V2_LIMIT;
 const MAX_DRIFT: usize = 64 * 1024;
 /// Longest text in the audit log about a drift, in bytes.
 const MAX_WORDS: usize = 1000;
+/// After so long in its session, an agent that has told no drift has none to tell.
+pub(super) const SILENCE: Duration = Duration::from_secs(300);
 /// What an order adds to the message in it, in bytes, beside escaped quotes.
 const ENVELOPE: usize = 1024;
 
 impl Session {
-    /// The next requests, on the disk as sent; one that cannot be sent is ended.
+    /// The next requests, on the disk as sent, and whether others were ended: those that cannot be sent.
     pub(super) async fn hand_out_requests(
         &self,
         db: &mut Connection,
         limit: i64,
-    ) -> Result<Vec<HostMessage>, StoreError> {
-        let mut messages = Vec::new();
+    ) -> Result<(Vec<HostMessage>, bool), StoreError> {
+        let (mut messages, mut ended) = (Vec::new(), false);
         for open in store::requests::queued(db, self.server.id, limit).await? {
+            if open.by_rule && !self.has_told_drift() {
+                continue;
+            }
+            if open.by_rule && self.take_back(db, &open).await? {
+                ended = true;
+                continue;
+            }
             let request = self.compose(db, open).await?;
             let message = HostMessage { mid: MessageId::from_number(rand::random()), request };
             if fits(&message) {
@@ -48,9 +61,29 @@ impl Session {
                 let feedback = "not sent: all that this server should have is more than one \
                                 message can hold; the actions still reach it one by one";
                 self.finish(db, &open, &refusal(feedback)).await?;
+                ended = true;
             }
         }
-        Ok(messages)
+        Ok((messages, ended))
+    }
+
+    /// Whether what is known of drift is what its agent says now. One that has nothing at all to tell is silent.
+    fn has_told_drift(&self) -> bool {
+        self.told_drift.load(Ordering::Relaxed) || Instant::now() >= self.silent_at
+    }
+
+    /// Ends what a rule asked for when it is not to be sent any more; whether it did.
+    async fn take_back(&self, db: &mut Connection, open: &OpenRequest) -> Result<bool, StoreError> {
+        let server = (self.server.id, &self.server.name);
+        let sent = store::requests::last_sent(db, open.id).await?;
+        let why = super::healing::refusal(db, server, sent.is_some()).await?;
+        let Some(why) = why else { return Ok(false) };
+        // What was sent of it in an earlier session may have been done.
+        if let Some(HostRequest::Sync { wanted, dry_run: false }) = sent {
+            self.half_synced(db, &wanted).await?;
+        }
+        self.finish(db, open, &refusal(&format!("not sent: {why}"))).await?;
+        Ok(true)
     }
 
     async fn compose(
@@ -125,7 +158,7 @@ impl Session {
             HostRequest::Sync { dry_run: true, .. } => RequestKind::Check,
             HostRequest::ReportState => RequestKind::Report,
         };
-        let open = OpenRequest { id: known.id, kind, allow_no_admin: false };
+        let open = OpenRequest { id: known.id, kind, allow_no_admin: false, by_rule: false };
         self.finish(db, &open, &ending).await
     }
 
@@ -197,7 +230,7 @@ impl Session {
         };
         let mut kept = drift.clone();
         if detail_text(&kept.detail, MAX_DRIFT).is_none() {
-            kept.detail = Detail { failures: Vec::new(), ..Detail::default() };
+            kept.detail = shortened(&drift.detail);
         }
         let how = if drift.healed { "put right by" } else { "a sync would put it right by" };
         let words =
@@ -210,7 +243,14 @@ impl Session {
             (Some(before), Some(now)) => now.healed || before.healed || before.detail != now.detail,
             (Some(_), None) | (None, Some(_)) => true,
         };
+        let is_first = !self.told_drift.load(Ordering::Relaxed);
         if !is_news {
+            let is_awaited = is_first && store::drift::waits(&mut tx, self.server.id).await?;
+            drop(tx);
+            self.told_drift.store(true, Ordering::Relaxed);
+            if is_awaited {
+                self.dispatch.wake(self.server.id);
+            }
             return Ok(());
         }
         store::requests::set_drift(&mut tx, self.server.id, known).await?;
@@ -226,6 +266,7 @@ impl Session {
             self.log_drift(&mut tx, action, &words, unwritten).await?;
         }
         tx.commit().await.map_err(StoreError::from)?;
+        self.told_drift.store(true, Ordering::Relaxed);
         self.dispatch.wake(self.server.id);
         self.dispatch.presence.step();
         Ok(())
@@ -257,6 +298,15 @@ fn fits(message: &HostMessage) -> bool {
     let json = message.to_json();
     let escaped = json.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     json.len() + escaped + ENVELOPE <= V2_LIMIT
+}
+
+/// What is kept of a detail that is too long: that something cannot be put right, if so.
+fn shortened(detail: &Detail) -> Detail {
+    let first = detail.failures.iter().take(1).map(|note| FailureNote {
+        username: note.username.clone(),
+        text: queue::for_people(&note.text, MAX_WORDS),
+    });
+    Detail { failures: first.collect(), ..Detail::default() }
 }
 
 /// The words of a row, and how many rows before it are missing.

@@ -1,6 +1,7 @@
 //! One agent's session: hands out its server's queue and takes the answers.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bastio_protocol::api::ActionState;
@@ -14,6 +15,7 @@ use super::fit::{for_original_agent, for_version_1};
 use super::meeting::{Guest, Hello, Met};
 use super::occasionally::Occasionally;
 use super::presence::{Inbox, Place};
+use super::requests::SILENCE;
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::meters::ActionMeter;
 use crate::store::actions::{Ending, KnownAction, QueuedAction};
@@ -37,6 +39,10 @@ pub struct Session {
     version_2: bool,
     /// The key on record that signs its receipts.
     pub(super) receipt_key: Option<VerifyingKey>,
+    /// From then on an agent that has told no drift has none to tell.
+    pub(super) silent_at: Instant,
+    /// Whether the agent has told what differs on its server.
+    pub(super) told_drift: AtomicBool,
 }
 
 /// What a feedback was about.
@@ -60,7 +66,19 @@ impl Session {
     ) -> Self {
         let strange = Occasionally::default();
         let (version_2, receipt_key) = (false, None);
-        Self { dispatch, server, info, place, inbox, strange, version_2, receipt_key }
+        let (silent_at, told_drift) = (Instant::now() + SILENCE, AtomicBool::new(false));
+        Self {
+            dispatch,
+            server,
+            info,
+            place,
+            inbox,
+            strange,
+            version_2,
+            receipt_key,
+            silent_at,
+            told_drift,
+        }
     }
 
     /// The server whose agent this is.
@@ -231,7 +249,8 @@ impl Session {
         let mut ended = false;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         if self.version_2 && limit > 0 {
-            let requests = self.hand_out_requests(&mut tx, limit).await?;
+            let (requests, some_ended) = self.hand_out_requests(&mut tx, limit).await?;
+            ended = some_ended;
             messages.extend(requests.into_iter().map(Payload::Host));
         }
         while limit > 0 && messages.is_empty() {
@@ -359,6 +378,11 @@ impl Session {
         store::servers::seen_last(&mut tx, self.server.id, now).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_silent_now(&mut self) {
+        self.silent_at = Instant::now();
     }
 
     #[cfg(test)]

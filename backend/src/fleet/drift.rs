@@ -76,6 +76,10 @@ impl Fleet {
         let now = self.store.now();
         let mut db = self.store.read().await?;
         let next = healing::next(&mut db, now).await?;
+        // Those of agents that have nothing to tell: nothing else would have them sent.
+        for server in store::drift::waiting(&mut db).await? {
+            self.dispatch.wake(server);
+        }
         drop(db);
         if next.is_none_or(|next| next > now) {
             return Ok(next);

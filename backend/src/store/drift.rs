@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::Target;
-use bastio_protocol::api::DriftAnswer;
+use bastio_protocol::api::{DriftAnswer, RequestKind};
 
 use super::{Connection, ServerId, StoreError, corrupt, sql};
 
@@ -81,6 +81,38 @@ pub async fn set_tries(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Queues the sync that a rule asks for.
+pub async fn insert_sync(
+    db: &mut Connection,
+    server: ServerId,
+    now: i64,
+) -> Result<(), StoreError> {
+    let id = super::requests::insert(db, server, RequestKind::Sync, false, now).await?;
+    sql::query("UPDATE requests SET by_rule = TRUE WHERE id = $1").bind(id).execute(db).await?;
+    Ok(())
+}
+
+/// The servers for which the sync of a rule waits.
+pub async fn waiting(db: &mut Connection) -> Result<Vec<ServerId>, StoreError> {
+    Ok(sql::query_scalar(
+        "SELECT DISTINCT server_id FROM requests WHERE state = 'queued' \
+         AND state IN ('queued', 'sent') AND by_rule = TRUE",
+    )
+    .fetch_all(db)
+    .await?)
+}
+
+/// Whether the sync of a rule waits for that server.
+pub async fn waits(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
+    Ok(sql::query(
+        "SELECT 1 FROM requests WHERE server_id = $1 AND state = 'queued' \
+         AND state IN ('queued', 'sent') AND by_rule = TRUE",
+    )
+    .bind(server)
+    .exists(db)
+    .await?)
 }
 
 /// The servers to which a sync is on its way.

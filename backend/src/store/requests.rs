@@ -25,6 +25,8 @@ pub struct OpenRequest {
     pub kind: RequestKind,
     /// Whether a sync may leave a server without admin.
     pub allow_no_admin: bool,
+    /// Whether a rule about drift asked for it, and nobody else.
+    pub by_rule: bool,
 }
 
 /// A request that a feedback may answer.
@@ -89,16 +91,16 @@ pub async fn queued(
     server: ServerId,
     limit: i64,
 ) -> Result<Vec<OpenRequest>, StoreError> {
-    let rows: Vec<(RequestId, String, bool)> = sql::query_as(
-        "SELECT id, kind, allow_no_admin FROM requests WHERE server_id = $1 \
+    let rows: Vec<(RequestId, String, bool, bool)> = sql::query_as(
+        "SELECT id, kind, allow_no_admin, by_rule FROM requests WHERE server_id = $1 \
          AND state = 'queued' AND state IN ('queued', 'sent') ORDER BY id LIMIT $2",
     )
     .bind(server)
     .bind(limit)
     .fetch_all(db)
     .await?;
-    let open = |(id, kind, allow_no_admin): (RequestId, String, bool)| {
-        Ok(OpenRequest { id, kind: parse_kind(&kind)?, allow_no_admin })
+    let open = |(id, kind, allow_no_admin, by_rule): (RequestId, String, bool, bool)| {
+        Ok(OpenRequest { id, kind: parse_kind(&kind)?, allow_no_admin, by_rule })
     };
     rows.into_iter().map(open).collect()
 }
@@ -146,14 +148,23 @@ pub async fn find_sent(
             .fetch_optional(db)
             .await?;
     let Some((id, message, state)) = row else { return Ok(None) };
-    let parsed = Message::parse(message.as_bytes(), &KeyPolicy::ANY);
-    let Ok(Message::Host(message)) = parsed else {
-        return Err(StoreError::Corrupt { what: "a request" });
-    };
+    let message = parse_message(&message)?;
     if message.mid != *mid {
         return Ok(None);
     }
     Ok(Some(KnownRequest { id, request: message.request, state: parse_state(&state)? }))
+}
+
+/// What was last sent of a request, if it was sent.
+pub async fn last_sent(
+    db: &mut Connection,
+    id: RequestId,
+) -> Result<Option<HostRequest>, StoreError> {
+    let message: Option<String> = sql::query_scalar("SELECT message FROM requests WHERE id = $1")
+        .bind(id)
+        .fetch_one(db)
+        .await?;
+    message.map(|message| Ok(parse_message(&message)?.request)).transpose()
 }
 
 /// Ends a request.
@@ -287,6 +298,13 @@ pub fn detail_text(detail: &Detail, limit: usize) -> Option<String> {
 /// A detail as it is kept.
 pub(super) fn parse_detail(text: &str) -> Result<Box<Detail>, StoreError> {
     serde_json::from_str(text).map_err(corrupt("a detail"))
+}
+
+fn parse_message(text: &str) -> Result<HostMessage, StoreError> {
+    match Message::parse(text.as_bytes(), &KeyPolicy::ANY) {
+        Ok(Message::Host(message)) => Ok(message),
+        _ => Err(StoreError::Corrupt { what: "a request" }),
+    }
 }
 
 fn parse_kind(text: &str) -> Result<RequestKind, StoreError> {

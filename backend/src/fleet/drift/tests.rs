@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use bastio_protocol::api::{Policy, Server, Undo, UpdateServer};
+use bastio_protocol::api::{NewRequest, Policy, RequestKind, Server, Undo, UpdateServer};
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
     ChangeKind, ChangeNote, Detail, DriftMessage, FailureNote, HostMessage, HostRequest, Payload,
@@ -11,7 +11,7 @@ use bastio_protocol::{
 
 use super::*;
 use crate::access::Intent;
-use crate::dispatch::Session;
+use crate::dispatch::{Session, Signal};
 use crate::plan::{HEAL_WINDOW, HEALS};
 use crate::testing::{NOW, TestBackend, host, login};
 
@@ -24,6 +24,14 @@ fn found(what: &str) -> DriftMessage {
     let note = ChangeNote { username, kind: ChangeKind::RemoveKey, text };
     let detail = Detail { changes: vec![note], ..Detail::default() };
     DriftMessage { at: NOW, healed: false, detail }
+}
+
+/// The same, and an account was locked by hand.
+fn locked(what: &str) -> DriftMessage {
+    let mut drift = found(what);
+    let text = "locked by hand on the server".to_owned();
+    drift.detail.failures.push(FailureNote { username: Some(login("alice")), text });
+    drift
 }
 
 async fn rule(backend: &TestBackend, text: &str, answer: DriftAnswer) -> i64 {
@@ -131,15 +139,125 @@ async fn what_was_locked_by_hand_is_not_opened_by_a_rule() {
     backend.enroll("web-1", 1).await;
     let session = backend.connect_v2(1).await;
     rule(&backend, "*", DriftAnswer::Heal).await;
-    let mut locked = found("a key");
-    let text = "locked by hand on the server".to_owned();
-    locked.detail.failures.push(FailureNote { username: Some(login("alice")), text });
-    assert!(report(&session, &locked).await.is_none());
+    assert!(report(&session, &locked("a key")).await.is_none());
     assert_eq!(backend.fleet.heal_due().await.expect("a store"), None);
     assert!(web(&backend).await.drifted);
     let rows = log(&backend).await;
     assert!(rows[0].1.starts_with("not healed: somebody must look at it; "), "{rows:?}");
     assert!(report(&session, &found("a key")).await.is_some(), "it was unlocked");
+}
+
+/// What became of the syncs that were not sent, or failed.
+async fn failed(backend: &TestBackend) -> Vec<String> {
+    let action = Some("request.failed".parse().expect("a pattern"));
+    let rows = backend.log(&LogFilter { action, ..LogFilter::default() }).await;
+    rows.into_iter().map(|chained| chained.row.detail).collect()
+}
+
+/// A backend by whose rule a server is to be healed that has drifted and is gone.
+async fn with_a_sync_that_waits() -> TestBackend {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect_v2(1).await;
+    assert!(report(&session, &found("a key")).await.is_none());
+    session.close().await.expect("closed");
+    rule(&backend, "*", DriftAnswer::Heal).await;
+    assert_eq!(backend.fleet.heal_due().await.expect("a store"), None, "it waits");
+    backend
+}
+
+#[tokio::test]
+async fn who_comes_back_is_healed_once_it_has_told_what_differs_there_now() {
+    let backend = with_a_sync_that_waits().await;
+    let mut session = backend.connect_v2(1).await;
+    assert!(sync(&session).await.is_none(), "somebody may have locked an account there");
+    session.drifted(&found("a key")).await.expect("no news, and still");
+    assert_eq!(session.signal().await, Signal::Work);
+    let asked = sync(&session).await.expect("a sync");
+    // Lost on its way, and asked again once that is known to be right still.
+    session.close().await.expect("closed");
+    let session = backend.connect_v2(1).await;
+    assert!(sync(&session).await.is_none());
+    let again = report(&session, &found("a key")).await.expect("a sync");
+    assert_ne!(again.mid, asked.mid);
+    // Done, and the answer was lost.
+    session.close().await.expect("closed");
+    let session = backend.connect_v2(1).await;
+    let gone = DriftMessage { detail: Detail::default(), ..found("") };
+    let again = report(&session, &gone).await.expect("asked what came of it");
+    session.feedback(&again.reply(Status::Done, "put right")).await.expect("taken");
+    assert!(!web(&backend).await.drifted);
+    assert!(failed(&backend).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_locked_by_hand_while_a_sync_waited_or_was_lost_is_not_opened_by_it() {
+    let backend = with_a_sync_that_waits().await;
+    let session = backend.connect_v2(1).await;
+    assert!(report(&session, &locked("a key")).await.is_none());
+    let not_sent = "sync: not sent: somebody must look at it";
+    assert_eq!(failed(&backend).await, [not_sent]);
+    // It waits for a key that is sealed, and the account is locked meanwhile.
+    session.drifted(&found("another key")).await.expect("taken");
+    session.drifted(&locked("another key")).await.expect("taken");
+    assert!(sync(&session).await.is_none());
+    assert_eq!(failed(&backend).await, [not_sent; 2]);
+    // So much of it that it is not kept.
+    session.drifted(&found("a third")).await.expect("taken");
+    session.drifted(&locked(&"a key ".repeat(20_000))).await.expect("taken");
+    assert!(sync(&session).await.is_none());
+    assert_eq!(failed(&backend).await, [not_sent; 3]);
+}
+
+#[tokio::test]
+async fn a_sync_that_may_have_been_done_and_is_taken_back_leaves_nothing_trusted() {
+    let backend = TestBackend::new().await;
+    let server = backend.enroll("web-1", 1).await.id;
+    let session = backend.connect_v2(1).await;
+    backend.add_user("alice", &[], "web-1", false).await;
+    rule(&backend, "*", DriftAnswer::Heal).await;
+    assert!(report(&session, &found("a key")).await.is_some());
+    session.close().await.expect("closed");
+    let session = backend.connect_v2(1).await;
+    assert!(report(&session, &locked("a key")).await.is_none());
+    assert_eq!(failed(&backend).await, ["sync: not sent: somebody must look at it"]);
+    let mut db = backend.store.read().await.expect("a reader");
+    let suspects = store::suspects::of_server(&mut db, server).await.expect("read");
+    assert!(suspects.contains_key(&login("alice")), "{suspects:?}");
+}
+
+#[tokio::test]
+async fn a_sync_that_nothing_asks_for_any_more_is_not_sent_and_an_operators_is() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect_v2(1).await;
+    rule(&backend, "*", DriftAnswer::Heal).await;
+    session.drifted(&found("a key")).await.expect("taken");
+    rule(&backend, "web-1", DriftAnswer::Show).await;
+    assert!(sync(&session).await.is_none());
+    backend.fleet.remove_drift_rule(&backend.admin, &on("web-1")).await.expect("removed");
+    session.drifted(&found("another key")).await.expect("taken");
+    let gone = DriftMessage { detail: Detail::default(), ..found("") };
+    session.drifted(&gone).await.expect("taken");
+    assert!(sync(&session).await.is_none());
+    let told = failed(&backend).await;
+    let why = ["no rule wants it any more", "nothing is to be put right any more"];
+    assert_eq!(told, why.map(|why| format!("sync: not sent: {why}")));
+    session.close().await.expect("closed");
+    let new = NewRequest { kind: RequestKind::Sync, allow_no_admin: false };
+    backend.fleet.request(&backend.admin, &host("web-1"), new).await.expect("asked");
+    assert!(sync(&backend.connect_v2(1).await).await.is_some(), "who asks by hand means it");
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_tell_is_healed_a_little_later() {
+    let backend = with_a_sync_that_waits().await;
+    let mut session = backend.connect_v2(1).await;
+    assert!(sync(&session).await.is_none());
+    session.is_silent_now();
+    assert_eq!(backend.fleet.heal_due().await.expect("a store"), None);
+    assert_eq!(session.signal().await, Signal::Work);
+    assert!(sync(&session).await.is_some());
 }
 
 #[tokio::test]
