@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bastio_protocol::{SigningError, SigningKey, VerifyingKey};
 use thiserror::Error;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::sealed::{Passphrase, PassphraseError, SealError};
 pub use files::{KeyFile, KeyFiles};
@@ -38,7 +38,7 @@ struct Inner {
     keys: OnceLock<Arc<SigningKeys>>,
     /// What there is to open.
     files: KeyFiles,
-    guesses: Mutex<Guesses>,
+    guesses: Arc<Mutex<Guesses>>,
 }
 
 /// How the orders of this backend are signed. Cheap to clone.
@@ -52,9 +52,9 @@ pub struct Orders {
 
 /// One guess at the passphrase. There is only one at a time.
 #[derive(Debug)]
-pub struct Attempt<'a> {
-    signing: &'a Signing,
-    guesses: MutexGuard<'a, Guesses>,
+pub struct Attempt {
+    signing: Signing,
+    guesses: OwnedMutexGuard<Guesses>,
 }
 
 /// Why the passphrase may not be guessed now.
@@ -176,7 +176,7 @@ impl Signing {
     ) -> (Self, Option<SigningKeyError>) {
         let opened = files.open(passphrase);
         let (public, keys) = (files.verifying_key(), OnceLock::new());
-        let signing = Self(Arc::new(Inner { public, keys, files, guesses: Mutex::default() }));
+        let signing = Self(Arc::new(Inner { public, keys, files, guesses: Arc::default() }));
         match opened {
             Ok(keys) => {
                 signing.install(keys);
@@ -202,11 +202,12 @@ impl Signing {
     ///
     /// # Errors
     /// [`NotNow`].
-    pub fn attempt(&self, now: Instant) -> Result<Attempt<'_>, NotNow> {
-        let guesses = self.0.guesses.try_lock().map_err(|_| NotNow::Busy)?;
+    pub fn attempt(&self, now: Instant) -> Result<Attempt, NotNow> {
+        let guesses = Arc::clone(&self.0.guesses).try_lock_owned();
+        let guesses = guesses.map_err(|_| NotNow::Busy)?;
         match guesses.wait(now) {
             Some(wait) => Err(NotNow::TooMany(wait)),
-            None => Ok(Attempt { signing: self, guesses }),
+            None => Ok(Attempt { signing: self.clone(), guesses }),
         }
     }
 
@@ -216,22 +217,25 @@ impl Signing {
     }
 }
 
-impl Attempt<'_> {
-    /// Tries it, on a thread of its own; a wrong one makes the next wait.
+impl Attempt {
+    /// Tries it, on a thread of its own; a wrong one makes the next wait. It counts, and nobody tries
+    /// another meanwhile, also when nobody waits for the result any more.
     ///
     /// # Errors
     /// [`SigningKeyError::Sealed`].
-    pub async fn open(&mut self, with: Passphrase) -> Result<SigningKeys, SigningKeyError> {
-        let inner = Arc::clone(&self.signing.0);
-        let opening = tokio::task::spawn_blocking(move || inner.files.open(Some(&with)));
-        let opened = match opening.await {
+    pub async fn open(self, with: Passphrase) -> Result<SigningKeys, SigningKeyError> {
+        let Self { signing, mut guesses } = self;
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = signing.0.files.open(Some(&with));
+            match opened {
+                Ok(_) => guesses.right(),
+                Err(_) => guesses.wrong(Instant::now()),
+            }
+            opened
+        });
+        match opening.await {
             Ok(opened) => opened,
             Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-        };
-        match opened {
-            Ok(_) => self.guesses.right(),
-            Err(_) => self.guesses.wrong(Instant::now()),
         }
-        opened
     }
 }

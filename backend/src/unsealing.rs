@@ -12,10 +12,10 @@ use bastio_protocol::api::Unsealed;
 use thiserror::Error;
 
 use crate::access::{AccessError, Admin};
-use crate::audit::{self, Event};
+use crate::audit::{self, Actor, Event};
 use crate::dispatch::Dispatch;
 use crate::sealed::{Passphrase, PassphraseError, SealError};
-use crate::signing::{NotNow, Signing, SigningKeyError, SigningKeys};
+use crate::signing::{Attempt, NotNow, Signing, SigningKeyError, SigningKeys};
 use crate::store::{self, Store, StoreError};
 
 /// What everybody is told as long as nothing is signed.
@@ -87,21 +87,13 @@ impl Unsealing {
         let with = Passphrase::parse(text)?;
         let already = !self.is_sealed();
         if !already {
-            let mut attempt = self.signing.attempt(Instant::now())?;
-            match attempt.open(with).await {
-                Ok(keys) => {
-                    // Told first: no key is opened without a trace.
-                    self.tell(proof, "signing-key.unseal").await?;
-                    self.signing.install(keys);
-                    self.dispatch.wake_all();
-                    tracing::info!(actor = %proof.actor(), "the signing key is open");
-                }
-                Err(SigningKeyError::Sealed { source: SealError::WrongPassphrase, .. }) => {
-                    self.tell(proof, "signing-key.unseal-refused").await?;
-                    tracing::warn!(actor = %proof.actor(), "a wrong passphrase for the signing key");
-                    return Err(UnsealError::Wrong);
-                }
-                Err(error) => return Err(UnsealError::Key(error)),
+            let attempt = self.signing.attempt(Instant::now())?;
+            // Whoever asks may go away meanwhile: what was begun is ended and told all the same.
+            let (here, actor) = (self.clone(), proof.actor().clone());
+            let opening = tokio::spawn(async move { here.open(&actor, attempt, with).await });
+            match opening.await {
+                Ok(opened) => opened?,
+                Err(failed) => std::panic::resume_unwind(failed.into_panic()),
             }
         }
         let (waiting, ..) = store::outcomes::counts(&mut *self.store.read().await?).await?;
@@ -109,11 +101,35 @@ impl Unsealing {
         Ok(Unsealed { signing_key, already, waiting })
     }
 
-    async fn tell(&self, proof: &Admin, action: &str) -> Result<(), StoreError> {
+    async fn open(
+        &self,
+        actor: &Actor,
+        attempt: Attempt,
+        with: Passphrase,
+    ) -> Result<(), UnsealError> {
+        match attempt.open(with).await {
+            Ok(keys) => {
+                // Told first: no key is opened without a trace.
+                self.tell(actor, "signing-key.unseal").await?;
+                self.signing.install(keys);
+                self.dispatch.wake_all();
+                tracing::info!(%actor, "the signing key is open");
+                Ok(())
+            }
+            Err(SigningKeyError::Sealed { source: SealError::WrongPassphrase, .. }) => {
+                self.tell(actor, "signing-key.unseal-refused").await?;
+                tracing::warn!(%actor, "a wrong passphrase for the signing key");
+                Err(UnsealError::Wrong)
+            }
+            Err(error) => Err(UnsealError::Key(error)),
+        }
+    }
+
+    async fn tell(&self, actor: &Actor, action: &str) -> Result<(), StoreError> {
         let mut tx = self.store.write().await?;
         let detail = self.verifying_key().fingerprint();
         let event = Event { action, detail: &detail, ..Event::default() };
-        audit::append(&mut tx, self.store.now(), proof.actor(), event).await?;
+        audit::append(&mut tx, self.store.now(), actor, event).await?;
         Ok(tx.commit().await?)
     }
 }

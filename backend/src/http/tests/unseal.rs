@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sealed::Passphrase;
-use crate::signing::{KeyFiles, Signing};
+use crate::signing::{KeyFiles, NotNow, Signing};
 
 const PASSPHRASE: &str = "correct horse battery";
 
@@ -95,6 +95,38 @@ async fn one_guess_at_a_time() {
     assert_eq!((status, &answer["error"]), (429, &json!("another passphrase is being tried")));
     drop(held);
     assert_eq!(site.unseal(Actor::Admin, PASSPHRASE).await.0, 200);
+}
+
+/// Whoever goes away before the answer has guessed all the same.
+#[tokio::test]
+async fn a_guess_counts_whoever_waits_for_it() {
+    let (site, signing) = TestSite::sealed().await;
+    let unsealing = site.state.signing.clone().expect("it signs");
+    let begin = async |passphrase: &str| {
+        let opening = unsealing.unseal(&site.backend.admin, passphrase);
+        // Polled once, and dropped.
+        drop(tokio::time::timeout(Duration::ZERO, opening).await);
+        let busy = |attempt: &Result<_, NotNow>| matches!(attempt, Err(NotNow::Busy));
+        let mut next = signing.attempt(Instant::now());
+        while busy(&next) {
+            tokio::task::yield_now().await;
+            next = signing.attempt(Instant::now());
+        }
+        next.map(drop)
+    };
+    for _ in 0..2 {
+        assert_eq!(begin("a wrong one").await, Ok(()));
+    }
+    assert!(matches!(begin("a wrong one").await, Err(NotNow::TooMany(_))));
+
+    let (site, signing) = TestSite::sealed().await;
+    let unsealing = site.state.signing.clone().expect("it signs");
+    let opening = unsealing.unseal(&site.backend.admin, PASSPHRASE);
+    drop(tokio::time::timeout(Duration::ZERO, opening).await);
+    while signing.keys().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(site.told().await, [("key:admin".into(), "signing-key.unseal".into())]);
 }
 
 #[tokio::test]
