@@ -17,7 +17,7 @@ use super::history::Thing;
 use super::{Fleet, FleetError, drift, grants, groups, policies, servers, users};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
-use crate::plan::{self, Entitlement, GrantIdentity, Groups, Host, ModelEdit};
+use crate::plan::{self, GrantIdentity, Groups, Host, Lasting, ModelEdit};
 use crate::store::users::UserRow;
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -84,16 +84,16 @@ pub(super) async fn make_so(
     Ok(change)
 }
 
-/// What the plan makes servers from.
+/// What the plan makes servers from, now and later: what begins by itself is asked for now.
 struct Seen {
-    model: Vec<Entitlement>,
+    model: Vec<Lasting>,
     hosts: BTreeMap<ServerId, Host>,
 }
 
 impl Seen {
     async fn read(edit: &mut Edit<'_>) -> Result<Self, StoreError> {
         let now = edit.now();
-        let model = store::grants::entitlements(edit.db(), None, now).await?;
+        let model = store::grants::entitlements_to_come(edit.db(), None, now).await?;
         let hosts = store::servers::names_and_labels(edit.db()).await?.into_iter();
         let hosts = hosts.map(|(id, (name, labels))| (id, Host { name, labels })).collect();
         Ok(Self { model, hosts })
@@ -352,7 +352,7 @@ async fn forget_removals(
     touched: &BTreeSet<Username>,
     mut come: BTreeSet<Username>,
 ) -> Result<(), FleetError> {
-    let held = after.model.iter().map(|right| &right.login);
+    let held = after.model.iter().map(|right| &right.grant.login);
     come.extend(held.filter(|login| touched.contains(*login)).cloned());
     let said = store::policies::removals(edit.db()).await?;
     come.retain(|login| said.contains_key(login));

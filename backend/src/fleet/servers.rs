@@ -260,7 +260,7 @@ async fn rename(
     Ok(())
 }
 
-/// Sets and unsets labels; the accounts whose grants thereby begin or end here.
+/// Sets and unsets labels; the accounts whose grants thereby begin or end here, also those to come.
 async fn label(
     edit: &mut Edit<'_>,
     server: ServerId,
@@ -274,7 +274,8 @@ async fn label(
     let after = store::servers::labels(edit.db(), server).await?;
     let before = Host { name: name.clone(), labels: before };
     let after = Host { name: name.clone(), labels: after };
-    let model = store::grants::entitlements(edit.db(), None, now).await?;
+    let model = store::grants::entitlements_to_come(edit.db(), None, now).await?;
+    let model: Vec<_> = model.into_iter().map(|one| one.grant).collect();
     Ok(plan::touched(&model, &before, &after))
 }
 

@@ -15,7 +15,7 @@ use bastio_protocol::api::{
 };
 use bastio_protocol::{KeyGrant, KeyOptions, PublicKey, ServerName, Target, Username};
 
-use super::{DriftRules, Entitlement, Host};
+use super::{DriftRules, Host, Lasting};
 pub use faults::{Fault, faults};
 pub(super) use words::grant_in_words;
 pub use words::in_numbers;
@@ -137,13 +137,13 @@ pub fn without_ended(mut policy: Policy, now: i64) -> Policy {
 /// are others than before.
 #[must_use]
 pub fn touched_logins(
-    before: &[Entitlement],
-    after: &[Entitlement],
+    before: &[Lasting],
+    after: &[Lasting],
     hosts: &[(Host, Host)],
 ) -> BTreeSet<Username> {
-    fn by_login(model: &[Entitlement]) -> BTreeMap<&Username, Vec<&Entitlement>> {
+    fn by_login(model: &[Lasting]) -> BTreeMap<&Username, Vec<&Lasting>> {
         let mut logins = BTreeMap::<_, Vec<_>>::new();
-        model.iter().for_each(|right| logins.entry(&right.login).or_default().push(right));
+        model.iter().for_each(|right| logins.entry(&right.grant.login).or_default().push(right));
         logins
     }
     let (old, new) = (by_login(before), by_login(after));
@@ -154,7 +154,7 @@ pub fn touched_logins(
     let mut targets = HashMap::<&Target, BTreeSet<&Username>>::new();
     if !hosts.is_empty() {
         for right in after {
-            targets.entry(&right.on).or_default().insert(&right.login);
+            targets.entry(&right.grant.on).or_default().insert(&right.grant.login);
         }
     }
     for (target, logins) in targets {
