@@ -23,7 +23,7 @@ pub use error::ApprovalError;
 
 /// Most requests that wait at a time.
 const MOST_OPEN: i64 = 100;
-/// Proposals in one answer, and the gains of each.
+/// Proposals in one list, and the gains of each there; who looks at one sees all: they are signed.
 const LISTED: i64 = 200;
 const LISTED_GAINS: usize = 200;
 /// Gains that stand in an error or in the audit log.
@@ -184,7 +184,7 @@ impl Approvals {
     pub async fn list(&self, _proof: &Admin) -> Result<Vec<Proposal>, ApprovalError> {
         self.expire_now().await?;
         let rows = proposals::list(&mut *self.store.read().await?, LISTED).await?;
-        Ok(rows.into_iter().map(|row| self.view(row)).collect())
+        Ok(rows.into_iter().map(|row| self.view(row, LISTED_GAINS)).collect())
     }
 
     /// One of them.
@@ -194,7 +194,7 @@ impl Approvals {
     pub async fn show(&self, _proof: &Admin, id: i64) -> Result<Proposal, ApprovalError> {
         self.expire_now().await?;
         let row = proposals::find(&mut *self.store.read().await?, id).await?;
-        Ok(self.view(row.ok_or(ApprovalError::NoSuch(id))?))
+        Ok(self.view(row.ok_or(ApprovalError::NoSuch(id))?, usize::MAX))
     }
 
     /// Takes another operator's word for a proposal: what is to be carried out now. Refusals are told
@@ -402,7 +402,7 @@ impl Approvals {
         }
     }
 
-    fn view(&self, row: ProposalRow) -> Proposal {
+    fn view(&self, row: ProposalRow, most_gains: usize) -> Proposal {
         let statement = self.statement(&row);
         let ProposalRow { id, state, what, ended } = row;
         Proposal {
@@ -416,8 +416,9 @@ impl Approvals {
             reason: what.reason,
             request: format!("{} {}", what.method, what.path),
             body: what.body,
+            confirmed: what.confirmed,
             gained: u32::try_from(what.gains.len()).unwrap_or(u32::MAX),
-            gains: what.gains.into_iter().take(LISTED_GAINS).collect(),
+            gains: what.gains.into_iter().take(most_gains).collect(),
             statement,
             ended: ended.as_ref().map(|(at, _)| *at),
             ended_by: ended.map(|(_, by)| by),

@@ -12,9 +12,6 @@ use crate::settings::Environment;
 use crate::table::Table;
 use crate::text::{ago, count, one_line};
 
-/// Gains that are shown to people.
-const SHOWN: usize = 50;
-
 /// What to do with proposals.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -44,8 +41,8 @@ pub enum Command {
 /// Which one.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Shows what it gives and asks; --yes does not ask. What is signed is the exact request and what it \
-gives by now: if that is more than was shown, nothing is done.
+    after_help = "Shows all that it gives and asks; --yes does not ask, and has to be said where nobody can be asked. \
+What is signed is the exact request and what it gives by now: if that is more than was shown, nothing is done.
 
 Examples:
   bastio proposal approve 7
@@ -95,6 +92,13 @@ fn approve(
     environment: &Environment,
     context: &mut Context<'_>,
 ) -> Result<Ending, Failure> {
+    let can_ask = context.terminal.can_ask() && context.format == Format::Table;
+    if !args.yes && !can_ask {
+        return Err(Failure::Usage {
+            message: "nobody can be asked here whether that is meant".to_owned(),
+            hint: "look at it with `bastio proposal show`, and then say --yes",
+        });
+    }
     let no_key = Failure::Usage {
         message: "you have no operator key".to_owned(),
         hint: "make one and register it with: bastio operator key",
@@ -112,7 +116,7 @@ fn approve(
     if context.format == Format::Table {
         show(context, &proposal)?;
     }
-    let asks = !args.yes && context.terminal.can_ask() && proposal.state == ProposalState::Open;
+    let asks = !args.yes && proposal.state == ProposalState::Open;
     if asks && !context.terminal.confirm(&format!("Approve proposal {}?", args.id))? {
         context.terminal.note("nothing was done");
         return Ok(Ending::SomeFailed);
@@ -145,6 +149,11 @@ fn show(context: &mut Context<'_>, proposal: &Proposal) -> Result<(), Failure> {
     if let (Some(at), Some(by)) = (proposal.ended, &proposal.ended_by) {
         state.push_str(&format!(" by {by}, {} UTC", utc(at)));
     }
+    let size = if proposal.confirmed {
+        "whatever it is: the proposer said --yes-really, and [rails] do not stop it"
+    } else {
+        "within [rails]"
+    };
     context.terminal.table(&Table::facts([
         ("proposal", proposal.id.to_string()),
         ("state", state),
@@ -155,13 +164,11 @@ fn show(context: &mut Context<'_>, proposal: &Proposal) -> Result<(), Failure> {
         ("request", proposal.request.clone()),
         ("body", one_line(&proposal.body)),
         ("sha256", proposal.statement.request.clone()),
+        ("size", size.to_owned()),
     ]))?;
     context.terminal.note(&format!("it gives, {}:", count(proposal.gained, "thing")));
-    for gain in proposal.gains.iter().take(SHOWN) {
+    for gain in &proposal.gains {
         context.terminal.note(&format!("  {gain}"));
-    }
-    if proposal.gained as usize > SHOWN {
-        context.terminal.note("  and more; --output json has the first 200");
     }
     Ok(())
 }

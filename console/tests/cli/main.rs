@@ -9,6 +9,7 @@ mod keys;
 mod lists;
 mod log;
 mod login;
+mod proposals;
 mod rights;
 mod runner;
 mod terminal;

@@ -28,7 +28,10 @@ pub struct Proposal {
     pub request: String,
     /// Its body, as it was sent.
     pub body: String,
-    /// What it gives, the first 200 of it.
+    /// Whether the proposer meant it however large it is: nothing stops it for its size.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// What it gives; in a list the first 200 of it.
     pub gains: Vec<String>,
     /// How much it gives in all.
     pub gained: u32,
