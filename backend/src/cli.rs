@@ -55,6 +55,7 @@ Configuration (/etc/bastio/backend.toml), each key with its default:
   orders.valid_for = 600               seconds in which an agent may obey what was signed
   approvals.needed_for = \"none\"        \"root\": what makes root waits for a second operator
   approvals.expire_days = 7            and is over after so many days
+  approvals.root_groups                groups of the site's own whose members can become root
   signing.passphrase_file              a file (mode 600) with what opens a sealed signing key
   history.revisions = 1000             edits of the model that can be undone
   uids.from, uids.to = 59999           give login names the same uid on every server; off unless from is set

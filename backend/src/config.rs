@@ -20,7 +20,8 @@ use crate::store::uids::UidRange;
 pub use limits::Limits;
 pub use store::Database;
 pub use values::{
-    Count, Days, Limit, NeededFor, Percent, PublicUrl, RivalPolicy, Seconds, SystemNames,
+    Count, Days, Limit, NeededFor, Percent, PublicUrl, RivalPolicy, RootGroups, Seconds,
+    SystemNames,
 };
 
 /// Where the configuration is looked for when nobody names a file. It may be absent there.
@@ -33,7 +34,7 @@ const ENV_PREFIX: &str = "BASTIO_BACKEND_";
 const ENV_OF_FLAGS: [&str; 2] = ["BASTIO_BACKEND_CONFIG", "BASTIO_BACKEND_LOG"];
 
 /// Every key there is; the environment is read by this list.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "state",
     "ssh.listen",
     "http.listen",
@@ -55,6 +56,7 @@ const KEYS: [&str; 30] = [
     "signing.passphrase_file",
     "approvals.needed_for",
     "approvals.expire_days",
+    "approvals.root_groups",
     "store.url",
     "store.url_file",
     "store.cluster_key_file",
@@ -147,13 +149,16 @@ pub struct Signing {
 }
 
 /// `[approvals]`. Only here: nobody switches it off over the API.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Approvals {
     /// `approvals.needed_for`: `root` for what makes root. Default `none`.
     pub needed_for: NeededFor,
     /// `approvals.expire_days`: after so many days a proposal is over. Default 7.
     pub expire_days: Days,
+    /// `approvals.root_groups`: groups of the site's own whose members can become root, beside those
+    /// that are known to. Default none.
+    pub root_groups: RootGroups,
 }
 
 impl Approvals {

@@ -34,8 +34,8 @@ mod users;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bastio_protocol::Username;
 use bastio_protocol::api::{CLOCK_LIMIT, Presence, StatusReport};
+use bastio_protocol::{GroupName, Username};
 use tokio::sync::Notify;
 
 use crate::access::Admin;
@@ -62,6 +62,8 @@ pub struct Fleet {
     history: i64,
     /// Whether what makes root needs a second operator.
     needs_approval: bool,
+    /// A site's own groups whose members can become root.
+    root_groups: Arc<BTreeSet<GroupName>>,
     /// Told after every edit: the next begin or end may be another.
     turns: Arc<Notify>,
 }
@@ -72,7 +74,7 @@ impl Fleet {
     pub fn new(store: Store, dispatch: Dispatch) -> Self {
         let (rails, turns, system_names) = (Rails::default(), Arc::default(), Arc::default());
         let (original_agents, uids, history) = (false, None, undo::REVISIONS);
-        let needs_approval = false;
+        let (needs_approval, root_groups) = (false, Arc::default());
         Self {
             store,
             dispatch,
@@ -82,6 +84,7 @@ impl Fleet {
             system_names,
             history,
             needs_approval,
+            root_groups,
             turns,
         }
     }
@@ -90,6 +93,13 @@ impl Fleet {
     #[must_use]
     pub fn with_approvals(mut self, needed: bool) -> Self {
         self.needs_approval = needed;
+        self
+    }
+
+    /// A site's own groups whose members can become root.
+    #[must_use]
+    pub fn with_root_groups(mut self, groups: BTreeSet<GroupName>) -> Self {
+        self.root_groups = groups.into();
         self
     }
 

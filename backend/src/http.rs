@@ -37,7 +37,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
-use bastio_protocol::{PublicKey, Username, VerifyingKey};
+use bastio_protocol::{GroupName, PublicKey, Username, VerifyingKey};
 use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
@@ -158,6 +158,13 @@ impl HttpState {
         self.approvals = self.approvals.with_validity(seconds);
         self.fleet = self.fleet.with_approvals(seconds.is_some());
         self.keys = self.keys.with_approvals(seconds.is_some());
+        self
+    }
+
+    /// A site's own groups whose members can become root.
+    #[must_use]
+    pub fn with_root_groups(mut self, groups: BTreeSet<GroupName>) -> Self {
+        self.fleet = self.fleet.with_root_groups(groups);
         self
     }
 

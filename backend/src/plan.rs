@@ -42,7 +42,7 @@ pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use index::{Index, Reach, reach};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
-pub use root::{Lasting, Roots, gained, makes_root, roots};
+pub use root::{Beside, Lasting, Roots, gained, left_behind, roots};
 pub use undo::{Before, model_at, model_for_one};
 
 /// The accounts of one server that are bastio's.

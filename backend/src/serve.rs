@@ -132,6 +132,7 @@ impl Backend {
             .with_history(config.history.revisions.get())
             .with_ports(ports.iter().map(Port::tally).collect())
             .with_approvals(config.approvals.valid_for())
+            .with_root_groups(config.approvals.root_groups.get())
             .with_signing(Unsealing::new(signing, store.clone(), dispatch.clone()))
             .with_draining(draining.clone());
         let fleet = state.fleet();

@@ -110,6 +110,18 @@ fn every_key_is_read_from_the_environment() {
 }
 
 #[test]
+fn a_sites_own_groups_are_a_list_or_a_text() {
+    let groups = |config: Config| {
+        let groups = config.approvals.root_groups.get();
+        groups.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let list = parse_file("approvals.root_groups = [\"ops\", \"dba\"]").unwrap();
+    assert_eq!(groups(list), ["dba", "ops"]);
+    let variable = ("BASTIO_BACKEND_APPROVALS_ROOT_GROUPS", "ops, dba");
+    assert_eq!(groups(parse("", &[variable], Flags::default()).unwrap()), ["dba", "ops"]);
+}
+
+#[test]
 fn flags_win_over_environment_and_environment_over_file() {
     let text = "ssh.listen = \"127.0.0.1:1\"\nhttp.listen = \"127.0.0.1:1111\"\nstate = \"/file\"";
     let environment =
@@ -125,6 +137,7 @@ fn flags_win_over_environment_and_environment_over_file() {
 fn what_is_wrong_is_refused_and_named() {
     let cases = [
         ("stat = \"/x\"", "stat"),
+        ("approvals.root_groups = [\"a b\"]", "names of groups"),
         ("[ssh]\nport = 22", "port"),
         ("[tls]\nkey = 1", "tls"),
         ("ssh.listen = \"localhost\"", "ssh.listen"),

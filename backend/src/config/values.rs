@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use bastio_protocol::Username;
+use bastio_protocol::{GroupName, Username};
 use serde::Deserialize;
 
 /// A number of connections, 1 to 100 000.
@@ -96,6 +96,40 @@ impl SystemNames {
     #[must_use]
     pub fn get(&self) -> BTreeSet<Username> {
         self.0.clone()
+    }
+}
+
+/// Groups: a list, or one text with commas between them, as in a variable; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Words")]
+pub struct RootGroups(BTreeSet<GroupName>);
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    List(Vec<String>),
+    Text(String),
+}
+
+impl RootGroups {
+    /// The groups.
+    #[must_use]
+    pub fn get(&self) -> BTreeSet<GroupName> {
+        self.0.clone()
+    }
+}
+
+impl TryFrom<Words> for RootGroups {
+    type Error = &'static str;
+
+    fn try_from(words: Words) -> Result<Self, Self::Error> {
+        let words = match words {
+            Words::List(words) => words,
+            Words::Text(text) => text.split(',').map(str::to_owned).collect(),
+        };
+        let words = words.iter().map(|word| word.trim()).filter(|word| !word.is_empty());
+        let groups = words.map(GroupName::parse).collect::<Result<BTreeSet<_>, _>>();
+        groups.map(Self).map_err(|_| "names of groups are wanted, as a list")
     }
 }
 

@@ -20,7 +20,7 @@ use super::{Fleet, FleetError, grants};
 use crate::access::Admin;
 use crate::audit::Event;
 use crate::dispatch::queue::Scope;
-use crate::plan::{self, People, Person};
+use crate::plan::{People, Person};
 use crate::store::requests::RequestId;
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -180,11 +180,10 @@ impl Fleet {
             }
         }
         self.check_unwanted(&mut edit, server, name, login).await?;
-        if before.sudo || before.groups.iter().any(|group| plan::makes_root(group)) {
-            edit.makes_root(format!(
-                "{login} on {name}: what it could do before it was taken over"
-            ));
-        }
+        // Who could log in there, and become root by what, was never the model's.
+        edit.makes_root(format!(
+            "{login} on {name} (#{server}): what it could do before it was taken over"
+        ));
         store::adoptions::give_back(edit.db(), server, login, &before.release(&changed, lines))
             .await?;
         let detail = format!("{login} is given back as it was");

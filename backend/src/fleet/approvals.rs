@@ -2,16 +2,20 @@
 //! the edit. This room must not know who must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bastio_protocol::GroupName;
 
 use crate::dispatch::queue::Scope;
-use crate::plan::{self, Host, Roots};
+use crate::plan::{self, Beside, Host, Roots};
 use crate::store::{self, Connection, ServerId, Store, StoreError};
 
-/// What the edit under way in `db` adds within its scope.
+/// What the edit under way in `db` adds within its scope; `groups` are a site's own that make root.
 pub(super) async fn gained(
     store: &Store,
     db: &mut Connection,
     scope: &Scope,
+    groups: &Arc<BTreeSet<GroupName>>,
     now: i64,
 ) -> Result<BTreeSet<String>, StoreError> {
     if scope.logins().is_some_and(BTreeSet::is_empty) {
@@ -19,15 +23,16 @@ pub(super) async fn gained(
     }
     // Nobody else writes meanwhile: what is committed is what was before.
     let mut committed = store.read().await?;
-    let (before, _) = roots(&mut committed, scope, now).await?;
+    let (before, _) = roots(&mut committed, scope, groups, now).await?;
     drop(committed);
-    let (after, hosts) = roots(db, scope, now).await?;
+    let (after, hosts) = roots(db, scope, groups, now).await?;
     Ok(plan::gained(&before, &after, &hosts, now))
 }
 
 async fn roots(
     db: &mut Connection,
     scope: &Scope,
+    groups: &Arc<BTreeSet<GroupName>>,
     now: i64,
 ) -> Result<(Roots<ServerId>, BTreeMap<ServerId, Host>), StoreError> {
     let only = match scope {
@@ -38,5 +43,7 @@ async fn roots(
     let hosts = store::servers::names_and_labels(db).await?.into_iter();
     let hosts = hosts.filter(|(id, _)| only.is_none_or(|only| only == *id));
     let hosts = hosts.map(|(id, (name, labels))| (id, Host { name, labels })).collect();
-    Ok((plan::roots(&model, &hosts, now), hosts))
+    let adopted = store::adoptions::all(db).await?;
+    let beside = Beside { adopted, groups: Arc::clone(groups) };
+    Ok((plan::roots(&model, &hosts, &beside, now), hosts))
 }

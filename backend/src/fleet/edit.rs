@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bastio_protocol::api::{Change, UserGroup};
-use bastio_protocol::{ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
+use bastio_protocol::{AccountSpec, ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
 use super::history::{History, Thing};
 use super::{Fleet, FleetError, overtaken, rails, uids};
@@ -14,6 +14,7 @@ use crate::audit::{self, Actor, Event};
 use crate::dispatch::later;
 use crate::dispatch::queue::{self, Replanned, Scope};
 use crate::dispatch::{Dispatch, EndReason};
+use crate::plan;
 use crate::store::groups::GroupId;
 use crate::store::servers::ServerRow;
 use crate::store::users::UserRow;
@@ -240,6 +241,19 @@ impl<'a> Edit<'a> {
         self.gains.insert(what);
     }
 
+    /// Refuses to leave to the host what makes root, where that needs a second operator: the account
+    /// would keep it, and the model would not say so.
+    pub(super) fn check_left(
+        &self,
+        old: &AccountSpec,
+        new: &AccountSpec,
+    ) -> Result<(), FleetError> {
+        match plan::left_behind(old, new, &self.fleet.root_groups) {
+            Some(what) if self.fleet.needs_approval => Err(FleetError::LeftBehind(what)),
+            _ => Ok(()),
+        }
+    }
+
     /// What the edit adds to what makes root, where that needs a second operator.
     async fn gains(&mut self, scope: &Scope) -> Result<BTreeSet<String>, FleetError> {
         if !self.fleet.needs_approval || !self.asked {
@@ -247,7 +261,8 @@ impl<'a> Edit<'a> {
         }
         let mut gains = std::mem::take(&mut self.gains);
         let store = &self.fleet.store;
-        gains.extend(super::approvals::gained(store, &mut self.tx, scope, self.now).await?);
+        let (tx, groups) = (&mut self.tx, &self.fleet.root_groups);
+        gains.extend(super::approvals::gained(store, tx, scope, groups, self.now).await?);
         Ok(gains)
     }
 

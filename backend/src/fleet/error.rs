@@ -225,6 +225,9 @@ pub enum FleetError {
     /// A sudo policy that cannot be written as a rule.
     #[error("{0}")]
     BadPolicy(String),
+    /// What makes root, and would be named no more.
+    #[error("{0} would be left to the host, and the account would keep it")]
+    LeftBehind(String),
     /// Sudo rights in two ways at once.
     #[error("a grant gives plain sudo or a policy, not both")]
     TwoSudos,
@@ -301,6 +304,7 @@ impl FleetError {
             Self::NoSuchDriftRule(_) => Some("`bastio drift ls` shows every rule"),
             Self::PolicyTaken(_) => Some("choose another name; policies in use do not change"),
             Self::PolicyInUse { .. } => Some("end these grants first: bastio grant rm ID"),
+            Self::LeftBehind(_) => Some(hints::LEFT_BEHIND),
             Self::TwoSudos => Some("leave out either --sudo or --sudo-policy"),
             Self::NeedsConfirmation(_) => Some(hints::NEEDS_CONFIRMATION),
             Self::NeedsApproval(_) => Some("nothing was done"),

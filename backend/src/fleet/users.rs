@@ -337,6 +337,7 @@ pub(super) async fn update_rights(
         });
     }
     if *spec != row.spec {
+        edit.check_left(&row.spec, spec)?;
         uids::claim(edit, &row.name, spec).await?;
         store::users::set_spec(edit.db(), row.id, spec).await?;
         done.extend(spec_in_words(&row.spec, spec));

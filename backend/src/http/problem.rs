@@ -212,6 +212,7 @@ impl From<FleetError> for Problem {
             | FleetError::SudoByGroup { .. }
             | FleetError::PolicyInUse { .. }
             | FleetError::ProposalEnded(_)
+            | FleetError::LeftBehind(_)
             | FleetError::NeedsConfirmation(_) => StatusCode::CONFLICT,
             FleetError::SystemName(_)
             | FleetError::UnfitOptions { .. }

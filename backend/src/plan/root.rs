@@ -4,17 +4,20 @@
 //! must agree to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::Arc;
 
 use bastio_protocol::api::utc;
-use bastio_protocol::{KeyOptions, Sudo, SudoPolicy, Username};
+use bastio_protocol::{AccountSpec, GroupName, KeyOptions, Sudo, SudoPolicy, Username};
 
 use super::{Entitlement, Host, Rights};
 
 /// Groups whose members can become root by what they may do: run containers with the disk inside,
 /// read it, read the hashes of passwords, or use sudo.
-const ROOT_GROUPS: [&str; 18] = [
+const ROOT_GROUPS: [&str; 21] = [
     "adm",
     "admin",
+    "containerd",
     "disk",
     "docker",
     "incus",
@@ -22,7 +25,9 @@ const ROOT_GROUPS: [&str; 18] = [
     "kmem",
     "kvm",
     "libvirt",
+    "lxc",
     "lxd",
+    "microk8s",
     "podman",
     "root",
     "shadow",
@@ -42,6 +47,19 @@ pub struct Lasting {
     pub grant: Entitlement,
 }
 
+/// What tells beside the grants who can become root.
+#[derive(Debug, Clone)]
+pub struct Beside<Id: Ord> {
+    /// Accounts that were on their servers before, with whatever they have.
+    pub adopted: BTreeSet<(Id, Username)>,
+    /// A site's own groups whose members can become root.
+    pub groups: Arc<BTreeSet<GroupName>>,
+}
+
+/// Shells that let nobody in.
+const NO_SHELLS: [&str; 5] =
+    ["/bin/false", "/sbin/nologin", "/usr/bin/false", "/usr/bin/nologin", "/usr/sbin/nologin"];
+
 /// Something that makes an account root, or lets somebody in to one that is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
@@ -56,6 +74,8 @@ enum Way {
     Folder(String),
     /// A key, by fingerprint, and the options in front of it.
     Key(String, String),
+    /// A shell: without one, keys and rights are of no use.
+    Shell(String),
 }
 
 /// From when until when.
@@ -94,19 +114,45 @@ impl Way {
             Self::Folder(folder) => format!("the folder {folder}"),
             Self::Key(key, options) if options.is_empty() => format!("the key {key}"),
             Self::Key(key, options) => format!("the key {key} with {options}"),
+            Self::Shell(shell) => format!("the shell {shell}"),
         }
     }
 }
 
-/// Whether members of that group can become root.
+/// Whether members of that group can become root; `own` are a site's own.
+fn makes_root(group: &GroupName, own: &BTreeSet<GroupName>) -> bool {
+    ROOT_GROUPS.contains(&group.as_str()) || own.contains(group)
+}
+
+/// What makes root by the old fields, and is not named any more by the new ones: agents leave what is
+/// not named as it is, so the account keeps it.
 #[must_use]
-pub fn makes_root(group: &str) -> bool {
-    ROOT_GROUPS.contains(&group)
+pub fn left_behind(
+    old: &AccountSpec,
+    new: &AccountSpec,
+    own: &BTreeSet<GroupName>,
+) -> Option<String> {
+    let primary = old.group.iter().filter(|_| new.group.is_none());
+    let groups = old.groups.iter().flatten().filter(|_| new.groups.is_none());
+    let mut groups = primary.chain(groups).filter(|group| makes_root(group, own));
+    let home = old.home.iter().filter(|home| new.home.is_none() && is_strange(home.as_str()));
+    let group = groups.next().map(|group| format!("the group {group}"));
+    group.or_else(|| home.map(|home| format!("the home {home}")).next())
+}
+
+/// Whether a home is where others have theirs not.
+fn is_strange(home: &str) -> bool {
+    !home.starts_with("/home/")
 }
 
 /// Everything of these grants that makes root on these servers. What has begun counts from `now` on.
 #[must_use]
-pub fn roots<Id: Ord + Copy>(model: &[Lasting], hosts: &BTreeMap<Id, Host>, now: i64) -> Roots<Id> {
+pub fn roots<Id: Ord + Copy>(
+    model: &[Lasting],
+    hosts: &BTreeMap<Id, Host>,
+    beside: &Beside<Id>,
+    now: i64,
+) -> Roots<Id> {
     let mut all = Roots(BTreeMap::new());
     let free: Vec<&Lasting> = model.iter().filter(|one| !one.grant.rights.locked).collect();
     for (id, host) in hosts {
@@ -115,9 +161,11 @@ pub fn roots<Id: Ord + Copy>(model: &[Lasting], hosts: &BTreeMap<Id, Host>, now:
             of.entry(&one.grant.login).or_default().push(one);
         }
         for (login, grants) in of {
-            let ways = of_account(&grants, now);
+            let account = (*id, login.clone());
+            let is_adopted = beside.adopted.contains(&account);
+            let ways = of_account(&grants, is_adopted, &beside.groups, now);
             if !ways.is_empty() {
-                all.0.insert((*id, login.clone()), ways);
+                all.0.insert(account, ways);
             }
         }
     }
@@ -125,11 +173,17 @@ pub fn roots<Id: Ord + Copy>(model: &[Lasting], hosts: &BTreeMap<Id, Host>, now:
 }
 
 /// The ways of one account; none when nothing makes it root.
-fn of_account(grants: &[&Lasting], now: i64) -> BTreeMap<Way, Vec<Window>> {
+fn of_account(
+    grants: &[&Lasting],
+    is_adopted: bool,
+    own: &BTreeSet<GroupName>,
+    now: i64,
+) -> BTreeMap<Way, Vec<Window>> {
     let mut ways = BTreeMap::<Way, Vec<Window>>::new();
     for one in grants {
         let rights = &one.grant.rights;
-        for way in ways_to_root(rights) {
+        let taken_over = (is_adopted || rights.take_over).then_some(Way::TakenOver);
+        for way in ways_to_root(rights, own).into_iter().chain(taken_over) {
             ways.entry(way).or_default().push(window(one, None, now));
         }
     }
@@ -143,23 +197,26 @@ fn of_account(grants: &[&Lasting], now: i64) -> BTreeMap<Way, Vec<Window>> {
             let way = Way::Key(key.public_key.fingerprint(), options);
             ways.entry(way).or_default().push(window(one, key.until, now));
         }
+        let shell = one.grant.rights.spec.shell.iter().map(ToString::to_string);
+        for shell in shell.filter(|shell| !NO_SHELLS.contains(&shell.as_str())) {
+            ways.entry(Way::Shell(shell)).or_default().push(window(one, None, now));
+        }
     }
     ways
 }
 
-fn ways_to_root(rights: &Rights) -> Vec<Way> {
+fn ways_to_root(rights: &Rights, own: &BTreeSet<GroupName>) -> Vec<Way> {
     let mut ways = match &rights.sudo {
         Sudo::None => Vec::new(),
         Sudo::Plain => vec![Way::Sudo],
         Sudo::Policy(policy) => vec![Way::Policy(policy_text(policy))],
     };
     let groups = rights.spec.group.iter().chain(rights.spec.groups.iter().flatten());
-    let groups = groups.map(ToString::to_string);
-    ways.extend(groups.filter(|group| makes_root(group)).map(Way::Group));
-    let home = rights.spec.home.iter().filter(|home| !home.as_str().starts_with("/home/"));
+    let groups = groups.filter(|group| makes_root(group, own));
+    ways.extend(groups.map(|group| Way::Group(group.to_string())));
+    let home = rights.spec.home.iter().filter(|home| is_strange(home.as_str()));
     let skel = rights.spec.skel.iter().filter(|skel| skel.as_str() != "/etc/skel");
     ways.extend(home.chain(skel).map(|folder| Way::Folder(folder.to_string())));
-    ways.extend(rights.take_over.then_some(Way::TakenOver));
     ways
 }
 
@@ -179,9 +236,9 @@ fn window(one: &Lasting, also_until: Option<i64>, now: i64) -> Window {
 }
 
 /// What is there after an edit and was not before, in words that name all of it: one text for each
-/// account, server and way.
+/// account, server and way. Servers are named with their number, which no other ever has: names change.
 #[must_use]
-pub fn gained<Id: Ord + Copy>(
+pub fn gained<Id: Ord + Copy + Display>(
     before: &Roots<Id>,
     after: &Roots<Id>,
     hosts: &BTreeMap<Id, Host>,
@@ -202,7 +259,8 @@ pub fn gained<Id: Ord + Copy>(
             };
             if !known.iter().any(had) {
                 let times = in_words(window, now);
-                texts.insert(format!("{login} on {}: {}{times}", host.name, way.in_words()));
+                let (host, way) = (&host.name, way.in_words());
+                texts.insert(format!("{login} on {host} (#{id}): {way}{times}"));
             }
         }
     }
@@ -247,9 +305,16 @@ mod tests {
         lasting(name, on, |rights| rights.sudo = Sudo::Plain)
     }
 
+    /// On web-2, the account old was there before; sysops is a group of the site's own.
+    fn beside() -> Beside<u8> {
+        let groups = BTreeSet::from([GroupName::parse("sysops").expect("a group")]);
+        Beside { adopted: BTreeSet::from([(2, login("old"))]), groups: groups.into() }
+    }
+
     fn gains(before: &[Lasting], after: &[Lasting]) -> Vec<String> {
-        let hosts = hosts();
-        let (before, after) = (roots(before, &hosts, NOW), roots(after, &hosts, NOW));
+        let (hosts, beside) = (hosts(), beside());
+        let of = |model| roots(model, &hosts, &beside, NOW);
+        let (before, after) = (of(before), of(after));
         gained(&before, &after, &hosts, NOW).into_iter().collect()
     }
 
@@ -258,20 +323,48 @@ mod tests {
         assert_eq!(gains(&[], &[lasting("alice", "*", |_| {})]), [""; 0]);
         let found = gains(&[], &[sudo("alice", "*")]);
         let key = key(1).fingerprint();
-        let expected = ["web-1", "web-2"].map(|server| {
+        let expected = ["web-1 (#1)", "web-2 (#2)"].map(|server| {
             [format!("alice on {server}: sudo"), format!("alice on {server}: the key {key}")]
         });
         assert_eq!(found, expected.concat());
-        for group in ["docker", "lxd", "disk", "adm", "wheel"] {
+        for group in ["docker", "lxd", "disk", "adm", "wheel", "microk8s", "sysops"] {
             let member = lasting("alice", "web-1", |rights| {
                 rights.spec.groups = Some([GroupName::parse(group).expect("a group")].into());
             });
             let found = gains(&[], &[member]);
-            assert_eq!(found.first(), Some(&format!("alice on web-1: the group {group}")));
+            assert_eq!(found.first(), Some(&format!("alice on web-1 (#1): the group {group}")));
             let primary = lasting("alice", "web-1", |rights| {
                 rights.spec.group = Some(GroupName::parse(group).expect("a group"));
             });
             assert_eq!(gains(&[], &[primary]), found);
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_any_more_is_left_behind() {
+        let spec = |group: Option<&str>, groups: Option<&[&str]>, home: Option<&str>| {
+            let parse = |name: &str| GroupName::parse(name).expect("a group");
+            AccountSpec {
+                group: group.map(parse),
+                groups: groups.map(|groups| groups.iter().map(|name| parse(name)).collect()),
+                home: home.map(|home| home.to_owned().try_into().expect("a path")),
+                ..AccountSpec::default()
+            }
+        };
+        let none = || spec(None, None, None);
+        for (old, new, left) in [
+            (none(), none(), None),
+            (spec(None, Some(&["docker"]), None), none(), Some("the group docker")),
+            (spec(None, Some(&["sysops"]), None), none(), Some("the group sysops")),
+            (spec(None, Some(&["docker"]), None), spec(None, Some(&[]), None), None),
+            (spec(None, Some(&["audio"]), None), none(), None),
+            (spec(Some("disk"), None, None), none(), Some("the group disk")),
+            (spec(Some("disk"), None, None), spec(Some("users"), None, None), None),
+            (spec(None, None, Some("/root")), none(), Some("the home /root")),
+            (spec(None, None, Some("/home/a")), none(), None),
+        ] {
+            let found = left_behind(&old, &new, &beside().groups);
+            assert_eq!(found.as_deref(), left, "{old:?}");
         }
     }
 
@@ -317,7 +410,15 @@ mod tests {
             rights.sudo = Sudo::Plain;
             rights.locked = true;
         });
+        let shell = |shell: &str| {
+            let shell = shell.to_owned().try_into().expect("a path");
+            lasting("alice", "web-1", move |rights| {
+                rights.sudo = Sudo::Plain;
+                rights.spec.shell = Some(shell);
+            })
+        };
         let plain = || vec![sudo("alice", "web-1")];
+        let nologin = || vec![shell("/usr/sbin/nologin")];
         for (what, before, after, count) in [
             ("the same", plain(), plain(), 0),
             ("another server", plain(), vec![sudo("alice", "*")], 2),
@@ -332,6 +433,10 @@ mod tests {
             ("a key by a grant without sudo", plain(), vec![sudo("alice", "web-1"), other_key], 1),
             ("fewer options", vec![limited.clone()], plain(), 1),
             ("more options", plain(), vec![limited], 0),
+            ("a shell", nologin(), vec![shell("/bin/bash")], 1),
+            ("no shell", vec![shell("/bin/bash")], nologin(), 0),
+            ("the shell of the host", nologin(), plain(), 0),
+            ("an account that was there", vec![], vec![lasting("old", "*", |_| {})], 2),
             ("unlocked", vec![locked.clone()], plain(), 2),
             ("locked", plain(), vec![locked], 0),
         ] {
@@ -356,6 +461,6 @@ mod tests {
         assert_eq!(gains(&[sudo("alice", "web-1")], std::slice::from_ref(&one)).len(), 0);
         let found = gains(std::slice::from_ref(&one), std::slice::from_ref(&two));
         assert!(found.len() == 1 && found.concat().contains("/bin/two"), "{found:?}");
-        assert_eq!(gains(&[one], &[sudo("alice", "web-1")]), ["alice on web-1: sudo"]);
+        assert_eq!(gains(&[one], &[sudo("alice", "web-1")]), ["alice on web-1 (#1): sudo"]);
     }
 }

@@ -70,6 +70,13 @@ pub async fn of_server(
     rows.iter().map(|(login, user)| Ok((parse_login(login)?, parse_login(user)?))).collect()
 }
 
+/// All such accounts.
+pub async fn all(db: &mut Connection) -> Result<BTreeSet<(ServerId, Username)>, StoreError> {
+    let rows: Vec<(ServerId, String)> =
+        sql::query_as("SELECT server_id, login FROM adoptions").fetch_all(db).await?;
+    rows.iter().map(|(server, login)| Ok((*server, parse_login(login)?))).collect()
+}
+
 /// Lets an account be given back, as `release` says.
 pub async fn give_back(
     db: &mut Connection,

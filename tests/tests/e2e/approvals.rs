@@ -56,7 +56,7 @@ fn what_makes_root_is_done_once_a_second_operator_has_signed_it() {
 
     let asked = ["user", "add", "alice", "--key", &key, "--on", "web-1", "--sudo"];
     let told = first.ends(&asked, 4).stderr;
-    assert!(told.contains("proposal 1") && told.contains("alice on web-1: sudo"), "{told}");
+    assert!(told.contains("proposal 1") && told.contains("alice on web-1 (#1): sudo"), "{told}");
     let is_there = || server.host.try_exec(&["id", "alice"]).unwrap().success();
     assert!(!is_there());
     assert!(second.ends(&["proposal", "ls"], 0).stdout.contains("POST /users"));

@@ -124,6 +124,29 @@ async fn what_nobody_has_any_more_is_locked_and_never_deleted() {
     assert_eq!(wanted.release, Some(Vec::new()), "alice's key was taken on purpose");
 }
 
+/// What an account had before nobody knows here.
+#[tokio::test]
+async fn a_way_into_what_was_there_makes_root_and_so_does_giving_it_back() {
+    let (it, _session, request) = site().await;
+    let take = Adopt { no_sudo: true, ..take(request) };
+    it.fleet.adopt(&it.admin, &host("web-1"), &take).await.unwrap();
+    let grant = it.fleet.grants(&it.admin, None).await.unwrap().remove(0);
+    it.fleet.remove_grant(&it.admin, grant.id).await.unwrap();
+    let strict = it.fleet.clone().with_approvals(true);
+    let again = NewGrant {
+        holder: grant.holder,
+        on: grant.on,
+        login: grant.login,
+        sudo: false,
+        terms: Terms::default(),
+        reason: String::new(),
+    };
+    let refused = strict.add_grant(&it.admin, &again).await;
+    assert!(matches!(refused, Err(FleetError::NeedsApproval(_))), "{refused:?}");
+    let refused = strict.give_back(&it.admin, &host("web-1"), &login("deploy")).await;
+    assert!(matches!(refused, Err(FleetError::NeedsApproval(_))), "{refused:?}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_taken_over_or_given_back_is_refused() {
     let (it, session, request) = site().await;
