@@ -51,10 +51,10 @@ pub(crate) async fn drifting(
         let answer = drift_answer(&rules, name, labels);
         let heals = Heals::new(tries.remove(&server).unwrap_or_default(), now);
         let healing = answer == DriftAnswer::Heal && !syncing.contains(&server);
+        let told = if healing { store::requests::drift(db, server).await? } else { None };
+        let healing = told.is_some_and(|drift| can_be_healed(&drift.detail));
         let keeps = healing && !heals.tries().is_empty();
         let may = healing && !undecided.contains_key(&server) && !old.contains(&server);
-        let told = if may { store::requests::drift(db, server).await? } else { None };
-        let may = told.is_some_and(|drift| can_be_healed(&drift.detail));
         let heal_at = may.then(|| heals.again_at().unwrap_or(now));
         all.insert(server, Drifting { answer, keeps, heal_at });
     }

@@ -154,6 +154,37 @@ fn drift_is_told_by_the_console_and_healed_where_that_is_the_policy() {
 }
 
 #[test]
+fn drift_is_healed_left_or_shown_as_the_backend_is_told() {
+    require_root!();
+    let world = World::new().unwrap();
+    let (site, server, alice) = alice_at(&world);
+    site.done(&["grant", "add", "alice", "--on", "web-1", "--sudo"]);
+    site.done(&["drift", "set", "*", "leave"]);
+    server.host.exec(&["gpasswd", "-d", "alice", "sudo"]).unwrap();
+    until(LIMIT, "the log tells it", || told(&site, "web-1").len() == 1);
+    assert!(told(&site, "web-1")[0].1.starts_with("left so by a rule"));
+    assert!(site.done(&["server", "ls"]).stdout.contains("in sync"));
+    // What has drifted before is healed, too, once a rule says so.
+    site.done(&["drift", "set", "*", "heal"]);
+    until(LIMIT, "the rights are back", || {
+        server.host.exec(&["id", "-nG", "alice"]).unwrap().stdout.contains("sudo")
+    });
+    server.host.exec(&["rm", "/home/alice/.ssh/authorized_keys"]).unwrap();
+    until(LIMIT, "the key is back", || logs_in(&alice, &server));
+    let healed = |(action, _): &&(String, String)| action == "drift.heal";
+    assert_eq!(told(&site, "web-1").iter().filter(healed).count(), 2);
+    // Behind the end of that sync.
+    site.done(&["server", "check", "web-1"]);
+    // A lock by hand is for people.
+    server.host.exec(&["usermod", "-L", "-e", "1", "alice"]).unwrap();
+    until(LIMIT, "the list tells it", || site.done(&["server", "ls"]).stdout.contains("drifted"));
+    assert!(!logs_in(&alice, &server));
+    assert_eq!(told(&site, "web-1").iter().filter(healed).count(), 2);
+    site.done(&["server", "sync", "web-1"]);
+    assert!(logs_in(&alice, &server));
+}
+
+#[test]
 fn a_home_goes_into_quarantine() {
     require_root!();
     let world = World::new().unwrap();
