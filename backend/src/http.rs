@@ -41,6 +41,8 @@ use bastio_protocol::{GroupName, PublicKey, Username, VerifyingKey};
 use bastio_transport::Tally;
 use tokio_util::sync::CancellationToken;
 
+use tracing::Instrument as _;
+
 use crate::access::ApiKeys;
 use crate::approvals::Approvals;
 use crate::dispatch::Dispatch;
@@ -299,7 +301,8 @@ async fn log_request(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let path = path.get(..LOGGED_PATH).unwrap_or(path).to_owned();
     let address = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
-    let response = next.run(request).await;
+    let span = tracing::info_span!("request", %method, path, address);
+    let response = next.run(request).instrument(span).await;
     let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let status = response.status().as_u16();
     if WATCHED.contains(&path.as_str()) {

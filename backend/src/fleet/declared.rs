@@ -43,7 +43,8 @@ impl Fleet {
         wanted: &Policy,
         prune: bool,
     ) -> Result<Change, FleetError> {
-        let edit = Edit::begin(self, proof).await?;
+        let mut edit = Edit::begin(self, proof).await?;
+        edit.carries_out("a policy file");
         let summary = |edits: &[ModelEdit]| format!("policy applied: {}", plan::in_numbers(edits));
         make_so(edit, wanted, prune, summary).await
     }

@@ -28,6 +28,8 @@ pub(super) struct Edit<'a> {
     fleet: &'a Fleet,
     actor: &'a Actor,
     intent: Intent,
+    /// What it carries out, if not a single command.
+    by: Option<&'static str>,
     /// Whether an operator asks, and a second one's word for it.
     asked: bool,
     approval: Option<Arc<Approval>>,
@@ -77,6 +79,19 @@ impl Drop for Notify {
 }
 
 impl<'a> Edit<'a> {
+    /// Whose edit it is, for the keys that it brings.
+    pub(super) fn origin(&self) -> String {
+        match self.by {
+            Some(by) => format!("{}, {by}", self.actor),
+            None => self.actor.to_string(),
+        }
+    }
+
+    /// It carries out `what`: a policy file, an undo.
+    pub(super) fn carries_out(&mut self, what: &'static str) {
+        self.by = Some(what);
+    }
+
     /// Waits for the edits before it and begins.
     pub(super) async fn begin(fleet: &'a Fleet, proof: &'a Admin) -> Result<Self, FleetError> {
         let mut edit = Self::begin_as(fleet, proof.actor()).await?;
@@ -101,6 +116,7 @@ impl<'a> Edit<'a> {
             fleet,
             actor,
             intent,
+            by: None,
             asked,
             approval,
             gains,

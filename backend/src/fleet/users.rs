@@ -417,10 +417,10 @@ pub(super) async fn add_keys(
     keys: &[KeyGrant],
 ) -> Result<usize, FleetError> {
     edit.remember(Thing::User(name)).await?;
-    let now = edit.now();
+    let (now, origin) = (edit.now(), edit.origin());
     let mut added = 0;
     for key in keys {
-        if store::users::add_key(edit.db(), user, key, now).await? {
+        if store::users::add_key(edit.db(), user, key, &origin, now).await? {
             added += 1;
             let detail = key_in_words(key);
             edit.note("key.add", Some(name), None, detail.trim_end()).await?;

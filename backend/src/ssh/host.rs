@@ -11,7 +11,7 @@ use bastio_transport::{CloseReason, Link, ServerSession};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Span, debug_span, error, info, warn};
 
 use super::rivals::{Fight, PerKey, Rivals};
 use super::session::{End, Owner, write};
@@ -70,6 +70,12 @@ impl Host {
     ) -> Self {
         let rivals = Arc::new(Mutex::new(Rivals::new(per_key)));
         Self { legacy, window, answer_within, policy, dispatch, store, orders, rivals, stop }
+    }
+
+    /// What everything in a session is told under, at level debug: its lines say as much themselves, and thousands of
+    /// spans take memory.
+    pub(super) fn span(&self, agent: &ServerSession<ServerIdentity>) -> Span {
+        debug_span!("session", server = %agent.identity.name, address = %agent.peer)
     }
 
     /// Owns one session from its login to its end.

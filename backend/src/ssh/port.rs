@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{Instrument as _, error, warn};
 
 use super::host::Host;
 use super::login::Login;
@@ -152,7 +152,10 @@ impl Port {
             tokio::select! {
                 () = stop.cancelled() => break,
                 session = arrived.recv() => match session {
-                    Some(session) => { sessions.spawn(host.clone().own(session)); }
+                    Some(session) => {
+                        let span = host.span(&session);
+                        sessions.spawn(host.clone().own(session).instrument(span));
+                    }
                     // The transport has ended by itself.
                     None => break,
                 },

@@ -43,7 +43,7 @@ impl UserRow {
 }
 
 type Columns = (UserId, String, String, String, i64, bool, bool, String);
-type KeyColumns = (String, String, i64, String, Option<i64>);
+type KeyColumns = (String, String, i64, String, Option<i64>, String);
 
 macro_rules! select_users {
     () => {
@@ -148,7 +148,8 @@ pub async fn remove(db: &mut Connection, user: UserId) -> Result<(), StoreError>
 /// A person's keys, the oldest first.
 pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreError> {
     let rows: Vec<KeyColumns> = sql::query_as(
-        "SELECT fingerprint, public_key, created, options, until FROM user_keys WHERE user_id = $1 \
+        "SELECT fingerprint, public_key, created, options, until, origin FROM user_keys \
+         WHERE user_id = $1 \
          ORDER BY created, fingerprint",
     )
     .bind(user)
@@ -159,15 +160,15 @@ pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreEr
 
 /// Everybody's keys.
 pub async fn all_keys(db: &mut Connection) -> Result<BTreeMap<UserId, Vec<Key>>, StoreError> {
-    let rows: Vec<(UserId, String, String, i64, String, Option<i64>)> = sql::query_as(
-        "SELECT user_id, fingerprint, public_key, created, options, until FROM user_keys \
+    let rows: Vec<(UserId, String, String, i64, String, Option<i64>, String)> = sql::query_as(
+        "SELECT user_id, fingerprint, public_key, created, options, until, origin FROM user_keys \
          ORDER BY created, fingerprint",
     )
     .fetch_all(db)
     .await?;
     let mut users = BTreeMap::<UserId, Vec<Key>>::new();
-    for (user, fingerprint, line, created, options, until) in rows {
-        let key = key((fingerprint, line, created, options, until))?;
+    for (user, fingerprint, line, created, options, until, origin) in rows {
+        let key = key((fingerprint, line, created, options, until, origin))?;
         users.entry(user).or_default().push(key);
     }
     Ok(users)
@@ -178,11 +179,12 @@ pub async fn add_key(
     db: &mut Connection,
     user: UserId,
     key: &KeyGrant,
+    origin: &str,
     now: i64,
 ) -> Result<bool, StoreError> {
     let done = sql::query(
-        "INSERT INTO user_keys (user_id, fingerprint, public_key, created, options, until) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id, fingerprint) DO UPDATE \
+        "INSERT INTO user_keys (user_id, fingerprint, public_key, created, options, until, origin) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_id, fingerprint) DO UPDATE \
          SET options = excluded.options, until = excluded.until \
          WHERE user_keys.options <> excluded.options \
          OR user_keys.until IS DISTINCT FROM excluded.until",
@@ -193,6 +195,7 @@ pub async fn add_key(
     .bind(now)
     .bind(key.options.as_str())
     .bind(key.until)
+    .bind(origin)
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
@@ -237,7 +240,9 @@ fn user(row: Columns) -> Result<UserRow, StoreError> {
     Ok(UserRow { id, name, full_name, mail, created, locked, disabled, spec })
 }
 
-fn key((fingerprint, line, created, options, until): KeyColumns) -> Result<Key, StoreError> {
+fn key(
+    (fingerprint, line, created, options, until, origin): KeyColumns,
+) -> Result<Key, StoreError> {
     let options = parse_options(&options)?;
-    Ok(Key { fingerprint, public_key: parse_key(&line)?, options, until, created })
+    Ok(Key { fingerprint, public_key: parse_key(&line)?, options, until, created, origin })
 }

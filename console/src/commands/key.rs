@@ -187,6 +187,8 @@ fn list(context: &mut Context<'_>, user: &Username) -> Result<Ending, Failure> {
 pub fn table(keys: &[Key], now: i64) -> Table {
     let mut header = vec!["KEY", "TYPE", "ADDED"];
     let ends = keys.iter().any(|key| key.until.is_some());
+    let known = keys.iter().any(|key| !key.origin.is_empty());
+    header.extend(known.then_some("BY"));
     let restricts = keys.iter().any(|key| !key.options.is_empty());
     header.extend(ends.then_some("UNTIL (UTC)"));
     header.extend(restricts.then_some("OPTIONS"));
@@ -198,6 +200,7 @@ pub fn table(keys: &[Key], now: i64) -> Table {
             key.public_key.algorithm().name().into(),
             ago(key.created, now).into(),
         ];
+        row.extend(known.then(|| key.origin.as_str().into()));
         row.extend(ends.then(|| key.until.map(utc).unwrap_or_default().into()));
         row.extend(restricts.then(|| key.options.as_str().into()));
         row.push(key.public_key.comment().into());
@@ -215,7 +218,8 @@ mod tests {
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMINmOzSQZejrX3zSXobtT2icJMv/ftYuZKNVcnOxohl";
         let public_key = PublicKey::parse(line, &KeyPolicy::default()).expect("a key");
         let (options, until) = (KeyOptions::default(), None);
-        Key { fingerprint: fingerprint.to_owned(), public_key, options, until, created: 0 }
+        let (fingerprint, origin) = (fingerprint.to_owned(), String::new());
+        Key { fingerprint, public_key, options, until, created: 0, origin }
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub struct Key {
     pub until: Option<i64>,
     /// Added at.
     pub created: i64,
+    /// Whose edit brought it, and by what: `key:ops`, `key:ops, a policy file`. Empty when that was before it was
+    /// noted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
 }
 
 /// Whether a person may log in at all.

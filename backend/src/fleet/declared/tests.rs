@@ -1,7 +1,7 @@
 //! Files against a real store: what is queued, logged and refused, and that again is nothing.
 
 use bastio_protocol::Status;
-use bastio_protocol::api::UserState;
+use bastio_protocol::api::{RemoveUser, Undo, UserState};
 use bastio_protocol::audit::LogFilter;
 use serde_json::{Value, json};
 
@@ -285,4 +285,27 @@ async fn a_hundred_thousand_lines_are_applied() {
     assert_eq!(again.summary, "nothing to change");
     // Without optimisation, and beside others.
     assert!(first.as_secs() < 60, "{first:?}, then {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_key_says_whose_edit_brought_it() {
+    let backend = two_servers().await;
+    backend.add_user("alice", &[key(9)], "web-1", false).await;
+    backend.apply(team(), false).await;
+    let before = backend.revision().await;
+    backend.fleet.remove_user(&backend.admin, &login("bob"), RemoveUser::default()).await.unwrap();
+    let undo = Undo { to: before, server: None, reason: String::new() };
+    backend.fleet.undo(&backend.admin, &undo).await.expect("undone");
+    let mut origins = Vec::new();
+    for name in ["alice", "bob"] {
+        for one in backend.fleet.user(&backend.admin, &login(name)).await.expect("there").keys {
+            let key = (9..12).find(|n| key(*n).fingerprint() == one.fingerprint);
+            origins.push((name, key.expect("one of ours"), one.origin));
+        }
+    }
+    origins.sort_unstable();
+    let by = |how: &str| format!("{}{how}", backend.admin.actor());
+    let expected =
+        [("alice", 9, by("")), ("alice", 10, by(", a policy file")), ("bob", 11, by(", an undo"))];
+    assert_eq!(origins, expected);
 }
