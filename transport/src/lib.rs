@@ -60,5 +60,5 @@ pub use keys::{HostKeyPin, KeyKind, PrivateKey, PublicKeyBlob};
 pub(crate) use server::serve_one;
 pub use server::{
     Algorithms, Authenticate, BoxFuture, Handshake, Listener, LoginName, ServerConfig,
-    ServerSession, ServerWriter, Tally, serve,
+    ServerSession, ServerWriter, Tally, Unsure, serve,
 };

@@ -66,14 +66,19 @@ pub trait Authenticate: Send + Sync + 'static {
 
     /// Whether `key` may log in as `user`. Called when a client offers a key and again when it has
     /// proved to hold it, so the result must not be counted as a login. RSA keys below 2048 bits
-    /// never get here. Time limit: [`ServerConfig::login_grace`].
+    /// never get here. Time limit: [`ServerConfig::login_grace`], then as [`Unsure`].
     fn authenticate<'a>(
         &'a self,
         user: &'a str,
         key: &'a PublicKeyBlob,
         peer: SocketAddr,
-    ) -> BoxFuture<'a, Option<Self::Identity>>;
+    ) -> BoxFuture<'a, Result<Option<Self::Identity>, Unsure>>;
 }
+
+/// Nobody can tell now whose key it is. The client is cut off without an answer, so that it comes back soon: a refusal
+/// would keep it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsure;
 
 /// What a server offers and how much it lets clients take.
 #[derive(Debug, Clone)]

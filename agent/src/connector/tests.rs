@@ -10,7 +10,7 @@ use bastio_protocol::{
 };
 use bastio_transport::{
     Algorithms, Authenticate, BoxFuture, HostKeyPin, KeyKind, Listener, PrivateKey, PublicKeyBlob,
-    ServerConfig, ServerSession, serve,
+    ServerConfig, ServerSession, Unsure, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -38,9 +38,9 @@ impl Authenticate for OneKey {
         user: &'a str,
         key: &'a PublicKeyBlob,
         _peer: SocketAddr,
-    ) -> BoxFuture<'a, Option<()>> {
+    ) -> BoxFuture<'a, Result<Option<()>, Unsure>> {
         let known = user == "bastio-agent" && *key == self.0;
-        Box::pin(async move { known.then_some(()) })
+        Box::pin(async move { Ok(known.then_some(())) })
     }
 }
 

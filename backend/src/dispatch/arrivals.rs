@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use bastio_protocol::VerifyingKey;
+
 use super::session::Session;
 use super::{Dispatch, DispatchError, MAX_IDENT, ServerIdentity, SessionInfo, queue};
 use crate::store::{self, Connection, ServerId, StoreError, Tx, arrivals};
@@ -53,6 +55,8 @@ pub(super) async fn open(
         .map(|arrival| (arrival.server.id, arrival))
         .collect();
     let again = note(dispatch, tx, &welcome).await?;
+    let there: Vec<ServerId> = welcome.keys().copied().collect();
+    let known = arrivals::introduced(tx, &there).await?;
     let mut opened = Vec::with_capacity(arrived.len());
     for arrival in arrived {
         opened.push(if !is_on_record(arrival) {
@@ -60,7 +64,9 @@ pub(super) async fn open(
         } else if held.contains(&arrival.server.id) {
             Err(DispatchError::Held)
         } else {
-            let session = begin(dispatch, tx, arrival).await?;
+            // Known before any hello: no answer counts without the receipt that it must have.
+            let key = known.get(&arrival.server.id).and_then(|known| known.receipt_key);
+            let session = begin(dispatch, tx, arrival, key).await?;
             Ok((session, again.get(&arrival.server.id).copied().unwrap_or(0)))
         });
     }
@@ -89,7 +95,12 @@ async fn note(
     arrivals::requeue_sent(tx, &servers).await
 }
 
-async fn begin(dispatch: &Dispatch, tx: &mut Tx, arrival: &Arrival) -> Result<Session, StoreError> {
+async fn begin(
+    dispatch: &Dispatch,
+    tx: &mut Tx,
+    arrival: &Arrival,
+    receipt_key: Option<VerifyingKey>,
+) -> Result<Session, StoreError> {
     let server = &arrival.server;
     let epoch = match dispatch.store.is_shared() {
         true => Some(store::leases::take(tx, server.id, dispatch.store.node()).await?),
@@ -97,7 +108,8 @@ async fn begin(dispatch: &Dispatch, tx: &mut Tx, arrival: &Arrival) -> Result<Se
     };
     // Still holding the writer: from here on no older session gets anything to send.
     let (place, inbox) = dispatch.presence.enter(server.id, epoch);
-    Ok(Session::new(dispatch.clone(), server.clone(), arrival.info.clone(), place, inbox))
+    let (server, info) = (server.clone(), arrival.info.clone());
+    Ok(Session::new(dispatch.clone(), server, info, receipt_key, (place, inbox)))
 }
 
 /// For the log.

@@ -140,13 +140,15 @@ pub(super) async fn meet_all(
     for (guest, hello) in guests {
         let server = guest.server.id;
         met.push(match known.get(&server) {
-            Some(known) if !hello.is_remarkable(known, now) && !new.contains_key(&server) => {
+            // Of two that say hello as one server the second is measured against the first.
+            _ if new.contains_key(&server) => None,
+            Some(known) if !hello.is_remarkable(known, now) => {
                 if !hello.is_known(known, now) {
                     new.insert(server, (guest, hello));
                 }
-                Met::Known { receipt_key: known.receipt_key }
+                Some(Met::Known { receipt_key: known.receipt_key })
             }
-            _ => guest.meet(db, hello).await?,
+            _ => Some(guest.meet(db, hello).await?),
         });
     }
     let news: Vec<News<'_>> = new
@@ -163,5 +165,12 @@ pub(super) async fn meet_all(
     arrivals::note(db, &news).await?;
     let facts: Vec<_> = new.values().map(|(guest, hello)| (*guest, &hello.facts)).collect();
     facts::label(db, &facts, now).await?;
-    Ok(met)
+    let mut all = Vec::with_capacity(met.len());
+    for (met, (guest, hello)) in met.into_iter().zip(guests) {
+        all.push(match met {
+            Some(met) => met,
+            None => guest.meet(db, hello).await?,
+        });
+    }
+    Ok(all)
 }

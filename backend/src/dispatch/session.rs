@@ -61,11 +61,10 @@ impl Session {
         dispatch: Dispatch,
         server: ServerIdentity,
         info: SessionInfo,
-        place: Place,
-        inbox: Inbox,
+        receipt_key: Option<VerifyingKey>,
+        (place, inbox): (Place, Inbox),
     ) -> Self {
-        let strange = Occasionally::default();
-        let (version_2, receipt_key) = (false, None);
+        let (strange, version_2) = (Occasionally::default(), false);
         let (silent_at, told_drift) = (Instant::now() + SILENCE, AtomicBool::new(false));
         Self {
             dispatch,

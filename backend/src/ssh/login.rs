@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
 use bastio_protocol::{KeyPolicy, PublicKey};
-use bastio_transport::{Authenticate, BoxFuture, PublicKeyBlob};
+use bastio_transport::{Authenticate, BoxFuture, PublicKeyBlob, Unsure};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -26,20 +26,21 @@ impl Login {
         Self { dispatch, refusals: Mutex::new(Refusals::new(Instant::now())) }
     }
 
-    async fn identify(&self, key: &PublicKeyBlob, peer: SocketAddr) -> Option<ServerIdentity> {
+    async fn identify(
+        &self,
+        key: &PublicKeyBlob,
+        peer: SocketAddr,
+    ) -> Result<Option<ServerIdentity>, Unsure> {
         // The transport has let through Ed25519 and sound RSA keys only.
-        let parsed = PublicKey::parse(&key.line(), &KeyPolicy::ANY).ok()?;
-        match self.dispatch.identify(&parsed).await {
-            Ok(Some(server)) => Some(server),
-            Ok(None) => {
-                self.log_refusal(key, peer);
-                None
-            }
-            Err(error) => {
-                error!(%error, address = %peer, "a login was refused because the store failed");
-                None
-            }
+        let Ok(parsed) = PublicKey::parse(&key.line(), &KeyPolicy::ANY) else { return Ok(None) };
+        let found = self.dispatch.identify(&parsed).await.map_err(|error| {
+            error!(%error, address = %peer, "a login was cut off because the store failed");
+            Unsure
+        })?;
+        if found.is_none() {
+            self.log_refusal(key, peer);
         }
+        Ok(found)
     }
 
     fn log_refusal(&self, key: &PublicKeyBlob, peer: SocketAddr) {
@@ -68,7 +69,7 @@ impl Authenticate for Login {
         _user: &'a str,
         key: &'a PublicKeyBlob,
         peer: SocketAddr,
-    ) -> BoxFuture<'a, Option<ServerIdentity>> {
+    ) -> BoxFuture<'a, Result<Option<ServerIdentity>, Unsure>> {
         Box::pin(self.identify(key, peer))
     }
 }

@@ -174,6 +174,9 @@ pub async fn introduced(
     db: &mut Connection,
     servers: &[ServerId],
 ) -> Result<BTreeMap<ServerId, Introduced>, StoreError> {
+    if servers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let mut select = QueryBuilder::new(
         "SELECT id, facts, signing_key, sequence, machine_id, clock_offset, receipt_key \
          FROM servers WHERE id IN (",

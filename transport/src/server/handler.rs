@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::connection::Phase;
 use super::{
     Authenticate, BoxFuture, Handshake, LoginName, PROTOCOL_VARIABLE, ServerSession, ServerWriter,
-    Shared,
+    Shared, Unsure,
 };
 use crate::channel::{Ended, Inbound};
 use crate::ending::{CloseReason, Ending, Goodbye, Link};
@@ -69,7 +69,7 @@ impl<A: Authenticate> ServerHandler<A> {
         user: &'a str,
         key: &'a ssh_key::PublicKey,
         algorithm: &'a Algorithm,
-    ) -> BoxFuture<'a, Option<A::Identity>> {
+    ) -> BoxFuture<'a, Result<Option<A::Identity>, Unsure>> {
         let (shared, ending) = (Arc::clone(&self.shared), self.ending.clone());
         Box::pin(identify(shared, self.peer, ending, user, key, algorithm))
     }
@@ -122,24 +122,29 @@ async fn identify<A: Authenticate>(
     user: &str,
     key: &ssh_key::PublicKey,
     algorithm: &Algorithm,
-) -> Option<A::Identity> {
+) -> Result<Option<A::Identity>, Unsure> {
     let sha1 = matches!(algorithm, Algorithm::Rsa { hash: None });
     if sha1 && !shared.config.algorithms.allows_sha1() {
         info!(address = %peer, "login with a SHA-1 signature refused");
-        return None;
+        return Ok(None);
     }
     let key = match PublicKeyBlob::try_of(key) {
         Ok(key) => key,
         Err(error) => {
             info!(address = %peer, %error, "login refused");
-            return None;
+            return Ok(None);
         }
     };
     let asked = shared.authenticator.authenticate(user, &key, peer);
     tokio::select! {
-        identity = timeout(shared.config.login_grace, asked) => identity.ok().flatten(),
-        () = ending.cut_token().cancelled() => None,
+        identity = timeout(shared.config.login_grace, asked) => identity.unwrap_or(Err(Unsure)),
+        () = ending.cut_token().cancelled() => Err(Unsure),
     }
+}
+
+/// Ends a connection whose login cannot be decided.
+fn cut_off(_: Unsure) -> Error {
+    Error::Disconnect
 }
 
 fn identification(bytes: &[u8]) -> String {
@@ -183,7 +188,7 @@ impl<A: Authenticate> Handler for ServerHandler<A> {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
         let identity = self.identify(user, offer.public_key, offer.algorithm).await;
-        Ok(match identity {
+        Ok(match identity.map_err(cut_off)? {
             Some(_) => Auth::Accept,
             None => self.refuse(),
         })
@@ -195,7 +200,7 @@ impl<A: Authenticate> Handler for ServerHandler<A> {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
         let identity = self.identify(user, key.public_key, key.algorithm).await;
-        Ok(match identity {
+        Ok(match identity.map_err(cut_off)? {
             Some(identity) => {
                 self.login = Some((LoginName(user.to_owned()), identity));
                 Auth::Accept

@@ -101,6 +101,22 @@ async fn unknown_key_is_refused() {
 }
 
 #[tokio::test]
+async fn who_cannot_be_decided_about_is_cut_off_and_not_refused() {
+    bounded(async {
+        let key = ed25519();
+        let rig = Rig::new(&[&key]).await;
+        let mut config = rig.client();
+        config.username = "unsure".to_owned();
+        let error = connect(&config, &key).await.unwrap_err();
+        let refused =
+            matches!(error, ConnectError::LoginRefused { .. } | ConnectError::Paced { .. });
+        assert!(!refused && rig.known.asked.load(Ordering::SeqCst) > 0, "{error}");
+        rig.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nobody_there() {
     bounded(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Algorithms, Authenticate, BoxFuture, ClientConfig, HostKeyPin, KeyKind, Listener, PrivateKey,
-    PublicKeyBlob, Reader, ServeError, ServerConfig, ServerSession, Subsystem, connect, serve,
+    PublicKeyBlob, Reader, ServeError, ServerConfig, ServerSession, Subsystem, Unsure, connect,
+    serve,
 };
 
 /// No test takes longer.
@@ -72,12 +73,15 @@ impl Authenticate for Known {
         user: &'a str,
         key: &'a PublicKeyBlob,
         _: SocketAddr,
-    ) -> BoxFuture<'a, Option<String>> {
+    ) -> BoxFuture<'a, Result<Option<String>, Unsure>> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
             self.users.lock().unwrap().insert(user.to_owned());
             assert_ne!(user, "panic", "a test asked for this panic");
-            self.keys.contains(key).then(|| key.fingerprint())
+            if user == "unsure" {
+                return Err(Unsure);
+            }
+            Ok(self.keys.contains(key).then(|| key.fingerprint()))
         })
     }
 }

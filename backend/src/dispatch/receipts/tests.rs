@@ -354,3 +354,23 @@ async fn what_a_sync_leaves_is_proved_by_its_receipt_and_by_no_other() {
     answer_sync(&backend, &session, (9, Standing::Locked), Some).await;
     assert_eq!(statuses(&backend).await, [AccessStatus::Proven]);
 }
+
+#[tokio::test]
+async fn an_answer_before_the_hello_counts_no_more_than_one_behind_it() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = connect(&backend, 1, Some(1)).await;
+    alice_on(&backend, "web-1").await;
+    take(&session, |message| answer(1, web.id.0, message)).await;
+    backend.fleet.disable_user(&backend.admin, &login("alice"), "").await.expect("disabled");
+    let mut sent = session.next(10).await.expect("a queue");
+    assert_eq!(sent.len(), 2);
+    // The same agent comes back, and answers before it has said anything of itself.
+    let session = backend.connect(1).await;
+    let last = sent.pop().expect("the end of the sessions");
+    let first = sent.pop().expect("the lock");
+    session.feedback(&answer(1, web.id.0, &first)).await.expect("a store");
+    session.feedback(&last.reply(Status::Done, "done")).await.expect("a store");
+    assert_ne!(statuses(&backend).await, [AccessStatus::Proven]);
+    assert_eq!(refusals(&backend).await, ["the answer had no receipt"]);
+}
