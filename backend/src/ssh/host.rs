@@ -81,7 +81,7 @@ impl Host {
     /// Owns one session from its login to its end.
     pub(super) async fn own(self, agent: ServerSession<ServerIdentity>) {
         let (server, peer) = (agent.identity.clone(), agent.peer);
-        let elsewhere = self.elsewhere(&server).await;
+        let elsewhere = Box::pin(self.elsewhere(&server)).await;
         let now = Instant::now();
         let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), elsewhere, now);
         let rivals = Arc::clone(&self.rivals);
