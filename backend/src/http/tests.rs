@@ -324,6 +324,7 @@ async fn a_person_from_request_to_server_and_back() {
         "created": NOW,
         "keys": [{
             "fingerprint": key(10).fingerprint(), "public_key": key(10).to_string(), "created": NOW,
+            "origin": "key:admin",
         }],
         "grants": [grant],
     });

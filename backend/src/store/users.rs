@@ -44,6 +44,7 @@ impl UserRow {
 
 type Columns = (UserId, String, String, String, i64, bool, bool, String);
 type KeyColumns = (String, String, i64, String, Option<i64>, String);
+type OwnedKeyColumns = (UserId, String, String, i64, String, Option<i64>, String);
 
 macro_rules! select_users {
     () => {
@@ -160,7 +161,7 @@ pub async fn keys(db: &mut Connection, user: UserId) -> Result<Vec<Key>, StoreEr
 
 /// Everybody's keys.
 pub async fn all_keys(db: &mut Connection) -> Result<BTreeMap<UserId, Vec<Key>>, StoreError> {
-    let rows: Vec<(UserId, String, String, i64, String, Option<i64>, String)> = sql::query_as(
+    let rows: Vec<OwnedKeyColumns> = sql::query_as(
         "SELECT user_id, fingerprint, public_key, created, options, until, origin FROM user_keys \
          ORDER BY created, fingerprint",
     )

@@ -70,9 +70,12 @@ fn removal_keeps_people_and_purge_keeps_their_homes() {
     let failed = host.exec(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"]);
     assert_eq!(failed.unwrap().stdout.trim(), "");
 
-    // From the beginning: the accounts are known by their group.
+    // From the beginning, with a key of its own under the old name: an operator says that it is the same server. The
+    // accounts are known by their group.
     dpkg_install(&host, NEW);
     enroll(&host, &backend.enroll_key("again").unwrap());
+    let replace = ["server", "replace", "web-1", "--with", "web-1-2", "--no-wait"];
+    backend.console(&replace).unwrap().check().unwrap();
     host.exec(&["systemctl", "start", UNITS[0]]).unwrap();
     backend.wait_connected(1, LIMIT).unwrap();
 }
