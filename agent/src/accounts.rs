@@ -39,7 +39,7 @@ pub use sweeper::Sweeper;
 pub use system::SystemAccounts;
 pub(crate) use tool::run_program;
 pub use tool::{Tool, ToolError, ToolFault};
-pub use warnings::{is_root_equivalent, warnings};
+pub use warnings::warnings;
 
 /// The group that marks the accounts which bastio made.
 pub const MANAGED_GROUP: &str = "bastio-managed";

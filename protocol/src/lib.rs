@@ -21,6 +21,7 @@ mod order;
 mod public_key;
 mod receipt;
 mod replacement;
+mod root_groups;
 mod signing;
 mod ssh_blob;
 mod stamp;
@@ -55,6 +56,7 @@ pub use receipt::{
     StateOfAccount, States,
 };
 pub use replacement::{RECEIPT_NAMESPACE, REPLACE_NAMESPACE, receipt_key_text, replacement_text};
+pub use root_groups::is_root_equivalent;
 pub use signing::{Signature, SigningError, SigningKey, VerifyingKey};
 pub use stamp::{civil_from_days, days_from_civil};
 pub use sudo_policy::{SudoCommand, SudoPolicy, SudoPolicyError};

@@ -3,42 +3,9 @@
 //!
 //! Nothing here is refused. This file must not know how an account is made.
 
-use bastio_protocol::AccountSpec;
+use bastio_protocol::{AccountSpec, is_root_equivalent};
 
 use super::databases;
-
-/// Groups whose members can make themselves root on common distributions, or read what only root may: by a daemon of
-/// root's (docker, containerd, lxd, lxc, incus, microk8s, podman), machines with the host's disks (libvirt, kvm), raw
-/// devices (disk, kmem), password hashes (shadow), logs (adm, systemd-journal), rules in sudoers (sudo, wheel, admin),
-/// files of gid 0 (root), programs in /usr/local (staff on Debian).
-const ROOT_EQUIVALENT: [&str; 20] = [
-    "adm",
-    "admin",
-    "containerd",
-    "disk",
-    "docker",
-    "incus",
-    "incus-admin",
-    "kmem",
-    "kvm",
-    "libvirt",
-    "lxc",
-    "lxd",
-    "microk8s",
-    "podman",
-    "root",
-    "shadow",
-    "staff",
-    "sudo",
-    "systemd-journal",
-    "wheel",
-];
-
-/// Whether members of a group of that name can usually make themselves root, or read its secrets.
-#[must_use]
-pub fn is_root_equivalent(group: &str) -> bool {
-    ROOT_EQUIVALENT.contains(&group)
-}
 
 /// What to warn of in these fields. The list of shells that cannot be read warns of nothing.
 #[must_use]
@@ -84,18 +51,5 @@ mod tests {
         let plain = AccountSpec { shell: shell("/bin/bash"), ..AccountSpec::default() };
         assert!(warnings_with(&plain, shells).is_empty());
         assert!(warnings_with(&AccountSpec::default(), "").is_empty());
-    }
-
-    #[test]
-    fn the_names_of_the_groups_are_whole() {
-        for name in [
-            "docker", "lxd", "lxc", "incus", "disk", "adm", "shadow", "sudo", "wheel", "root",
-            "kmem", "libvirt", "kvm",
-        ] {
-            assert!(is_root_equivalent(name), "{name}");
-        }
-        for name in ["dock", "dockers", "Docker", "users", ""] {
-            assert!(!is_root_equivalent(name), "{name}");
-        }
     }
 }

@@ -13,14 +13,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bastio_protocol::{FailureNote, GroupName, KeyGrant, PublicKey, Username};
+use bastio_protocol::{FailureNote, GroupName, KeyGrant, PublicKey, Username, is_root_equivalent};
 
 use super::aim::{Aim, Aims, Rules};
 use super::host::{AccountChange, AccountFacts, AccountState, FoundKeys, NewAccount, SudoState};
 use super::observe::{Around, Seen};
 use super::plan::{KeyStep, Step};
 use super::refusal::Refusal;
-use crate::accounts::{is_own_group, is_root_equivalent};
+use crate::accounts::is_own_group;
 
 /// What is to be done about one account.
 #[derive(Debug, Default)]

@@ -8,35 +8,11 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bastio_protocol::api::utc;
-use bastio_protocol::{AccountSpec, GroupName, KeyOptions, Sudo, SudoPolicy, Username};
+use bastio_protocol::{
+    AccountSpec, GroupName, KeyOptions, Sudo, SudoPolicy, Username, is_root_equivalent,
+};
 
 use super::{Entitlement, Host, Rights};
-
-/// Groups whose members can become root by what they may do: run containers with the disk inside,
-/// read it, read the hashes of passwords, or use sudo.
-const ROOT_GROUPS: [&str; 21] = [
-    "adm",
-    "admin",
-    "containerd",
-    "disk",
-    "docker",
-    "incus",
-    "incus-admin",
-    "kmem",
-    "kvm",
-    "libvirt",
-    "lxc",
-    "lxd",
-    "microk8s",
-    "podman",
-    "root",
-    "shadow",
-    "staff",
-    "sudo",
-    "sys",
-    "systemd-journal",
-    "wheel",
-];
 
 /// A grant as the plan sees it, also one that begins later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +47,9 @@ enum Way {
     Group(String),
     /// A home where others have theirs not, or one that begins with files of another folder than
     /// /etc/skel: both can be root's own.
-    Folder(String),
+    Home(String),
+    /// Files that come from there.
+    Skel(String),
     /// A key, by fingerprint, and the options in front of it.
     Key(String, String),
     /// A shell: without one, keys and rights are of no use.
@@ -111,7 +89,8 @@ impl Way {
             Self::TakenOver => "an account that is there, with whatever it may do".to_owned(),
             Self::Policy(policy) => format!("sudo by a policy: {policy}"),
             Self::Group(group) => format!("the group {group}"),
-            Self::Folder(folder) => format!("the folder {folder}"),
+            Self::Home(folder) => format!("the home {folder}"),
+            Self::Skel(folder) => format!("files from {folder}"),
             Self::Key(key, options) if options.is_empty() => format!("the key {key}"),
             Self::Key(key, options) => format!("the key {key} with {options}"),
             Self::Shell(shell) => format!("the shell {shell}"),
@@ -121,7 +100,7 @@ impl Way {
 
 /// Whether members of that group can become root; `own` are a site's own.
 fn makes_root(group: &GroupName, own: &BTreeSet<GroupName>) -> bool {
-    ROOT_GROUPS.contains(&group.as_str()) || own.contains(group)
+    is_root_equivalent(group.as_str()) || own.contains(group)
 }
 
 /// What makes root by the old fields, and is not named any more by the new ones: agents leave what is
@@ -216,7 +195,8 @@ fn ways_to_root(rights: &Rights, own: &BTreeSet<GroupName>) -> Vec<Way> {
     ways.extend(groups.map(|group| Way::Group(group.to_string())));
     let home = rights.spec.home.iter().filter(|home| is_strange(home.as_str()));
     let skel = rights.spec.skel.iter().filter(|skel| skel.as_str() != "/etc/skel");
-    ways.extend(home.chain(skel).map(|folder| Way::Folder(folder.to_string())));
+    ways.extend(home.map(|folder| Way::Home(folder.to_string())));
+    ways.extend(skel.map(|folder| Way::Skel(folder.to_string())));
     ways
 }
 
@@ -372,15 +352,17 @@ mod tests {
     fn files_of_roots_are_a_way_too() {
         let with = |home: Option<&str>, skel: Option<&str>| {
             let folder = |text: &str| text.to_owned().try_into().expect("a path");
-            let alice = lasting("alice", "web-1", |rights| {
+            lasting("alice", "web-1", |rights| {
                 rights.spec.home = home.map(folder);
                 rights.spec.skel = skel.map(folder);
-            });
-            gains(&[], &[alice]).len()
+            })
         };
-        assert_eq!(with(Some("/home/a"), Some("/etc/skel")), 0);
-        assert_eq!(with(Some("/root"), None), 2);
-        assert_eq!(with(None, Some("/root")), 2);
+        let count = |grant| gains(&[], &[grant]).len();
+        assert_eq!(count(with(Some("/home/a"), Some("/etc/skel"))), 0);
+        assert_eq!(count(with(Some("/root"), None)), 2);
+        assert_eq!(count(with(None, Some("/root"))), 2);
+        let (skel, both) = (with(None, Some("/srv/x")), with(Some("/srv/x"), Some("/srv/x")));
+        assert_eq!(gains(&[skel], &[both]).len(), 1, "its home is another way than what is copied");
     }
 
     #[test]

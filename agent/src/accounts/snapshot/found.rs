@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use bastio_protocol::{FoundGroup, FoundUser, Username};
+use bastio_protocol::{FoundGroup, FoundUser, Username, is_root_equivalent};
 use nix::unistd::{Gid, Uid};
 
-use super::super::{Account, is_root_equivalent};
+use super::super::Account;
 use super::{Databases, Passwd};
 use crate::keys_on_disk::Owner;
 
