@@ -126,11 +126,16 @@ impl NetstringDecoder {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.decode().inspect_err(|error| {
+        let next = self.decode();
+        if let Err(error) = &next {
             self.failed = Some(error.clone());
+        }
+        // Most streams are silent for most of the time, and hold no memory then.
+        if self.failed.is_some() || (self.buffered() == 0 && matches!(next, Ok(None))) {
             self.buffer = Vec::new();
             self.taken = 0;
-        })
+        }
+        next
     }
 
     /// Says that the stream has ended.
