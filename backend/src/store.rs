@@ -13,6 +13,7 @@ pub mod arrivals;
 pub mod audit;
 pub mod batch;
 pub mod clocks;
+pub mod confirmed;
 pub mod copy;
 pub mod drift;
 mod engine;

@@ -24,12 +24,11 @@ pub(super) async fn identify(
     db: &mut Connection,
     fingerprints: &[String],
 ) -> Result<Vec<Option<ServerIdentity>>, StoreError> {
-    let mut found = arrivals::find_by_keys(db, fingerprints.iter().map(String::as_str)).await?;
+    let found = arrivals::find_by_keys(db, fingerprints.iter().map(String::as_str)).await?;
     let identity = |fingerprint: &String| {
-        let (id, name) = found.remove(fingerprint)?;
+        let (id, name) = found.get(fingerprint)?.clone();
         Some(ServerIdentity { id, name, fingerprint: fingerprint.clone() })
     };
-    // Of two that bring the same key at the same moment the second is looked up by itself.
     Ok(fingerprints.iter().map(identity).collect())
 }
 
@@ -56,7 +55,11 @@ pub(super) async fn open(
         .collect();
     let again = note(dispatch, tx, &welcome).await?;
     let there: Vec<ServerId> = welcome.keys().copied().collect();
-    let known = arrivals::introduced(tx, &there).await?;
+    let keys = arrivals::receipt_keys(tx, &there).await?;
+    let mut epochs = match dispatch.store.is_shared() {
+        true => store::leases::take_all(tx, &there, dispatch.store.node()).await?,
+        false => BTreeMap::new(),
+    };
     let mut opened = Vec::with_capacity(arrived.len());
     for arrival in arrived {
         opened.push(if !is_on_record(arrival) {
@@ -65,8 +68,13 @@ pub(super) async fn open(
             Err(DispatchError::Held)
         } else {
             // Known before any hello: no answer counts without the receipt that it must have.
-            let key = known.get(&arrival.server.id).and_then(|known| known.receipt_key);
-            let session = begin(dispatch, tx, arrival, key).await?;
+            let key = keys.get(&arrival.server.id).copied();
+            let epoch = match epochs.remove(&arrival.server.id) {
+                Some(epoch) => Some(epoch),
+                // Its second session of these, or there are no other nodes.
+                None => take_alone(dispatch, tx, arrival.server.id).await?,
+            };
+            let session = begin(dispatch, arrival, epoch, key);
             Ok((session, again.get(&arrival.server.id).copied().unwrap_or(0)))
         });
     }
@@ -95,21 +103,27 @@ async fn note(
     arrivals::requeue_sent(tx, &servers).await
 }
 
-async fn begin(
+async fn take_alone(
     dispatch: &Dispatch,
     tx: &mut Tx,
+    server: ServerId,
+) -> Result<Option<i64>, StoreError> {
+    if !dispatch.store.is_shared() {
+        return Ok(None);
+    }
+    Ok(Some(store::leases::take(tx, server, dispatch.store.node()).await?))
+}
+
+/// Called while the writer is held: from here on no older session gets anything to send.
+fn begin(
+    dispatch: &Dispatch,
     arrival: &Arrival,
+    epoch: Option<i64>,
     receipt_key: Option<VerifyingKey>,
-) -> Result<Session, StoreError> {
-    let server = &arrival.server;
-    let epoch = match dispatch.store.is_shared() {
-        true => Some(store::leases::take(tx, server.id, dispatch.store.node()).await?),
-        false => None,
-    };
-    // Still holding the writer: from here on no older session gets anything to send.
-    let (place, inbox) = dispatch.presence.enter(server.id, epoch);
-    let (server, info) = (server.clone(), arrival.info.clone());
-    Ok(Session::new(dispatch.clone(), server, info, receipt_key, (place, inbox)))
+) -> Session {
+    let (place, inbox) = dispatch.presence.enter(arrival.server.id, epoch);
+    let (server, info) = (arrival.server.clone(), arrival.info.clone());
+    Session::new(dispatch.clone(), server, info, receipt_key, (place, inbox))
 }
 
 /// For the log.

@@ -19,7 +19,8 @@ use super::{Dispatch, DispatchError, queue, receipts};
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Accounts};
 use crate::store::actions::{ActionId, Ending, KnownAction, step};
-use crate::store::batch::{self, Confirmed, Place};
+use crate::store::batch::{self, Place, Sent};
+use crate::store::confirmed::{self, Change, Confirmed};
 use crate::store::requests::detail_text;
 use crate::store::{self, Connection, ServerId, StoreError, Tx};
 
@@ -294,6 +295,8 @@ struct Matched<'a> {
     place: usize,
     answer: &'a Answer,
     known: KnownAction,
+    /// The account as it is confirmed; `None` is no account.
+    before: Option<Confirmed>,
 }
 
 impl Matched<'_> {
@@ -327,17 +330,16 @@ async fn take_answers(
     if matched.is_empty() {
         return Ok(());
     }
-    let places: Vec<Place> = matched.iter().map(Matched::account).collect();
-    let known = batch::confirmed(tx, &places).await?;
-    let mut changed = BTreeMap::new();
+    let mut changes = BTreeMap::new();
     let (mut done, mut rows, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
     let now = dispatch.store.now();
-    for matched in matched {
+    for mut matched in matched {
         let place = matched.account();
-        let Some(after) = after(&place, known.get(&place), &matched.known) else { continue };
+        let before = matched.before.take();
+        let Some(after) = after(&place, before.as_ref(), &matched.known) else { continue };
         receipts.push((place.clone(), matched.receipt()));
-        if after.as_ref() != known.get(&place) {
-            changed.insert(place, after);
+        if after != before {
+            changes.insert(place, Change { before, after });
         }
         let ending = ending(&matched.answer.feedback);
         rows.push(row(&matched, &ending, now));
@@ -345,7 +347,7 @@ async fn take_answers(
         set(written, matched.place, Given::Taken);
         written.ended.push((matched.place, matched.known));
     }
-    batch::confirm(tx, &changed).await?;
+    confirmed::confirm(tx, &changes).await?;
     batch::keep_receipts(tx, &receipts, now).await?;
     batch::finish(tx, &done, now).await?;
     batch::append(tx, rows).await
@@ -374,30 +376,50 @@ async fn certain<'a>(
     let mut accounts = BTreeSet::new();
     let mut matched = Vec::new();
     for (place, answer) in answers {
-        let Some(known) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
+        let Some(sent) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
             continue;
         };
+        let Sent { known, before, uncertain } = sent;
         let waits = matches!(known.state, ActionState::Queued | ActionState::Sent)
             && known.action.message.mid == answer.feedback.mid;
-        let one = Matched { place, answer, known };
-        if waits && one.is_proved() && accounts.insert(one.account()) {
+        let one = Matched { place, answer, known, before };
+        if waits && !uncertain && one.is_proved() && accounts.insert(one.account()) {
             matched.push(one);
         }
     }
-    let accounts: Vec<Place> = accounts.into_iter().collect();
-    if accounts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let uncertain = batch::uncertain(tx, &accounts).await?;
-    let known = store::receipts::sequences(tx, &accounts).await?;
-    matched.retain(|one| {
-        let account = one.account();
-        let goes_on = one.receipt().is_none_or(|receipt| {
-            receipts::goes_on(&receipt, known.get(&account).copied()).is_ok()
-        });
-        goes_on && !uncertain.contains(&account)
-    });
+    keep_going_on(tx, &mut matched).await?;
+    with_keys(tx, &mut matched).await?;
     Ok(matched)
+}
+
+/// Takes out those whose receipts are older than what is known of their accounts.
+async fn keep_going_on(
+    tx: &mut Connection,
+    matched: &mut Vec<Matched<'_>>,
+) -> Result<(), StoreError> {
+    let signed = matched.iter().filter(|one| one.receipt().is_some());
+    let signed: Vec<Place> = signed.map(Matched::account).collect();
+    let known = store::receipts::sequences(tx, &signed).await?;
+    matched.retain(|one| {
+        one.receipt().is_none_or(|receipt| {
+            receipts::goes_on(&receipt, known.get(&one.account()).copied()).is_ok()
+        })
+    });
+    Ok(())
+}
+
+/// Puts the keys to the accounts.
+async fn with_keys(tx: &mut Connection, matched: &mut [Matched<'_>]) -> Result<(), StoreError> {
+    let there = matched.iter().filter(|one| one.before.is_some());
+    let there: Vec<Place> = there.map(Matched::account).collect();
+    let mut keys = confirmed::keys(tx, &there).await?;
+    for one in matched {
+        let found = keys.remove(&one.account());
+        if let (Some(before), Some(found)) = (&mut one.before, found) {
+            before.account.keys.extend(found);
+        }
+    }
+    Ok(())
 }
 
 /// The account as it is confirmed now; `None` when that is not for here to say.

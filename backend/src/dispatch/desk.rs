@@ -1,6 +1,6 @@
 //! Where sessions hand in what they want of the database. While one transaction is being written the next ones wait, and
-//! then all of them are one: a fleet that answers at once costs a few transactions, and a single answer does not wait
-//! for company.
+//! then all of them are one, and while much comes the next waits a little for more: a fleet that answers at once costs a
+//! few transactions, and a single answer does not wait for company.
 //!
 //! Whoever comes first does the work of all that wait. What is not of the common kind, or failed together with others, is
 //! handed back, to be done alone. This file must not know what is wanted.
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// The most that one transaction does.
-const AT_ONCE: usize = 500;
+/// The most that one transaction does: some 100 ms, for which whoever else writes may have to wait.
+const AT_ONCE: usize = 1000;
 
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
 /// however much is done in it. Who comes alone does not wait.
@@ -71,7 +71,8 @@ impl<W, T> Desk<W, T> {
             }
             let (wanted, answers): (Vec<W>, Vec<_>) =
                 slips.into_iter().map(|slip| (slip.wanted, slip.answer)).unzip();
-            let results = work(wanted).await;
+            // On the heap: of many that wait one works, and the others keep no room for it.
+            let results = Box::pin(work(wanted)).await;
             for (answer, result) in answers.into_iter().zip(results) {
                 if let Some(result) = result {
                     // Who does not wait any more does not want to know.

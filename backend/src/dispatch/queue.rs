@@ -129,8 +129,8 @@ pub(crate) async fn replan(
         );
     }
     fates.end(db, revision, now).await?;
-    fates.under_way.extend(store::actions::enqueue(db, &queue, now).await?);
     store::actions::link(db, revision, &fates.under_way).await?;
+    store::actions::enqueue(db, &[revision], &queue, now).await?;
     servers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Replanned { servers, conflicts })
 }
@@ -261,11 +261,9 @@ pub(crate) async fn settle(
         todo.into_iter().filter(|step| failed.iter().all(|(_, old)| !plan::same(old, step)));
     let queue: Vec<(ServerId, ActionMessage)> =
         fresh.map(|step| (server, message(step, &removals, overlay.get(&server)))).collect();
-    let ids = store::actions::enqueue(db, &queue, now).await?;
-    for revision in store::actions::revisions_of(db, ended).await? {
-        store::actions::link(db, revision, &ids).await?;
-    }
-    Ok(!ids.is_empty())
+    let revisions = store::actions::revisions_of(db, ended).await?;
+    store::actions::enqueue(db, &revisions, &queue, now).await?;
+    Ok(!queue.is_empty())
 }
 
 /// The servers that a scope may be about: those within reach of its grants, and those with something `there`.

@@ -128,7 +128,7 @@ impl Session {
                 return Ok(payloads.zip(first..).collect());
             }
         }
-        self.hand_out_next(limit, numbered).await
+        Box::pin(self.hand_out_next(limit, numbered)).await
     }
 
     /// Lets it be done with what others want; `None` when it is to be done alone.
@@ -182,20 +182,11 @@ impl Session {
     /// [`DispatchError::Store`].
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
         let hello = Hello::read(hello, &self.server.name);
-        let mut met = None;
         let wanted = Wanted::Meet(Box::new((self.guest(), hello.clone())));
-        if let Some(Given::Met(given)) = self.hand_in(wanted).await {
-            met = Some(given);
-        }
-        let met = match met {
-            Some(met) => met,
-            None => {
-                let mut tx = self.write().await?;
-                let met = self.guest().meet(&mut tx, &hello).await?;
-                tx.commit().await.map_err(StoreError::from)?;
-                self.dispatch.presence.step();
-                met
-            }
+        let met = if let Some(Given::Met(met)) = self.hand_in(wanted).await {
+            met
+        } else {
+            Box::pin(self.meet_alone(&hello)).await?
         };
         match met {
             Met::Held => Err(DispatchError::Held),
@@ -204,6 +195,14 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    async fn meet_alone(&self, hello: &Hello) -> Result<Met, DispatchError> {
+        let mut tx = self.write().await?;
+        let met = self.guest().meet(&mut tx, hello).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.dispatch.presence.step();
+        Ok(met)
     }
 
     /// Who its agent is.
@@ -299,7 +298,7 @@ impl Session {
                 return Ok(FeedbackOutcome::Matched);
             }
         }
-        self.feedback_alone(feedback).await
+        Box::pin(self.feedback_alone(feedback)).await
     }
 
     async fn feedback_alone(

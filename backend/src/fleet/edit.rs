@@ -88,7 +88,7 @@ impl<'a> Edit<'a> {
     }
 
     /// It carries out `what`: a policy file, an undo.
-    pub(super) fn carries_out(&mut self, what: &'static str) {
+    pub(super) fn comes_by(&mut self, what: &'static str) {
         self.by = Some(what);
     }
 
@@ -236,9 +236,8 @@ impl<'a> Edit<'a> {
         let gains = self.gains(scope).await?;
         approvals::check(true, self.approval.as_deref(), gains)
             .map_err(FleetError::NeedsApproval)?;
-        self.carry_out().await?;
-        let extra = store::actions::enqueue(&mut self.tx, &self.extra, self.now).await?;
-        store::actions::link(&mut self.tx, revision, &extra).await?;
+        self.end_proposal().await?;
+        store::actions::enqueue(&mut self.tx, &[revision], &self.extra, self.now).await?;
         let oldest = self.oldest(revision);
         store::history::made_by(&mut self.tx, revision, &self.actor.to_string()).await?;
         self.history.keep(&mut self.tx, revision, oldest).await?;
@@ -283,7 +282,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Ends the proposal that this edit carries out, if it does.
-    async fn carry_out(&mut self) -> Result<(), FleetError> {
+    async fn end_proposal(&mut self) -> Result<(), FleetError> {
         match &self.approval {
             Some(approval) if !approval.carry_out(&mut self.tx, self.now).await? => {
                 Err(FleetError::ProposalEnded(approval.id()))
@@ -350,7 +349,7 @@ impl<'a> Edit<'a> {
             self.notify.forget();
             return Err(FleetError::NotTriable);
         }
-        self.carry_out().await?;
+        self.end_proposal().await?;
         let next = store::revisions::current(&mut self.tx).await?.saturating_add(1);
         let oldest = self.oldest(next);
         self.history.keep(&mut self.tx, next, oldest).await?;

@@ -25,8 +25,8 @@ use crate::store::{ServerId, Store, StoreError, leases};
 /// An agent that misbehaves, or must wait for a decision, is asked to stay away for this time. The original does not listen.
 const PENALTY: Duration = Duration::from_secs(30);
 
-/// What the sessions of one port share. Cheap to clone.
-#[derive(Debug, Clone)]
+/// What the sessions of one port share.
+#[derive(Debug)]
 pub(super) struct Host {
     /// Whether the agents are held to what the original can do.
     legacy: bool,
@@ -79,7 +79,7 @@ impl Host {
     }
 
     /// Owns one session from its login to its end.
-    pub(super) async fn own(self, agent: ServerSession<ServerIdentity>) {
+    pub(super) async fn own(self: Arc<Self>, agent: Box<ServerSession<ServerIdentity>>) {
         let (server, peer) = (agent.identity.clone(), agent.peer);
         let elsewhere = Box::pin(self.elsewhere(&server)).await;
         let now = Instant::now();
@@ -214,7 +214,7 @@ impl Host {
         }
     }
 
-    async fn run(&self, agent: ServerSession<ServerIdentity>) {
+    async fn run(&self, agent: Box<ServerSession<ServerIdentity>>) {
         let ServerSession {
             identity,
             peer,
@@ -224,7 +224,7 @@ impl Host {
             writer,
             link,
             ..
-        } = agent;
+        } = *agent;
         let version_2 = !self.legacy && protocol.is_some_and(|protocol| protocol >= V2);
         let info = SessionInfo { address: peer.ip(), ident: client_version, legacy: self.legacy };
         // On the heap, as what the session does later: most of the time it only waits.

@@ -147,6 +147,7 @@ impl Port {
         let mut transport = tokio::spawn(serve(listener, config, login, arriving, stop.clone()));
         let (legacy, window) = (kind.is_legacy(), kind.window());
         let host = Host::new(legacy, window, (answer_within, rivals, per_key), parts, stop.clone());
+        let host = Arc::new(host);
         let mut sessions = JoinSet::new();
         loop {
             tokio::select! {
@@ -154,7 +155,8 @@ impl Port {
                 session = arrived.recv() => match session {
                     Some(session) => {
                         let span = host.span(&session);
-                        sessions.spawn(host.clone().own(session).instrument(span));
+                        let own = Arc::clone(&host).own(Box::new(session));
+                        sessions.spawn(own.instrument(span));
                     }
                     // The transport has ended by itself.
                     None => break,

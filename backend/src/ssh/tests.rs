@@ -95,7 +95,7 @@ impl Backend {
             })
             .collect();
         let mut tx = self.store.write().await.unwrap();
-        store::actions::enqueue(&mut tx, &actions, 0).await.unwrap();
+        store::actions::enqueue(&mut tx, &[], &actions, 0).await.unwrap();
         tx.commit().await.unwrap();
         self.dispatch.wake(server);
     }

@@ -63,13 +63,18 @@ pub struct Ending {
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
 type QueuedColumns = (ActionId, String, i64);
 
-/// Puts actions at the end of their servers' queues; their numbers, in the same order.
+/// Puts actions at the end of their servers' queues, and lets these revisions wait for them.
 pub async fn enqueue(
     db: &mut Connection,
+    revisions: &[i64],
     actions: &[(ServerId, ActionMessage)],
     now: i64,
-) -> Result<Vec<ActionId>, StoreError> {
-    let mut ids = Vec::with_capacity(actions.len());
+) -> Result<(), StoreError> {
+    if actions.is_empty() {
+        return Ok(());
+    }
+    let before: i64 =
+        sql::query_scalar("SELECT COALESCE(MAX(id), 0) FROM actions").fetch_one(&mut *db).await?;
     for chunk in actions.chunks(ROWS_AT_ONCE) {
         let mut insert = QueryBuilder::new(
             "INSERT INTO actions (mid, server_id, login, action, message, state, steps, created) ",
@@ -84,11 +89,15 @@ pub async fn enqueue(
                 .push_bind(1_i64)
                 .push_bind(now);
         });
-        insert.push(" RETURNING id");
-        ids.extend(insert.build_query_scalar::<ActionId>().fetch_all(&mut *db).await?);
+        insert.build().execute(&mut *db).await?;
     }
-    ids.sort_unstable();
-    Ok(ids)
+    // Nobody else writes meanwhile: all that is newer is ours.
+    let link = "INSERT INTO revision_actions (revision, action_id) \
+                SELECT $1, id FROM actions WHERE id > $2";
+    for revision in revisions {
+        sql::query(link).bind(*revision).bind(before).execute(&mut *db).await?;
+    }
+    Ok(())
 }
 
 /// The next queued actions of a server.
@@ -153,18 +162,6 @@ pub async fn mark_sent(db: &mut Connection, id: ActionId, now: i64) -> Result<()
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// Puts what was sent to a server and not answered back into its queue, at its old place.
-pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<u64, StoreError> {
-    let done = sql::query(
-        "UPDATE actions SET state = 'queued', steps = steps + 1 \
-         WHERE server_id = $1 AND state = 'sent' AND state IN ('queued', 'sent')",
-    )
-    .bind(server)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected())
 }
 
 /// Puts one action back into its queue, at its old place.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::AuditRow;
 use bastio_protocol::audit::ChainedRow;
-use bastio_protocol::{MessageId, PublicKey, Receipt, Username};
+use bastio_protocol::{MessageId, Receipt, Username};
 
-use super::accounts::{parse_key, parse_login, parse_whole};
+use super::accounts::parse_whole;
 use super::actions::{ActionId, Ending, KnownAction, QueuedAction, parse_state, queued_action};
+use super::confirmed::Confirmed;
 use super::sql::QueryBuilder;
 use super::{Connection, ServerId, StoreError, corrupt};
 use crate::plan::Account;
@@ -15,13 +16,15 @@ use crate::plan::Account;
 /// An account of a server.
 pub type Place = (ServerId, Username);
 
-/// A confirmed account, and whether it is doubtful.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Confirmed {
-    /// The account.
-    pub account: Account,
-    /// Not what the plan counted on.
-    pub doubtful: bool,
+/// An action that was sent, and its account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The action.
+    pub known: KnownAction,
+    /// The account as it is confirmed, without a plain one's keys; `None` is no account.
+    pub before: Option<Confirmed>,
+    /// Something was given to the account and never confirmed, or a failure stands.
+    pub uncertain: bool,
 }
 
 /// Of these servers those that have something to be asked as a whole.
@@ -119,126 +122,61 @@ pub async fn seen_last(
 pub async fn find_sent(
     db: &mut Connection,
     mids: impl Iterator<Item = &MessageId>,
-) -> Result<BTreeMap<(ServerId, String), KnownAction>, StoreError> {
+) -> Result<BTreeMap<(ServerId, String), Sent>, StoreError> {
     let mut select = QueryBuilder::new(
-        "SELECT server_id, mid, id, message, state, tries, created FROM actions \
-         WHERE tries > 0 AND mid IN (",
+        "SELECT a.server_id, a.mid, a.id, a.message, a.state, a.tries, a.created, \
+         c.sudo, c.doubtful, c.wanted, \
+         EXISTS (SELECT 1 FROM suspects s WHERE s.server_id = a.server_id AND s.login = a.login) \
+         AS suspected, \
+         EXISTS (SELECT 1 FROM actions f WHERE f.standing = TRUE \
+         AND f.server_id = a.server_id AND f.login = a.login) AS failed \
+         FROM actions a LEFT JOIN accounts c ON c.server_id = a.server_id AND c.login = a.login \
+         WHERE a.tries > 0 AND a.mid IN (",
     );
     let mut list = select.separated(", ");
     for mid in mids {
         list.push_bind(mid.text());
     }
     select.push(")");
-    type Columns = (ServerId, String, ActionId, String, String, i64, i64);
-    let rows: Vec<Columns> = select.build_query_as().fetch_all(db).await?;
-    let mut known = BTreeMap::new();
-    for (server, mid, id, message, state, tries, created) in rows {
-        let action = queued_action((id, message, tries))?;
-        known.insert((server, mid), KnownAction { action, state: parse_state(&state)?, created });
-    }
-    Ok(known)
+    let rows: Vec<SentRow> = select.build_query_as().fetch_all(db).await?;
+    rows.into_iter().map(SentRow::read).collect()
 }
 
-/// Of these places those with something that was given and never confirmed, or with a failure that stands.
-pub async fn uncertain(
-    db: &mut Connection,
-    places: &[Place],
-) -> Result<BTreeSet<Place>, StoreError> {
-    let mut select =
-        QueryBuilder::new("SELECT server_id, login FROM suspects WHERE (server_id, login) IN (");
-    push_places(&mut select, places);
-    select.push(
-        ") UNION SELECT server_id, login FROM actions WHERE standing = TRUE \
-         AND (server_id, login) IN (",
-    );
-    push_places(&mut select, places);
-    select.push(")");
-    let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(db).await?;
-    rows.into_iter().map(|(server, login)| Ok((server, parse_login(&login)?))).collect()
+#[derive(sqlx::FromRow)]
+struct SentRow {
+    server_id: ServerId,
+    mid: String,
+    id: ActionId,
+    message: String,
+    state: String,
+    tries: i64,
+    created: i64,
+    // Of the account, if there is one.
+    sudo: Option<bool>,
+    doubtful: Option<bool>,
+    wanted: Option<String>,
+    suspected: bool,
+    failed: bool,
 }
 
-/// What is confirmed at these places.
-pub async fn confirmed(
-    db: &mut Connection,
-    places: &[Place],
-) -> Result<BTreeMap<Place, Confirmed>, StoreError> {
-    let mut select = QueryBuilder::new(
-        "SELECT server_id, login, sudo, doubtful, wanted FROM accounts \
-         WHERE (server_id, login) IN (",
-    );
-    push_places(&mut select, places);
-    select.push(")");
-    let rows: Vec<(ServerId, String, bool, bool, Option<String>)> =
-        select.build_query_as().fetch_all(&mut *db).await?;
-    let mut accounts = BTreeMap::new();
-    for (server, login, sudo, doubtful, whole) in rows {
-        let account = match whole {
-            Some(whole) => parse_whole(&whole)?.into(),
-            None => Account { sudo, ..Account::default() },
+impl SentRow {
+    fn read(self) -> Result<((ServerId, String), Sent), StoreError> {
+        let action = queued_action((self.id, self.message, self.tries))?;
+        let state = parse_state(&self.state)?;
+        let known = KnownAction { action, state, created: self.created };
+        let before = match (self.sudo, self.doubtful, self.wanted) {
+            (Some(_), Some(doubtful), Some(whole)) => {
+                Some(Confirmed { account: parse_whole(&whole)?.into(), doubtful })
+            }
+            (Some(sudo), Some(doubtful), None) => {
+                Some(Confirmed { account: Account { sudo, ..Account::default() }, doubtful })
+            }
+            _ => None,
         };
-        accounts.insert((server, parse_login(&login)?), Confirmed { account, doubtful });
+        let uncertain = self.suspected || self.failed;
+        Ok(((self.server_id, self.mid), Sent { known, before, uncertain }))
     }
-    let mut select = QueryBuilder::new(
-        "SELECT server_id, login, public_key FROM account_keys WHERE (server_id, login) IN (",
-    );
-    push_places(&mut select, places);
-    select.push(")");
-    let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
-    for (server, login, key) in rows {
-        let place = (server, parse_login(&login)?);
-        if let Some(confirmed) = accounts.get_mut(&place) {
-            confirmed.account.keys.insert(parse_key(&key)?);
-        }
-    }
-    Ok(accounts)
 }
-
-/// Makes what is confirmed at these places exactly this; `None` is no account.
-pub async fn confirm(
-    db: &mut Connection,
-    places: &BTreeMap<Place, Option<Confirmed>>,
-) -> Result<(), StoreError> {
-    if places.is_empty() {
-        return Ok(());
-    }
-    let all: Vec<Place> = places.keys().cloned().collect();
-    let mut delete = QueryBuilder::new("DELETE FROM accounts WHERE (server_id, login) IN (");
-    push_places(&mut delete, &all);
-    delete.push(")");
-    delete.build().execute(&mut *db).await?;
-    let there = || places.iter().filter_map(|(place, now)| Some((place, now.as_ref()?)));
-    if there().next().is_none() {
-        return Ok(());
-    }
-    let mut insert =
-        QueryBuilder::new("INSERT INTO accounts (server_id, login, sudo, doubtful, wanted) ");
-    insert.push_values(there(), |mut row, ((server, login), now)| {
-        let whole = (!now.account.is_plain()).then(|| {
-            serde_json::to_string(&now.account.whole())
-                .expect("texts, numbers and lists always serialise")
-        });
-        row.push_bind(*server).push_bind(login.to_string()).push_bind(now.account.sudo);
-        row.push_bind(now.doubtful).push_bind(whole);
-    });
-    insert.build().execute(&mut *db).await?;
-    let keys: Vec<(&Place, &PublicKey)> = there()
-        .flat_map(|(place, now)| now.account.keys.iter().map(move |key| (place, key)))
-        .collect();
-    for some in keys.chunks(KEYS_AT_ONCE) {
-        let mut insert = QueryBuilder::new(
-            "INSERT INTO account_keys (server_id, login, fingerprint, public_key) ",
-        );
-        insert.push_values(some, |mut row, ((server, login), key)| {
-            row.push_bind(*server).push_bind(login.to_string());
-            row.push_bind(key.fingerprint()).push_bind(key.to_string());
-        });
-        insert.build().execute(&mut *db).await?;
-    }
-    Ok(())
-}
-
-/// Keys of one INSERT; four values each stay far below the engines' limits.
-const KEYS_AT_ONCE: usize = 2000;
 
 /// Keeps the good receipts that servers have signed last about accounts, and forgets those of accounts without.
 pub async fn keep_receipts(

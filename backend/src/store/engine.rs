@@ -27,6 +27,11 @@ const READERS: u32 = 4;
 const BESIDE: u32 = 2;
 /// Rows that SQLite's thread may be ahead of whoever reads them; each time it must wait costs more than many rows.
 const ROWS_AHEAD: usize = 1024;
+/// What SQLite's writer may keep of the file in memory, in KiB by its sign: a fleet's queue and accounts. Taken as it is
+/// needed.
+const WRITER_CACHE: &str = "-16384";
+/// Pages of 4 KiB in SQLite's log before they go into the file: whoever writes has to wait for that.
+const PAGES_BETWEEN_CHECKPOINTS: &str = "8000";
 /// How long a connection waits for a lock, and a caller for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Limits that PostgreSQL keeps for us, in milliseconds: for a lock, for a statement, and for a
@@ -70,7 +75,11 @@ impl Engine {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .row_buffer_size(ROWS_AHEAD);
-        let writer = sqlite_pool(1).connect_with(options.clone()).await?;
+        let writer = options
+            .clone()
+            .pragma("cache_size", WRITER_CACHE)
+            .pragma("wal_autocheckpoint", PAGES_BETWEEN_CHECKPOINTS);
+        let writer = sqlite_pool(1).connect_with(writer).await?;
         let readers = sqlite_pool(READERS).connect_with(options).await?;
         Ok(Self::Sqlite { writer, readers })
     }

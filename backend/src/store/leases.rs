@@ -4,7 +4,7 @@
 //! that it is alive. Safety does not rest on that time but on the epoch: it rises with each session,
 //! and what an older one writes is refused. This file must not know what a session does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use sqlx::Error;
@@ -33,6 +33,27 @@ pub async fn take(db: &mut Connection, server: ServerId, node: &str) -> Result<i
     .bind(node)
     .fetch_one(db)
     .await?)
+}
+
+/// Takes each of these servers, which must be different ones, as [`take`] does; the epoch of each.
+pub async fn take_all(
+    db: &mut Connection,
+    servers: &[ServerId],
+    node: &str,
+) -> Result<BTreeMap<ServerId, i64>, StoreError> {
+    if servers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut insert = QueryBuilder::new("INSERT INTO leases (server_id, epoch, node) ");
+    insert.push_values(servers, |mut row, server| {
+        row.push_bind(*server).push_bind(1_i64).push_bind(node.to_owned());
+    });
+    insert.push(
+        " ON CONFLICT (server_id) DO UPDATE SET epoch = leases.epoch + 1, lost_by = leases.node, \
+         node = excluded.node RETURNING server_id, epoch",
+    );
+    let rows: Vec<(ServerId, i64)> = insert.build_query_as().fetch_all(db).await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Whether that is the server's session still.

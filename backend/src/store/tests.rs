@@ -85,8 +85,7 @@ async fn queue_order_survives_a_kill_and_thousands_of_rows() {
         })
         .collect();
     let mut tx = backend.store.write().await.expect("a writer");
-    let ids = super::actions::enqueue(&mut tx, &actions, NOW).await.expect("queued");
-    assert_eq!(ids.len(), 2500);
+    super::actions::enqueue(&mut tx, &[], &actions, NOW).await.expect("queued");
     tx.commit().await.expect("committed");
     let backend = backend.after_kill().await;
     let mut tx = backend.store.read().await.expect("a reader");

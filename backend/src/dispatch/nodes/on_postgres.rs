@@ -1,9 +1,12 @@
 //! Two nodes on one database: who may write, who is woken, what counts when hints are lost. Runs
 //! with `tests/with-postgres` only.
 
+use std::collections::BTreeSet;
+
 use bastio_protocol::{Action, ActionMessage, MessageId, Status};
 
 use super::*;
+use crate::dispatch::arrivals::Arrival;
 use crate::dispatch::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
 use crate::store::{self, ServerId, Store, sql};
@@ -27,7 +30,7 @@ async fn enqueue(store: &Store, server: ServerId, number: u64) -> store::Tx {
     let action = Action::UpdateUser { sudo: true };
     let action = ActionMessage { mid, username: login("alice"), action };
     let mut tx = store.write().await.expect("a writer");
-    store::actions::enqueue(&mut tx, &[(server, action)], NOW).await.expect("queued");
+    store::actions::enqueue(&mut tx, &[], &[(server, action)], NOW).await.expect("queued");
     tx
 }
 
@@ -127,6 +130,35 @@ async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
     }
     let mine = leases::mine(&mut db, backend.store.node()).await.expect("read");
     assert!(mine.is_empty(), "{mine:?}");
+}
+
+#[tokio::test]
+async fn of_many_that_come_together_each_has_a_lease_and_of_one_server_only_the_last() {
+    let backend = TestBackend::new().await;
+    node_beside(&backend).await;
+    for number in 1..=3 {
+        backend.enroll(&format!("web-{number}"), number).await;
+    }
+    let before = connect(&backend.dispatch, 1).await;
+    let mut slips = Vec::new();
+    for number in [2, 1, 3, 2] {
+        let server = backend.dispatch.identify(&key(number)).await.expect("a store");
+        let info = SessionInfo { address: ADDRESS, ident: "SSH-2.0-test".into(), legacy: false };
+        let arrival = Arrival { server: server.expect("on record"), info };
+        slips.push(Slip { wanted: Wanted::Open(Box::new(arrival)), lease: None });
+    }
+    let mut sessions = vec![before];
+    for given in batch::work(backend.dispatch.clone(), slips).await {
+        let Some(Given::Opened(opened)) = given else { panic!("{given:?}") };
+        sessions.push(opened.expect("let in"));
+    }
+    let leases: Vec<(ServerId, i64)> = sessions
+        .iter()
+        .map(|session| (session.server().id, session.place().epoch.expect("shared")))
+        .collect();
+    let mut db = backend.store.read().await.expect("a reader");
+    let lost = leases::not_held(&mut db, &leases).await.expect("read");
+    assert_eq!(lost, BTreeSet::from([leases[0], leases[1]]), "of {leases:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,236 @@
+//! What many servers have confirmed of accounts, written together: whole accounts where they changed, and single keys
+//! where only those did. This file must not know what was done to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bastio_protocol::PublicKey;
+
+use super::accounts::{parse_key, parse_login};
+use super::batch::{Place, push_places};
+use super::sql::QueryBuilder;
+use super::{Connection, ServerId, StoreError};
+use crate::plan::Account;
+
+/// Keys of one statement; four values each stay far below the engines' limits.
+const KEYS_AT_ONCE: usize = 2000;
+
+/// A confirmed account, and whether it is doubtful.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The account.
+    pub account: Account,
+    /// Not what the plan counted on.
+    pub doubtful: bool,
+}
+
+/// What has become of an account; `None` is no account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// As it is in the database.
+    pub before: Option<Confirmed>,
+    /// As it is to be there.
+    pub after: Option<Confirmed>,
+}
+
+impl Change {
+    /// Whether the account's own row stays as it is.
+    fn keeps_row(&self) -> bool {
+        let (Some(before), Some(after)) = (&self.before, &self.after) else { return false };
+        before.account.is_plain()
+            && after.account.is_plain()
+            && before.account.sudo == after.account.sudo
+            && before.doubtful == after.doubtful
+    }
+
+    /// Keys that one has and the other has not.
+    fn keys<'a>(
+        one: &'a Option<Confirmed>,
+        other: &'a Option<Confirmed>,
+    ) -> impl Iterator<Item = &'a PublicKey> {
+        let has =
+            |key: &PublicKey| other.as_ref().is_some_and(|other| other.account.keys.contains(key));
+        one.iter().flat_map(|one| &one.account.keys).filter(move |key| !has(key))
+    }
+}
+
+/// The keys that are confirmed of the accounts at these places.
+pub async fn keys(
+    db: &mut Connection,
+    places: &[Place],
+) -> Result<BTreeMap<Place, BTreeSet<PublicKey>>, StoreError> {
+    let mut all = BTreeMap::<Place, BTreeSet<PublicKey>>::new();
+    if places.is_empty() {
+        return Ok(all);
+    }
+    let mut select = QueryBuilder::new(
+        "SELECT server_id, login, public_key FROM account_keys WHERE (server_id, login) IN (",
+    );
+    push_places(&mut select, places);
+    select.push(")");
+    let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
+    for (server, login, key) in rows {
+        all.entry((server, parse_login(&login)?)).or_default().insert(parse_key(&key)?);
+    }
+    Ok(all)
+}
+
+/// Makes it so.
+pub async fn confirm(
+    db: &mut Connection,
+    changes: &BTreeMap<Place, Change>,
+) -> Result<(), StoreError> {
+    let (kept, rewritten): (Vec<_>, Vec<_>) =
+        changes.iter().partition(|(_, change)| change.keeps_row());
+    let (mut lost, mut gained) = (Vec::new(), Vec::new());
+    for (place, change) in kept {
+        lost.extend(Change::keys(&change.before, &change.after).map(|key| (place, key)));
+        gained.extend(Change::keys(&change.after, &change.before).map(|key| (place, key)));
+    }
+    let there = |change: &&(&Place, &Change)| change.1.before.is_some();
+    let gone: Vec<Place> =
+        rewritten.iter().filter(there).map(|(place, _)| (*place).clone()).collect();
+    delete_accounts(db, &gone).await?;
+    let now = rewritten.iter().filter_map(|(place, change)| Some((*place, change.after.as_ref()?)));
+    let now: Vec<(&Place, &Confirmed)> = now.collect();
+    insert_accounts(db, &now).await?;
+    for (place, now) in now {
+        gained.extend(now.account.keys.iter().map(|key| (place, key)));
+    }
+    delete_keys(db, &lost).await?;
+    insert_keys(db, &gained).await
+}
+
+/// Their keys go with them.
+async fn delete_accounts(db: &mut Connection, places: &[Place]) -> Result<(), StoreError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let mut delete = QueryBuilder::new("DELETE FROM accounts WHERE (server_id, login) IN (");
+    push_places(&mut delete, places);
+    delete.push(")");
+    delete.build().execute(db).await?;
+    Ok(())
+}
+
+async fn insert_accounts(
+    db: &mut Connection,
+    accounts: &[(&Place, &Confirmed)],
+) -> Result<(), StoreError> {
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    let mut insert =
+        QueryBuilder::new("INSERT INTO accounts (server_id, login, sudo, doubtful, wanted) ");
+    insert.push_values(accounts, |mut row, ((server, login), now)| {
+        let whole = (!now.account.is_plain()).then(|| {
+            serde_json::to_string(&now.account.whole())
+                .expect("texts, numbers and lists always serialise")
+        });
+        row.push_bind(*server).push_bind(login.to_string()).push_bind(now.account.sudo);
+        row.push_bind(now.doubtful).push_bind(whole);
+    });
+    insert.build().execute(db).await?;
+    Ok(())
+}
+
+async fn delete_keys(db: &mut Connection, keys: &[(&Place, &PublicKey)]) -> Result<(), StoreError> {
+    for some in keys.chunks(KEYS_AT_ONCE) {
+        let mut delete = QueryBuilder::new(
+            "DELETE FROM account_keys WHERE (server_id, login, fingerprint) IN (",
+        );
+        delete.push_values(some, |mut row, ((server, login), key)| {
+            row.push_bind(*server).push_bind(login.to_string()).push_bind(key.fingerprint());
+        });
+        delete.push(")");
+        delete.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn insert_keys(db: &mut Connection, keys: &[(&Place, &PublicKey)]) -> Result<(), StoreError> {
+    for some in keys.chunks(KEYS_AT_ONCE) {
+        let mut insert = QueryBuilder::new(
+            "INSERT INTO account_keys (server_id, login, fingerprint, public_key) ",
+        );
+        insert.push_values(some, |mut row, ((server, login), key)| {
+            row.push_bind(*server).push_bind(login.to_string());
+            row.push_bind(key.fingerprint()).push_bind(key.to_string());
+        });
+        insert.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bastio_protocol::{KeyGrant, WantedAccount};
+
+    use super::*;
+    use crate::store::accounts;
+    use crate::testing::{TestBackend, key, login};
+
+    fn plain(sudo: bool, keys: &[u8]) -> Option<Confirmed> {
+        let keys = keys.iter().map(|number| key(*number)).collect();
+        let account = Account { sudo, keys, ..Account::default() };
+        Some(Confirmed { account, doubtful: false })
+    }
+
+    fn whole() -> Option<Confirmed> {
+        let wanted = WantedAccount {
+            keys: BTreeSet::from([KeyGrant::plain(key(1))]),
+            locked: true,
+            ..WantedAccount::default()
+        };
+        Some(Confirmed { account: wanted.into(), doubtful: false })
+    }
+
+    #[tokio::test]
+    async fn whatever_was_there_what_is_confirmed_is_there_then_and_nobody_elses_changes() {
+        let backend = TestBackend::new().await;
+        let server = backend.enroll("web-1", 1).await.id;
+        let other: Place = (server, login("bob"));
+        let doubtful = plain(false, &[1]).map(|now| Confirmed { doubtful: true, ..now });
+        let kinds = [
+            None,
+            plain(false, &[]),
+            plain(false, &[1]),
+            plain(false, &[1, 2, 3]),
+            plain(true, &[2]),
+            doubtful,
+            whole(),
+        ];
+        let mut tx = backend.store.write().await.expect("a writer");
+        let made = Change { before: None, after: plain(true, &[1, 2]) };
+        confirm(&mut tx, &BTreeMap::from([(other, made)])).await.expect("confirmed");
+        for (from, before) in kinds.iter().enumerate() {
+            for (to, after) in kinds.iter().enumerate() {
+                let place: Place = (server, login(&format!("u{from}-{to}")));
+                let steps = [(None, before.clone()), (before.clone(), after.clone())];
+                for (before, after) in steps {
+                    let change = Change { before, after };
+                    let changes = BTreeMap::from([(place.clone(), change)]);
+                    confirm(&mut tx, &changes).await.expect("confirmed");
+                }
+                let stored = accounts::of_server(&mut tx, server).await.expect("read");
+                let expected = after.as_ref().map(|now| &now.account);
+                assert_eq!(stored.get(&place.1), expected, "{from} to {to}");
+                let in_doubt =
+                    accounts::is_doubtful(&mut tx, server, &place.1).await.expect("read");
+                assert_eq!(
+                    in_doubt,
+                    after.as_ref().is_some_and(|now| now.doubtful),
+                    "{from} to {to}"
+                );
+                let keys = keys(&mut tx, std::slice::from_ref(&place)).await.expect("read");
+                let expected = expected.map(|account| account.keys.clone()).unwrap_or_default();
+                assert_eq!(
+                    keys.get(&place).cloned().unwrap_or_default(),
+                    expected,
+                    "{from} to {to}"
+                );
+                let bob = plain(true, &[1, 2]).map(|now| now.account);
+                assert_eq!(stored.get(&login("bob")), bob.as_ref(), "{from} to {to}");
+            }
+        }
+    }
+}
