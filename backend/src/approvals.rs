@@ -356,10 +356,8 @@ impl Approvals {
 
     async fn expire_now(&self) -> Result<(), StoreError> {
         let now = self.store.now();
-        let open = proposals::list(&mut *self.store.read().await?, LISTED).await?;
-        let is_over =
-            |row: &ProposalRow| row.state == ProposalState::Open && row.what.expires <= now;
-        if open.iter().any(is_over) {
+        let any_over = proposals::any_over(&mut *self.store.read().await?, now).await?;
+        if any_over {
             let mut tx = self.store.write().await?;
             self.expire(&mut tx, now).await?;
             tx.commit().await?;

@@ -39,7 +39,7 @@ Begin here:
   bastio-backend key seal              the key that signs, under a passphrase
   bastio-backend backup FILE           everything in one file, while the backend runs
 
-Configuration (/etc/bastio/backend.toml), each key with its default:
+Configuration (/etc/bastio/backend.toml, which has every key), those used most with their defaults:
   state = \"/var/lib/bastio\"            database, host keys; mode 0700, one backend at a time
   ssh.listen = \"0.0.0.0:2357\"          the agents' port
   http.listen = \"0.0.0.0:2358\"         API and enrolment; plain HTTP: put a TLS proxy in front
@@ -122,7 +122,7 @@ enum Command {
         #[command(flatten)]
         overrides: Overrides,
         #[command(flatten)]
-        passphrase: key::From,
+        passphrase: key::PassphraseFrom,
     },
     /// The key that signs what agents are ordered to do: show, seal with a passphrase, unseal
     #[command(subcommand)]

@@ -140,8 +140,8 @@ impl Dispatch {
     pub async fn identify(&self, key: &PublicKey) -> Result<Option<ServerIdentity>, DispatchError> {
         let fingerprint = key.fingerprint();
         let look = |all| self.look_up(all);
-        if let Some(Some(found)) = self.logins.hand_in(fingerprint.clone(), look).await {
-            return Ok(Some(found));
+        if let Some(found) = self.logins.hand_in(fingerprint.clone(), look).await {
+            return Ok(found);
         }
         let mut db = self.store.read().await?;
         let found = arrivals::identify(&mut db, &[fingerprint]).await?;

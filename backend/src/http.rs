@@ -228,11 +228,11 @@ fn external_routes() -> Router<HttpState> {
 fn v1_routes(state: &HttpState) -> Router<HttpState> {
     let keep = middleware::from_fn_with_state(state.clone(), proposals::keep);
     routes()
+        .layer(keep)
         .route("/proposals", get(proposals::list))
         .route("/proposals/{id}", get(proposals::show))
         .route("/proposals/{id}/approve", post(proposals::approve))
         .route("/proposals/{id}/reject", post(proposals::reject))
-        .layer(keep)
 }
 
 /// What can be asked for, and proposed.

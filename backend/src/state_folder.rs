@@ -73,7 +73,8 @@ pub enum StateError {
         us: u32,
     },
     /// The file system refused.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}\nhint: start it as a user who may write there, or name another folder \
+        with --state", path = path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

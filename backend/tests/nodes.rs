@@ -296,12 +296,13 @@ mod on_postgres {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_first_stays_whichever_node_the_second_tries() {
         let pair = Pair::start("first").await;
-        let right = pair.machine(&pair.first, 11).await;
+        let (mut right, _writer, _link) = pair.machine(&pair.first, 11).await.split();
         pair.both_say(10, "\"presence\":\"connected\"");
         ended(pair.machine(&pair.second, 12).await).await;
         pair.both_say(10, "the second was refused: a session from 127.0.0.12");
         pair.both_say(10, "\"presence\":\"connected\"");
-        drop(right);
+        let end = tokio::time::timeout(Duration::from_millis(100), right.recv()).await;
+        assert!(end.is_err(), "the first goes on");
     }
 
     fn each_did_everything_once(journals: &[Journal]) {

@@ -223,7 +223,11 @@ fn against_backend(
 /// Waits until a server has worked off what came with its clients; how long that took, in seconds.
 fn settle(pid: i32) -> Result<f64, BenchError> {
     let begin = std::time::Instant::now();
-    while begin.elapsed() < SETTLE_LIMIT && idle_percent(pid, SETTLE)? > QUIET {}
+    while idle_percent(pid, SETTLE)? > QUIET {
+        if begin.elapsed() > SETTLE_LIMIT {
+            return Err(BenchError::Child("a server with idle clients stays busy".to_owned()));
+        }
+    }
     Ok(begin.elapsed().as_secs_f64())
 }
 

@@ -84,6 +84,10 @@ fn tried(context: &mut Context<'_>, changes: &[Change]) -> Result<Ending, Failur
         for gain in preview.approval.iter().take(EDITS) {
             terminal.note(&format!("needs another operator's approval: {gain}"));
         }
+        let gains = preview.approval.len();
+        if let Some(more) = gains.checked_sub(EDITS).filter(|more| *more > 0) {
+            terminal.note(&format!("  and {more} more; --output json has all of them"));
+        }
         for stop in &preview.stops {
             terminal.note(&format!("needs --yes-really: {stop}"));
         }

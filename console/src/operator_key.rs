@@ -80,10 +80,7 @@ impl OperatorKeyFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Moves a key that takes another's place aside, until that is registered.
-    ///
-    /// # Errors
-    /// [`Failure::Write`].
+    /// The file in which a key waits that is to take this one's place, until it is registered.
     pub fn next(&self) -> Self {
         Self { path: self.path.with_extension("key.new") }
     }

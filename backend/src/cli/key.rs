@@ -63,17 +63,17 @@ pub(super) struct Sealing {
     #[arg(long, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) passphrase: From,
+    pub(super) passphrase: PassphraseFrom,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct From {
+pub(super) struct PassphraseFrom {
     /// A file with the passphrase (mode 0600), or - for stdin; the terminal is asked without
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
 
-impl From {
+impl PassphraseFrom {
     fn get(&self) -> Result<Passphrase, Failure> {
         match &self.passphrase_file {
             Some(file) => Ok(read_passphrase(file)?),
@@ -153,7 +153,7 @@ impl Command {
 }
 
 /// Replaces the signing key.
-pub(super) fn rotate(flags: &Flags, from: &From) -> Result<(), Failure> {
+pub(super) fn rotate(flags: &Flags, from: &PassphraseFrom) -> Result<(), Failure> {
     let config = Config::load(flags)?;
     let folder = begin(&config)?;
     let sealed = KeyFiles::read(folder.path())?.is_some_and(|keys| keys.is_sealed());
@@ -213,7 +213,12 @@ fn there(folder: &Path) -> Result<KeyFiles, Failure> {
 }
 
 fn status(folder: &Path) -> Result<(), Failure> {
-    Ok(say(&table(&there(folder)?))?)
+    match there(folder) {
+        Err(Failure::SigningKey(SigningKeyError::CredentialGone { fingerprint, .. })) => {
+            Ok(say(&format!("signing_key: {fingerprint}, a credential of systemd's\n"))?)
+        }
+        keys => Ok(say(&table(&keys?))?),
+    }
 }
 
 fn table(keys: &KeyFiles) -> String {

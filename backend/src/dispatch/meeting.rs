@@ -11,7 +11,7 @@ use bastio_protocol::{AgentHello, ServerName, VerifyingKey};
 
 use super::{Dispatch, ServerIdentity, facts, queue};
 use crate::store::arrivals::{self, Introduced, News};
-use crate::store::{self, Connection, StoreError};
+use crate::store::{Connection, ServerId, StoreError};
 
 /// Longest fact that is stored, in bytes.
 const MAX_FACT: usize = 256;
@@ -100,6 +100,18 @@ impl Hello {
             || (self.receipt_key.is_some() && self.receipt_key != known.receipt_key)
     }
 
+    /// All that it says.
+    fn news(&self, server: ServerId, now: i64) -> News<'_> {
+        News {
+            server,
+            facts: &self.text,
+            signing_key: self.signing_key.as_deref(),
+            sequence: self.last_sequence,
+            machine: self.machine(),
+            clock_offset: self.offset(now),
+        }
+    }
+
     /// How far its clock is ahead, in seconds.
     fn offset(&self, now: i64) -> Option<i64> {
         self.time.map(|there| there.saturating_sub(now))
@@ -120,8 +132,9 @@ impl Guest {
         if !self.is_the_machine(db, &hello.facts).await? {
             return Ok(Met::Held);
         }
-        let (server, key) = (self.server.id, hello.signing_key.as_deref());
-        store::servers::met(db, server, &hello.text, key, hello.last_sequence).await?;
+        // Clock and machine are noted above, with what is to be told of them.
+        let news = News { machine: None, clock_offset: None, ..hello.news(self.server.id, 0) };
+        arrivals::note(db, &[news]).await?;
         facts::label(db, &[(self, &hello.facts)], self.dispatch.store.now()).await?;
         let receipt_key = self.meet_receipt_key(db, hello.receipt_key.as_ref()).await?;
         Ok(Met::Known { receipt_key })
@@ -151,17 +164,8 @@ pub(super) async fn meet_all(
             _ => Some(guest.meet(db, hello).await?),
         });
     }
-    let news: Vec<News<'_>> = new
-        .iter()
-        .map(|(server, (_, hello))| News {
-            server: *server,
-            facts: &hello.text,
-            signing_key: hello.signing_key.as_deref(),
-            sequence: hello.last_sequence,
-            machine: hello.machine(),
-            clock_offset: hello.offset(now),
-        })
-        .collect();
+    let news: Vec<News<'_>> =
+        new.iter().map(|(server, (_, hello))| hello.news(*server, now)).collect();
     arrivals::note(db, &news).await?;
     let facts: Vec<_> = new.values().map(|(guest, hello)| (*guest, &hello.facts)).collect();
     facts::label(db, &facts, now).await?;

@@ -68,7 +68,6 @@ impl Session {
     ) -> Result<(), StoreError> {
         let (server, login) = (self.server.id, &message.username);
         let Some(key) = &self.receipt_key else {
-            store::receipts::keep_of_sync(db, server, None, 0).await?;
             return store::receipts::forget(db, server, login).await;
         };
         let place = (server, login.clone());
@@ -95,9 +94,7 @@ impl Session {
         feedback: &FeedbackMessage,
     ) -> Result<(), StoreError> {
         let server = self.server.id;
-        let Some(key) = &self.receipt_key else {
-            return store::receipts::keep_of_sync(db, server, None, 0).await;
-        };
+        let Some(key) = &self.receipt_key else { return Ok(()) };
         let Some(receipt) = feedback.receipt.as_deref() else { return Ok(()) };
         let known = store::receipts::of_sync(db, server).await?;
         let known = known.map(|known| known.occasion().sequence);
@@ -108,7 +105,7 @@ impl Session {
             Some(why) => self.refuse(db, None, &why).await,
             None => {
                 let now = self.dispatch.store.now();
-                store::receipts::keep_of_sync(db, server, Some(receipt), now).await
+                store::receipts::keep_of_sync(db, server, receipt, now).await
             }
         }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bastio_protocol::api::{ActionState, RequestKind};
 use bastio_protocol::{
-    Action, Detail, DriftMessage, FailureNote, FeedbackMessage, HostMessage, HostRequest,
-    MessageId, V2_LIMIT, WantedState,
+    Action, ChangeNote, Detail, DriftMessage, FailureNote, FeedbackMessage, HostMessage,
+    HostRequest, MessageId, V2_LIMIT, WantedState,
 };
 
 use tokio::time::Instant;
@@ -300,13 +300,18 @@ fn fits(message: &HostMessage) -> bool {
     json.len() + escaped + ENVELOPE <= V2_LIMIT
 }
 
-/// What is kept of a detail that is too long: that something cannot be put right, if so.
+/// What is kept of a detail that is too long: that something has changed, and that something cannot be put right, if so.
 fn shortened(detail: &Detail) -> Detail {
-    let first = detail.failures.iter().take(1).map(|note| FailureNote {
+    let change = detail
+        .changes
+        .iter()
+        .take(1)
+        .map(|note| ChangeNote { text: queue::for_people(&note.text, MAX_WORDS), ..note.clone() });
+    let failure = detail.failures.iter().take(1).map(|note| FailureNote {
         username: note.username.clone(),
         text: queue::for_people(&note.text, MAX_WORDS),
     });
-    Detail { failures: first.collect(), ..Detail::default() }
+    Detail { changes: change.collect(), failures: failure.collect(), ..Detail::default() }
 }
 
 /// The words of a row, and how many rows before it are missing.
@@ -325,7 +330,7 @@ fn in_words(detail: &Detail) -> String {
         Some(user) => format!("{user}: {text}"),
         None => text.to_owned(),
     };
-    let change = |note: &bastio_protocol::ChangeNote| {
+    let change = |note: &ChangeNote| {
         let kind = serde_json::to_value(note.kind).ok();
         let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
         of(&note.username, &format!("{kind} ({})", note.text))

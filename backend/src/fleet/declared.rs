@@ -44,7 +44,7 @@ impl Fleet {
         prune: bool,
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof).await?;
-        edit.carries_out("a policy file");
+        edit.comes_by("a policy file");
         let summary = |edits: &[ModelEdit]| format!("policy applied: {}", plan::in_numbers(edits));
         make_so(edit, wanted, prune, summary).await
     }

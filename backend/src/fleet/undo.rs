@@ -68,7 +68,7 @@ impl Fleet {
     pub async fn undo(&self, proof: &Admin, undo: &Undo) -> Result<Change, FleetError> {
         check_text("the reason", &undo.reason)?;
         let mut edit = Edit::begin(self, proof).await?;
-        edit.carries_out("an undo");
+        edit.comes_by("an undo");
         let then = model_at(edit.db(), undo.to).await?;
         let (wanted, server) = match &undo.server {
             None => (then, None),

@@ -104,6 +104,25 @@ pub async fn requeue_sent(
     Ok(counts)
 }
 
+/// What signs the receipts of these servers, of those that have such a key.
+pub async fn receipt_keys(
+    db: &mut Connection,
+    servers: &[ServerId],
+) -> Result<BTreeMap<ServerId, VerifyingKey>, StoreError> {
+    if servers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut select = QueryBuilder::new(
+        "SELECT id, receipt_key FROM servers WHERE receipt_key IS NOT NULL AND id IN (",
+    );
+    push_ids(&mut select, servers.iter().map(|id| id.0));
+    select.push(")");
+    let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(db).await?;
+    let read =
+        |(id, key): (ServerId, String)| Ok((id, key.parse().map_err(corrupt("a receipt key"))?));
+    rows.into_iter().map(read).collect()
+}
+
 /// What is new of what an agent says: nothing where nothing was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News<'a> {
@@ -174,9 +193,6 @@ pub async fn introduced(
     db: &mut Connection,
     servers: &[ServerId],
 ) -> Result<BTreeMap<ServerId, Introduced>, StoreError> {
-    if servers.is_empty() {
-        return Ok(BTreeMap::new());
-    }
     let mut select = QueryBuilder::new(
         "SELECT id, facts, signing_key, sequence, machine_id, clock_offset, receipt_key \
          FROM servers WHERE id IN (",

@@ -67,9 +67,12 @@ struct Row {
 }
 
 macro_rules! select {
-    () => {
-        "SELECT id, state, proposer, origin, created, expires, revision, reason, method, path, \
-         body, confirmed, gains, ended, ended_by FROM proposals "
+    ($body:literal) => {
+        concat!(
+            "SELECT id, state, proposer, origin, created, expires, revision, reason, method, path, ",
+            $body,
+            " AS body, confirmed, gains, ended, ended_by FROM proposals "
+        )
     };
 }
 
@@ -96,9 +99,17 @@ pub async fn insert(db: &mut Connection, new: &NewProposal) -> Result<i64, Store
     Ok(id)
 }
 
-/// The last ones, at most so many, the newest first.
+/// Whether the time of one that waits is over.
+pub async fn any_over(db: &mut Connection, now: i64) -> Result<bool, StoreError> {
+    let over = sql::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM proposals WHERE state = 'open' AND expires <= $1)",
+    );
+    Ok(over.bind(now).fetch_one(db).await?)
+}
+
+/// The last ones, at most so many, the newest first; without their bodies, which may be long.
 pub async fn list(db: &mut Connection, limit: i64) -> Result<Vec<ProposalRow>, StoreError> {
-    let rows: Vec<Row> = sql::query_as(concat!(select!(), "ORDER BY id DESC LIMIT $1"))
+    let rows: Vec<Row> = sql::query_as(concat!(select!("''"), "ORDER BY id DESC LIMIT $1"))
         .bind(limit)
         .fetch_all(db)
         .await?;
@@ -113,8 +124,10 @@ pub async fn open(db: &mut Connection) -> Result<i64, StoreError> {
 
 /// That one.
 pub async fn find(db: &mut Connection, id: i64) -> Result<Option<ProposalRow>, StoreError> {
-    let found: Option<Row> =
-        sql::query_as(concat!(select!(), "WHERE id = $1")).bind(id).fetch_optional(db).await?;
+    let found: Option<Row> = sql::query_as(concat!(select!("body"), "WHERE id = $1"))
+        .bind(id)
+        .fetch_optional(db)
+        .await?;
     found.map(row).transpose()
 }
 

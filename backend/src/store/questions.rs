@@ -70,17 +70,6 @@ pub async fn all(db: &mut Connection) -> Result<BTreeMap<ServerId, Vec<Question>
     Ok(all)
 }
 
-/// Whether a server's agent is kept waiting.
-pub async fn holds(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
-    let found: Option<i64> = sql::query_scalar(
-        "SELECT asked FROM questions WHERE server_id = $1 AND holds = TRUE LIMIT 1",
-    )
-    .bind(server)
-    .fetch_optional(db)
-    .await?;
-    Ok(found.is_some())
-}
-
 /// Strikes out what was open about a server.
 pub async fn close(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
     sql::query("DELETE FROM questions WHERE server_id = $1").bind(server).execute(db).await?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::ServerName;
 use bastio_protocol::api::Labels;
 
+use super::batch::push_ids;
 use super::servers::{names_and_labels, parse_name};
 use super::sql::QueryBuilder;
 use super::{Connection, ServerId, StoreError};
@@ -58,14 +59,16 @@ async fn read(
 ) -> Result<(), StoreError> {
     let mut select =
         QueryBuilder::new("SELECT id, name FROM servers WHERE removed IS NULL AND id IN (");
-    push(&mut select, ids);
+    push_ids(&mut select, ids.iter().map(|id| id.0));
+    select.push(")");
     let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(&mut *db).await?;
     for (id, name) in rows {
         servers.insert(id, (parse_name(&name)?, Labels::new()));
     }
     let mut select =
         QueryBuilder::new("SELECT server_id, name, value FROM labels WHERE server_id IN (");
-    push(&mut select, ids);
+    push_ids(&mut select, ids.iter().map(|id| id.0));
+    select.push(")");
     let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
     for (id, name, value) in rows {
         if let Some((_, labels)) = servers.get_mut(&id) {
@@ -73,12 +76,4 @@ async fn read(
         }
     }
     Ok(())
-}
-
-fn push(select: &mut QueryBuilder<'_>, ids: &[ServerId]) {
-    let mut list = select.separated(", ");
-    for id in ids {
-        list.push_bind(id.0);
-    }
-    select.push(")");
 }

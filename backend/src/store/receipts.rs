@@ -93,7 +93,7 @@ pub async fn forget(
     Ok(())
 }
 
-/// What a server has signed last about all of it, and when that came in.
+/// What a server has signed last about all of it.
 pub async fn of_sync(
     db: &mut Connection,
     server: ServerId,
@@ -107,18 +107,13 @@ pub async fn of_sync(
     body.map_err(corrupt("a receipt"))
 }
 
-/// Keeps what a server has signed last about all of it; with `None` nothing holds any more.
+/// Keeps what a server has signed last about all of it.
 pub async fn keep_of_sync(
     db: &mut Connection,
     server: ServerId,
-    receipt: Option<&Receipt>,
+    receipt: &Receipt,
     now: i64,
 ) -> Result<(), StoreError> {
-    let Some(receipt) = receipt else {
-        let forget = sql::query("DELETE FROM sync_receipts WHERE server_id = $1");
-        forget.bind(server).execute(db).await?;
-        return Ok(());
-    };
     sql::query(
         "INSERT INTO sync_receipts (server_id, received, body) VALUES ($1, $2, $3) \
          ON CONFLICT (server_id) DO UPDATE SET received = excluded.received, body = excluded.body",

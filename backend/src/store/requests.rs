@@ -123,18 +123,6 @@ pub async fn mark_sent(
     Ok(())
 }
 
-/// Puts what was sent to a server and not answered back into its queue.
-pub async fn requeue_sent(db: &mut Connection, server: ServerId) -> Result<(), StoreError> {
-    sql::query(
-        "UPDATE requests SET state = 'queued' \
-         WHERE server_id = $1 AND state = 'sent' AND state IN ('queued', 'sent')",
-    )
-    .bind(server)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// The request that was last sent under that id to this server.
 pub async fn find_sent(
     db: &mut Connection,
@@ -205,11 +193,9 @@ pub async fn abandon(
     .bind(server)
     .execute(&mut *db)
     .await?;
-    for forget in [
-        "DELETE FROM drifts WHERE server_id = $1",
-        "DELETE FROM drift_heals WHERE server_id = $1",
-        "DELETE FROM sync_receipts WHERE server_id = $1",
-    ] {
+    for forget in
+        ["DELETE FROM drifts WHERE server_id = $1", "DELETE FROM drift_heals WHERE server_id = $1"]
+    {
         sql::query(forget).bind(server).execute(&mut *db).await?;
     }
     Ok(())

@@ -255,30 +255,13 @@ pub async fn remove(db: &mut Connection, server: ServerId, now: i64) -> Result<(
         "DELETE FROM accounts WHERE server_id = $1",
         "DELETE FROM suspects WHERE server_id = $1",
         "DELETE FROM receipts WHERE server_id = $1",
+        "DELETE FROM sync_receipts WHERE server_id = $1",
         "DELETE FROM questions WHERE server_id = $1",
     ] {
         sql::query(sql).bind(server).execute(&mut *db).await?;
     }
     sql::query("UPDATE servers SET removed = $1 WHERE id = $2")
         .bind(now)
-        .bind(server)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Notes that a session began.
-pub async fn seen(
-    db: &mut Connection,
-    server: ServerId,
-    address: &str,
-    agent: &str,
-    now: i64,
-) -> Result<(), StoreError> {
-    sql::query("UPDATE servers SET last_seen = $1, address = $2, agent = $3 WHERE id = $4")
-        .bind(now)
-        .bind(address)
-        .bind(agent)
         .bind(server)
         .execute(db)
         .await?;
@@ -310,28 +293,6 @@ pub async fn take_sequence(
     .await?;
     let first = last.saturating_sub(i64::from(count)).saturating_add(1);
     u64::try_from(first).map_err(corrupt("the number of an order"))
-}
-
-/// Notes what an agent has said of itself: its facts as JSON, the fingerprint of the signing key
-/// that it obeys, and the last number it has obeyed, which our numbers must be above.
-pub async fn met(
-    db: &mut Connection,
-    server: ServerId,
-    facts: &str,
-    signing_key: Option<&str>,
-    last_sequence: i64,
-) -> Result<(), StoreError> {
-    sql::query(
-        "UPDATE servers SET facts = $1, signing_key = COALESCE($2, signing_key), \
-         sequence = CASE WHEN sequence < $3 THEN $3 ELSE sequence END WHERE id = $4",
-    )
-    .bind(facts)
-    .bind(signing_key)
-    .bind(last_sequence)
-    .bind(server)
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Notes which signing key a server's agent was given, unless we know which one it obeys.

@@ -68,7 +68,7 @@ fn section(figures: &Figures) -> String {
     let points: Vec<String> = figures.points.iter().map(row).collect();
     let part = part(figures.engine);
     format!(
-        "{} agents, enrolled in {:.1} s, connected in {:.1} s, all of what they said taken in {:.0} s later. Stopping \
+        "{} agents, enrolled in {:.1} s, connected in {:.1} s, all of what they said taken {:.0} s later. Stopping \
          took {:.2} s.\n\n\
          {}\n\n\
          A grant for one user; seconds from the request:\n\n\

@@ -113,14 +113,6 @@ impl Figures {
             ),
         ];
         if let Some(point) = self.points.iter().find(|point| point.servers == self.count) {
-            if let Some((strangers, crowded)) = &self.crowded {
-                all.push(Promise::new(
-                    format!("the same beside {strangers} half-open connections, 1.5 x"),
-                    point.confirmed * 1.5,
-                    crowded.confirmed,
-                    "s",
-                ));
-            }
             all.push(Promise::new(
                 format!("{} actions, one a server, planned and queued durably", self.count),
                 1.0,
@@ -133,6 +125,14 @@ impl Figures {
                 point.confirmed,
                 "s",
             ));
+            if let Some((strangers, crowded)) = &self.crowded {
+                all.push(Promise::new(
+                    format!("the same grant beside {strangers} half-open connections, 1.5 x"),
+                    point.confirmed * 1.5,
+                    crowded.confirmed,
+                    "s",
+                ));
+            }
         }
         all
     }

@@ -90,7 +90,7 @@ fn kill_one(options: &Options, count: usize) -> Result<Takeover, BenchError> {
         told => return Err(unexpected(&told)),
     };
     let wanted = u64::try_from(count * ORDERS).unwrap_or(u64::MAX);
-    found.lost = wanted.saturating_sub(found.counts.obeyed);
+    found.lost = wanted.saturating_sub(found.counts.obeyed.saturating_sub(found.counts.doubled));
     report(&found, database);
     Ok(found)
 }
@@ -140,6 +140,9 @@ fn fan_out(
     }
     let killed = killed.ok_or_else(|| BenchError::Child("no third was confirmed".to_owned()))?;
     match emulator.told()? {
+        Tell::Moved { at } if at.is_empty() => {
+            Err(BenchError::Child("the dead node served nobody".to_owned()))
+        }
         Tell::Moved { at } => {
             found.moved = at.len();
             found.served = Times::since(killed, at);

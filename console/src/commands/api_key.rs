@@ -5,6 +5,7 @@ use std::io;
 use bastio_protocol::api::{ApiKey, CreatedApiKey, EnrollHint, NewApiKey, Role};
 use bastio_protocol::audit::hex;
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::commands::{Context, Format};
 use crate::failure::{Ending, Failure};
@@ -97,7 +98,12 @@ fn add(context: &mut Context<'_>, command: Add) -> Result<Ending, Failure> {
             if let (Some(own), Some(id)) = (&own, error.proposal()) {
                 let note = format!("this secret opens nothing until proposal {id} is approved:");
                 context.terminal.note(&note);
-                context.terminal.print(&format!("{own}\n"))?;
+                match context.format {
+                    Format::Json => {
+                        context.terminal.json(&json!({ "proposal": id, "secret": own }))?;
+                    }
+                    Format::Table => context.terminal.print(&format!("{own}\n"))?,
+                }
             }
             return Err(error.into());
         }
@@ -105,12 +111,11 @@ fn add(context: &mut Context<'_>, command: Add) -> Result<Ending, Failure> {
     if let Some(own) = own {
         created.secret = own;
     }
-    if created.secret.is_empty() {
-        context.terminal.note(&format!("made the API key {}", key.name));
-        return Ok(Ending::AllDone);
-    }
     match context.format {
         Format::Json => context.terminal.json(&created)?,
+        Format::Table if created.secret.is_empty() => {
+            context.terminal.note(&format!("made the API key {}", key.name));
+        }
         Format::Table => {
             let note = format!("made the API key {}; its secret is shown this once", key.name);
             context.terminal.note(&note);

@@ -13,7 +13,7 @@ use crate::policy_file;
 /// What to make so.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A section that is not in the files (users, groups, servers, grants, sudo-policies) is left alone.
+    after_help = "A section that is not in the files (users, groups, servers, grants, sudo-policies, drift) is left alone.
 What a section names is made exactly so; what it does not name stays, unless --prune is given.
 docs/operations.md has an example of everything.
 
@@ -27,7 +27,8 @@ pub struct Apply {
     /// A file in YAML or JSON, - for stdin; may be given several times, together they are one
     #[arg(long = "file", short, value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Remove what the sections in the files do not name: users, keys, groups, members, labels, grants
+    /// Remove what the sections in the files do not name: users, keys, groups, members, labels, grants,
+    /// drift rules
     #[arg(long)]
     prune: bool,
 }

@@ -92,7 +92,7 @@ pub struct ServerPlan {
     pub in_sync_at: i64,
     /// What it has still to be told or to answer, and what it failed to take.
     pub open: Vec<ActionReport>,
-    /// Whether it differs from what it should be, as its agent says.
+    /// Whether it differs from what it should be, as its agent says, and is not to be left so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drifted: bool,
     /// Whether it differs still although it was brought back.

@@ -48,6 +48,11 @@ impl Approvals {
         self.bad
     }
 
+    /// For programs: how many are signed by their approvers, and how many by keys that are not in this export.
+    pub fn numbers(&self) -> serde_json::Value {
+        serde_json::json!({ "signed": self.good, "unknown": self.unknown })
+    }
+
     /// For people; nothing when nothing was approved.
     pub fn in_words(&self) -> Option<String> {
         let unknown = match self.unknown {

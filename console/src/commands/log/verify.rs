@@ -70,7 +70,7 @@ impl Verify {
         if let Some(words) = approvals.in_words().filter(|_| format == Format::Table) {
             terminal.note(&words);
         }
-        self.tell_intact(format, terminal, &header, &summary)
+        self.tell_intact(format, terminal, &header, &summary, &approvals)
     }
 
     fn tell_intact(
@@ -79,6 +79,7 @@ impl Verify {
         terminal: &mut Terminal,
         header: &ExportHeader,
         summary: &Summary,
+        approvals: &Approvals,
     ) -> Result<Ending, Failure> {
         let whole = header.filters.is_empty();
         let known_missed = self.head.is_some() && !summary.known_seen;
@@ -89,6 +90,7 @@ impl Verify {
                 "first": summary.first, "last": last.map(|head| head.id),
                 "hash": last.map(|head| &head.hash), "left_out": summary.left_out,
                 "head_seen": self.head.as_ref().map(|_| summary.known_seen),
+                "approvals": approvals.numbers(),
             }))?;
         } else {
             terminal.print(&intact(summary))?;
