@@ -24,6 +24,7 @@ mod groups;
 mod host_labels;
 mod index;
 mod merge;
+mod retract;
 mod root;
 mod undo;
 
@@ -42,6 +43,7 @@ pub use groups::{Groups, Inside};
 pub use host_labels::{host_labels, is_host_label};
 pub use index::{Index, Reach, reach};
 pub use merge::{Clash, Conflict, Entitlement, Rights, join, merge};
+pub use retract::retract;
 pub use root::{Beside, Lasting, Roots, gained, left_behind, roots};
 pub use undo::{Before, model_at, model_for_one};
 

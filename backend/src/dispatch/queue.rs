@@ -105,6 +105,9 @@ pub(crate) async fn replan(
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
+        if !old.contains(&server) {
+            plan::retract(&mut wanted, [&confirmed, &after_sent]);
+        }
         let mut revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
         if scope.is_whole_server() {
             let mut again = plan::repeat(&wanted, &after_sent);
@@ -215,6 +218,10 @@ pub(super) async fn wanted(
     let mut accounts = plan::desired(&model, &host);
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut accounts, overlay.get(&server), &scope);
+    let (confirmed, _, mut sent) = Present::load(db, &scope).await?.take(server, &accounts);
+    sent.retain(|queued| queued.tries > 0);
+    let after_sent = plan::projected(confirmed.clone(), &steps(&sent));
+    plan::retract(&mut accounts, [&confirmed, &after_sent]);
     Ok(accounts.into_iter().map(|(login, account)| (login, account.whole())).collect())
 }
 
@@ -249,7 +256,10 @@ pub(crate) async fn settle(
     let (mut wanted, _) = desired(&model, &host, old.contains(&server));
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut wanted, overlay.get(&server), &scope);
-    let (_, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
+    let (confirmed, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
+    if !old.contains(&server) {
+        plan::retract(&mut wanted, [&confirmed]);
+    }
     let todo = plan::difference(&wanted, &accounts);
     let wished = |failed: &Step| todo.iter().any(|todo| plan::same(todo, failed));
     for (id, _) in failed.iter().filter(|(_, step)| !wished(step)) {

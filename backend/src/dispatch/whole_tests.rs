@@ -6,10 +6,13 @@ use bastio_protocol::api::{
 };
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
-    Action, ChangeKind, ChangeNote, Detail, DriftMessage, HostMessage, HostRequest, KeyGrant,
-    Payload, Status, WantedState,
+    Action, ChangeKind, ChangeNote, Detail, DriftMessage, GroupName, HostMessage, HostRequest,
+    KeyGrant, Payload, Status, WantedState,
 };
 
+use std::collections::BTreeSet;
+
+use super::queue::Scope;
 use super::*;
 use crate::fleet::FleetError;
 use crate::plan::Accounts;
@@ -87,6 +90,44 @@ async fn a_grant_that_ends_is_one_set_user_and_leaves_at_its_end() {
     assert!(confirmed(&backend, web.id).await.is_empty());
     let grants = backend.fleet.grants(&backend.admin, None).await.expect("read");
     assert!(grants.is_empty());
+}
+
+/// `alice` without the groups that she had.
+async fn without_groups(backend: &TestBackend) {
+    let removal = RemoveUser::default();
+    backend.fleet.remove_user(&backend.admin, &login("alice"), removal).await.expect("gone");
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+}
+
+#[tokio::test]
+async fn groups_that_nobody_names_any_more_are_taken_also_from_who_was_away() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await;
+    let session = backend.connect_v2(1).await;
+    let mut new = new_user("alice", &[key(10)], "web-1", false);
+    new.spec.groups = Some([GroupName::parse("docker").expect("a group")].into());
+    backend.fleet.add_user(&backend.admin, &new).await.expect("added");
+    let sent = take_all(&backend, &session).await;
+    let [Action::SetUser { wanted }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(wanted.spec.groups, new.spec.groups);
+    session.close().await.expect("closed");
+
+    // While the server is away she goes, and comes back without.
+    without_groups(&backend).await;
+    let session = backend.connect_v2(1).await;
+    let sent = take_all(&backend, &session).await;
+    let [Action::SetUser { wanted }] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(wanted.spec.groups, Some(BTreeSet::new()));
+
+    // What has been taken is not taken again, and a sync says the same.
+    let again = Scope::Logins(BTreeSet::from([login("alice")]));
+    let mut tx = backend.store.write().await.expect("a writer");
+    let replanned = queue::replan(&mut tx, 1, &again, NOW).await.expect("planned");
+    assert!(replanned.servers.is_empty(), "{replanned:?}");
+    drop(tx);
+    let mut db = backend.store.read().await.expect("a reader");
+    let wanted = queue::wanted(&mut db, web.id, NOW).await.expect("read");
+    assert_eq!(wanted[&login("alice")].spec.groups, Some(BTreeSet::new()));
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ fn makes_root(group: &GroupName, own: &BTreeSet<GroupName>) -> bool {
 }
 
 /// What makes root by the old fields, and is not named any more by the new ones: agents leave what is
-/// not named as it is, so the account keeps it.
+/// not named as it is, so the account keeps it. Supplementary groups are taken, see [`super::retract`].
 #[must_use]
 pub fn left_behind(
     old: &AccountSpec,
@@ -112,8 +112,7 @@ pub fn left_behind(
     own: &BTreeSet<GroupName>,
 ) -> Option<String> {
     let primary = old.group.iter().filter(|_| new.group.is_none());
-    let groups = old.groups.iter().flatten().filter(|_| new.groups.is_none());
-    let mut groups = primary.chain(groups).filter(|group| makes_root(group, own));
+    let mut groups = primary.filter(|group| makes_root(group, own));
     let home = old.home.iter().filter(|home| new.home.is_none() && is_strange(home.as_str()));
     let group = groups.next().map(|group| format!("the group {group}"));
     group.or_else(|| home.map(|home| format!("the home {home}")).next())
@@ -334,11 +333,10 @@ mod tests {
         let none = || spec(None, None, None);
         for (old, new, left) in [
             (none(), none(), None),
-            (spec(None, Some(&["docker"]), None), none(), Some("the group docker")),
-            (spec(None, Some(&["sysops"]), None), none(), Some("the group sysops")),
-            (spec(None, Some(&["docker"]), None), spec(None, Some(&[]), None), None),
-            (spec(None, Some(&["audio"]), None), none(), None),
+            (spec(None, Some(&["docker"]), None), none(), None),
             (spec(Some("disk"), None, None), none(), Some("the group disk")),
+            (spec(Some("sysops"), None, None), none(), Some("the group sysops")),
+            (spec(Some("audio"), None, None), none(), None),
             (spec(Some("disk"), None, None), spec(Some("users"), None, None), None),
             (spec(None, None, Some("/root")), none(), Some("the home /root")),
             (spec(None, None, Some("/home/a")), none(), None),

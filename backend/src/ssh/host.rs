@@ -80,8 +80,8 @@ impl Host {
 
     /// Owns one session from its login to its end.
     pub(super) async fn own(self: Arc<Self>, agent: Box<ServerSession<ServerIdentity>>) {
-        let (server, peer) = (agent.identity.clone(), agent.peer);
-        let elsewhere = Box::pin(self.elsewhere(&server)).await;
+        let (server, peer) = (&agent.identity, agent.peer);
+        let elsewhere = Box::pin(self.elsewhere(server)).await;
         let now = Instant::now();
         let arrival = lock(&self.rivals).arrived(&server.id, peer.ip(), elsewhere, now);
         let rivals = Arc::clone(&self.rivals);
@@ -89,7 +89,7 @@ impl Host {
         if arrival.crowded {
             warn!(server = %server.name, address = %peer, "too many sessions of one agent, this one is refused");
             Box::pin(agent.link.disconnect_with_retry_after(PENALTY)).await;
-        } else if !Box::pin(self.tolerates(&server, peer.ip(), arrival.fight, arrival.tell)).await {
+        } else if !Box::pin(self.tolerates(server, peer.ip(), arrival.fight, arrival.tell)).await {
             Box::pin(agent.link.disconnect_with_retry_after(PENALTY)).await;
         } else if self.waited(arrival.pause).await {
             self.run(agent).await;

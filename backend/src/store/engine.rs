@@ -29,7 +29,7 @@ const BESIDE: u32 = 2;
 const ROWS_AHEAD: usize = 1024;
 /// What SQLite's writer may keep of the file in memory, in KiB by its sign: a fleet's queue and accounts. Taken as it is
 /// needed.
-const WRITER_CACHE: &str = "-16384";
+const WRITER_CACHE: &str = "-8192";
 /// Pages of 4 KiB in SQLite's log before they go into the file: whoever writes has to wait for that.
 const PAGES_BETWEEN_CHECKPOINTS: &str = "8000";
 /// How long a connection waits for a lock, and a caller for a connection.

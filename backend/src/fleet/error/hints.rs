@@ -22,7 +22,7 @@ pub(super) const TWO_OPTIONS: &str = "nothing was changed; the same option must 
      and bastio grant ls";
 pub(super) const NOT_ASKED: &str =
     "nothing was changed; `bastio server show NAME` tells what is to be decided about it";
-pub(super) const LEFT_BEHIND: &str = "nothing was changed; say what it has in its place: an empty list (groups: []) takes \
-     groups away; once that is done it may be left out";
+pub(super) const LEFT_BEHIND: &str = "nothing was changed; say what it has in its place: another primary group, or a home \
+     below /home; once that is done it may be left out";
 pub(super) const NEEDS_CONFIRMATION: &str = "nothing was changed; see all of it with --dry-run, and if you mean it, say so: \
      --yes-really";

@@ -475,16 +475,22 @@ async fn who_looks_at_a_proposal_sees_all_of_it() {
 #[tokio::test]
 async fn what_makes_root_is_taken_away_and_not_left_to_the_host() {
     let two = Two::new().await;
-    let patch =
-        |groups: &[&str]| ("PATCH", "/users/alice", json!({ "spec": { "groups": groups } }));
-    prepare(&two, &[user("alice", 1), plainly(), patch(&["docker"])]).await;
+    let patch = |spec: Value| ("PATCH", "/users/alice", json!({ "spec": spec }));
+    let is = |group: &str| patch(json!({ "group": group }));
+    prepare(&two, &[user("alice", 1), plainly(), is("disk")]).await;
     let key = numbered_key(1).to_string();
     let unnamed =
         ("POST", "/policy", json!({ "version": 1, "users": { "alice": { "keys": [key] } } }));
     let (status, answer) = two.proposes(&unnamed).await;
-    assert!(status == 409 && answer.to_string().contains("the group docker"), "{answer}");
-    assert!(answer["hint"].to_string().contains("groups: []"), "{answer}");
-    for asked in [patch(&[]), unnamed] {
+    assert!(status == 409 && answer.to_string().contains("the group disk"), "{answer}");
+    assert!(answer["hint"].to_string().contains("in its place"), "{answer}");
+    for asked in [is("users"), unnamed.clone()] {
+        let (status, answer) = two.proposes(&asked).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    // Supplementary groups are taken by not being named.
+    prepare(&two, &[patch(json!({ "groups": ["docker"] }))]).await;
+    for asked in [unnamed.clone(), unnamed] {
         let (status, answer) = two.proposes(&asked).await;
         assert_eq!(status, 200, "{answer}");
     }
