@@ -6,6 +6,7 @@ mod accounts;
 mod agent;
 mod alone;
 mod backend;
+mod credentials;
 mod life;
 mod managed;
 mod orders;
