@@ -32,7 +32,8 @@ impl Default for InboundBudget {
 /// One SSH data packet and its share of the budget.
 #[derive(Debug)]
 struct Piece {
-    data: Bytes,
+    /// No [`Bytes`]: a queue has room for 32 at once, on each of thousands of connections.
+    data: Box<[u8]>,
     _share: OwnedSemaphorePermit,
 }
 
@@ -47,7 +48,7 @@ impl Reader {
     /// The next piece, never empty. `None` when no more can come: after the peer's end of data or
     /// the end of the connection, once everything received before was taken. May be cancelled.
     pub async fn recv(&mut self) -> Option<Bytes> {
-        self.pieces.recv().await.map(|piece| piece.data)
+        self.pieces.recv().await.map(|piece| piece.data.into())
     }
 }
 
@@ -79,7 +80,7 @@ impl Inbound {
         if data.is_empty() {
             return Ok(());
         }
-        let data = Bytes::copy_from_slice(data);
+        let data = Box::<[u8]>::from(data);
         // A piece larger than the whole budget takes all of it.
         let share = u32::try_from(data.len().min(self.budget.bytes)).unwrap_or(u32::MAX);
         match self.push_now(data, share) {
@@ -89,7 +90,7 @@ impl Inbound {
         }
     }
 
-    fn push_now(&self, data: Bytes, share: u32) -> Result<(), Bytes> {
+    fn push_now(&self, data: Box<[u8]>, share: u32) -> Result<(), Box<[u8]>> {
         let Ok(slot) = self.pieces.try_reserve() else {
             return Err(data);
         };
@@ -102,7 +103,7 @@ impl Inbound {
         }
     }
 
-    async fn push_waiting(&self, data: Bytes, share: u32) -> Result<(), Ended> {
+    async fn push_waiting(&self, data: Box<[u8]>, share: u32) -> Result<(), Ended> {
         let stored = async {
             let slot = self.pieces.reserve().await.ok()?;
             let room = Arc::clone(&self.room).acquire_many_owned(share);

@@ -33,6 +33,9 @@ pub(super) const UNASKED_LIMIT: usize = 8192;
 /// How long an agent of version 2 may take for its hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(30);
 
+/// A netstring that is to be sent. A queue has room for 32 at once, in each of thousands of sessions: so no [`Bytes`].
+type Frame = Box<[u8]>;
+
 /// What an agent may be sent, and how.
 #[derive(Debug)]
 enum Phase {
@@ -150,7 +153,7 @@ pub(super) struct Owner {
     decoder: NetstringDecoder,
     orders: Orders,
     phase: Phase,
-    frames: mpsc::Sender<Bytes>,
+    frames: mpsc::Sender<Frame>,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
     /// Answers to nothing so far.
@@ -168,7 +171,7 @@ impl Owner {
         size: usize,
         answer_within: Duration,
         orders: Orders,
-    ) -> (Self, mpsc::Receiver<Bytes>) {
+    ) -> (Self, mpsc::Receiver<Frame>) {
         let (frames, to_write) = mpsc::channel(size.max(1));
         let window = Window::new(size, answer_within);
         let (phase, limit) = if version_2 {
@@ -464,7 +467,7 @@ impl Owner {
 }
 
 /// Writes the owner's frames until the owner or the connection ends.
-pub(super) async fn write(writer: ServerWriter, mut frames: mpsc::Receiver<Bytes>) {
+pub(super) async fn write(writer: ServerWriter, mut frames: mpsc::Receiver<Frame>) {
     while let Some(frame) = frames.recv().await {
         if writer.send(frame).await.is_err() {
             // The connection is ending; the reader tells the owner.
