@@ -64,6 +64,7 @@ impl<'world> Site<'world> {
     fn hand_over(&self, name: &str, secret: impl Into<Vec<u8>>) {
         let (name_is, file) =
             (format!("--name={name}"), format!("/etc/credstore.encrypted/{name}"));
+        self.host.exec(&["install", "-d", "-m", "700", "/etc/credstore.encrypted"]).unwrap();
         let encrypt = ["encrypt", "--with-key=host", &name_is, "-", &file];
         self.host.command("systemd-creds").args(encrypt).input(secret).check().unwrap();
         let folder = format!("/etc/systemd/system/{UNIT}.d");
