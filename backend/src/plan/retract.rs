@@ -17,7 +17,8 @@ pub fn retract<'a>(wanted: &mut Accounts, given: impl IntoIterator<Item = &'a Ac
             continue;
         };
         let mut whole = now.whole();
-        if whole.spec.groups.is_none() {
+        // Who is given back gets back what was there, and nothing is said of the rest.
+        if whole.spec.groups.is_none() && whole.release.is_none() {
             whole.spec.groups = Some(BTreeSet::new());
             *now = whole.into();
         }
@@ -59,6 +60,14 @@ mod tests {
                 assert_eq!(wanted, only(with(expected)), "{had:?}, then {wants:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_is_given_back_keeps_what_is_not_named() {
+        let released = WantedAccount { release: Some(Vec::new()), ..WantedAccount::default() };
+        let mut wanted = only(released.clone().into());
+        retract(&mut wanted, [&only(with(Some(&["docker"])))]);
+        assert_eq!(wanted, only(released.into()));
     }
 
     #[test]
