@@ -1,5 +1,7 @@
 //! What version 2 adds: whole accounts, requests to servers, drift; and what version 1 is told of it.
 
+use std::collections::BTreeSet;
+
 use bastio_protocol::api::{
     ActionState, EndSessions, Holder, NamedPolicy, NewGrant, NewKeys, NewRequest, RemoveUser,
     RequestKind, Terms, UpdateUser, UserState,
@@ -9,8 +11,6 @@ use bastio_protocol::{
     Action, ChangeKind, ChangeNote, Detail, DriftMessage, GroupName, HostMessage, HostRequest,
     KeyGrant, Payload, Status, WantedState,
 };
-
-use std::collections::BTreeSet;
 
 use super::queue::Scope;
 use super::*;
@@ -92,13 +92,6 @@ async fn a_grant_that_ends_is_one_set_user_and_leaves_at_its_end() {
     assert!(grants.is_empty());
 }
 
-/// `alice` without the groups that she had.
-async fn without_groups(backend: &TestBackend) {
-    let removal = RemoveUser::default();
-    backend.fleet.remove_user(&backend.admin, &login("alice"), removal).await.expect("gone");
-    backend.add_user("alice", &[key(10)], "web-1", false).await;
-}
-
 #[tokio::test]
 async fn groups_that_nobody_names_any_more_are_taken_also_from_who_was_away() {
     let backend = TestBackend::new().await;
@@ -113,7 +106,9 @@ async fn groups_that_nobody_names_any_more_are_taken_also_from_who_was_away() {
     session.close().await.expect("closed");
 
     // While the server is away she goes, and comes back without.
-    without_groups(&backend).await;
+    let removal = RemoveUser::default();
+    backend.fleet.remove_user(&backend.admin, &login("alice"), removal).await.expect("gone");
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
     let session = backend.connect_v2(1).await;
     let sent = take_all(&backend, &session).await;
     let [Action::SetUser { wanted }] = &sent[..] else { panic!("{sent:?}") };
