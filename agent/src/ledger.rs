@@ -37,6 +37,8 @@ const LIMIT: u64 = 16 * 1024 * 1024;
 pub struct Ledger {
     path: PathBuf,
     book: Book,
+    /// Size of the file as it was read or written last, in bytes.
+    file_len: usize,
     /// Whether the file may lack something that `book` has.
     is_behind: bool,
     /// Whether one of the changes that the file lacks is in no edit.
@@ -125,17 +127,23 @@ impl Ledger {
             Err(Damage::Unreadable(_)) => read(&path),
             found => found,
         };
-        let (book, fate) = match found {
-            Ok(book) => (book, Fate::Good),
-            Err(damage) => (Book::default(), set_aside(&path, &damage)),
+        let ((book, file_len), fate) = match found {
+            Ok(found) => (found, Fate::Good),
+            Err(damage) => ((Book::default(), 0), set_aside(&path, &damage)),
         };
-        Self { path, book, is_behind: false, must_save: false, edits: Vec::new(), fate }
+        Self { path, book, file_len, is_behind: false, must_save: false, edits: Vec::new(), fate }
     }
 
     /// Whether a damaged ledger was found: what it held is not known, so ids in use must be reserved anew.
     #[must_use]
     pub fn was_lost(&self) -> bool {
         self.fate != Fate::Good
+    }
+
+    /// Size of the file as it was read or written last, in bytes: what the next [`Self::save`] writes about.
+    #[must_use]
+    pub fn file_len(&self) -> usize {
+        self.file_len
     }
 
     /// What each account is meant to be. A managed account that is not in it was made before there was a ledger, or
@@ -235,9 +243,9 @@ impl Ledger {
         self.book.form = FORM;
         let text = serde_json::to_vec(&self.book).map_err(io::Error::from);
         let text = text.map_err(|source| LedgerError::Unwritable { path: path.clone(), source })?;
-        let len = text.len() as u64;
-        if len > LIMIT {
-            return Err(LedgerError::TooLarge { path, len });
+        let file_len = text.len();
+        if file_len as u64 > LIMIT {
+            return Err(LedgerError::TooLarge { path, len: file_len as u64 });
         }
         if self.fate == Fate::InTheWay {
             let moved = move_away(&path);
@@ -245,7 +253,7 @@ impl Ledger {
             self.fate = Fate::Lost;
         }
         replace_secret(&path, &text).map_err(|source| LedgerError::Unwritable { path, source })?;
-        (self.is_behind, self.must_save) = (false, false);
+        (self.is_behind, self.must_save, self.file_len) = (false, false, file_len);
         self.edits.clear();
         Ok(())
     }
@@ -269,10 +277,11 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn read(path: &Path) -> Result<Book, Damage> {
+/// The ledger in the file, and its size in bytes.
+fn read(path: &Path) -> Result<(Book, usize), Damage> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Book::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Book::default(), 0)),
         opened => opened?,
     };
     let metadata = file.metadata()?;
@@ -282,7 +291,7 @@ fn read(path: &Path) -> Result<Book, Damage> {
     let mut text = Vec::new();
     file.take(LIMIT).read_to_end(&mut text)?;
     let book: Book = serde_json::from_slice(&text)?;
-    if book.form == FORM { Ok(book) } else { Err(Damage::Form(book.form)) }
+    if book.form == FORM { Ok((book, text.len())) } else { Err(Damage::Form(book.form)) }
 }
 
 /// Keeps what is no ledger, for people to look at.

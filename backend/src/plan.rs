@@ -14,9 +14,11 @@
 //! every removal to come. That edit fails visibly, the audit log tells, and then it is let go.
 //!
 //! Accounts that version 1 of the wire can describe are led to in its five plain steps, so that
-//! every agent understands them. Where more is to be said, one set-user says all of it.
+//! every agent understands them. Where more is to be said, one set-user says all of it; and where the
+//! agent is known to understand it, a new account comes with its keys or not at all ([`at_once`]).
 
 mod adoption;
+mod at_once;
 mod blast;
 mod declared;
 mod drift;
@@ -34,6 +36,7 @@ use bastio_protocol::api::{Labels, utc};
 use bastio_protocol::{Action, KeyGrant, PublicKey, ServerName, Sudo, Username, WantedAccount};
 
 pub use adoption::{People, Person};
+pub use at_once::at_once;
 pub use blast::{Effect, Rails, Stop, effect, radius};
 pub use declared::{
     Fault, GrantIdentity, ModelEdit, faults, in_numbers, model_edits, touched_logins, without_ended,

@@ -24,7 +24,7 @@ impl Bench {
     pub fn start(world: &World, name: &str) -> Result<Self, BenchError> {
         let host = server(world, name)?;
         let (mut pipe, theirs) = Pipe::new().map_err(|e| BenchError::File("a socket pair", e))?;
-        let command = host.command("bastio-agent").arg("processor");
+        let command = fleet::as_its_unit_does(host.command("bastio-agent").arg("processor"));
         let processor = command.env("BASTIO_AGENT_STATE", STATE).stdin(theirs).spawn()?;
         while hear(&mut pipe)?.get("type") != Some(&"ready".into()) {}
         Ok(Self { _processor: processor, pipe, host, asked: 0 })

@@ -259,7 +259,15 @@ pub fn enroll_through<'host>(
 /// The command that starts a server's agent.
 #[must_use]
 pub fn agent_command(host: &Host) -> PlacedCommand<'_> {
-    host.command("bastio-agent").arg("start").log_to(AGENT_LOG)
+    as_its_unit_does(host.command("bastio-agent").arg("start")).log_to(AGENT_LOG)
+}
+
+/// Sets the environment that the agent's unit sets, so that it is tried and measured as it ships.
+#[must_use]
+pub fn as_its_unit_does(command: PlacedCommand<'_>) -> PlacedCommand<'_> {
+    let unit = include_str!("../../systemd/bastio-processor.service");
+    let set = unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+    set.fold(command, |command, (name, value)| command.env(name, value))
 }
 
 /// Prepares, enrols and starts the agent of a server that shows the program `bastio-agent` in `/usr/bin`.
@@ -302,4 +310,18 @@ fn config_file(world: &World) -> PathBuf {
 
 fn log_file(world: &World) -> PathBuf {
     world.folder().join("backend.log")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_halves_of_the_agent_keep_memory_alike() {
+        let connector = include_str!("../../systemd/bastio-agent.service");
+        let processor = include_str!("../../systemd/bastio-processor.service");
+        let set = |unit: &'static str| {
+            unit.lines().filter(|line| line.starts_with("Environment=")).collect::<Vec<_>>()
+        };
+        assert_eq!(set(connector), set(processor));
+        assert_eq!(set(processor).len(), 1);
+    }
 }

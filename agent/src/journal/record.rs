@@ -265,7 +265,8 @@ impl State {
     /// A whole journal with this state and nothing forgotten in it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = HEADER.to_vec();
+        let mut bytes = Vec::with_capacity(self.size());
+        bytes.extend_from_slice(HEADER);
         if self.sequence > 0 {
             Record::Sequence { highest: self.sequence }.encode(&mut bytes);
         }

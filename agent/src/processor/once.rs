@@ -25,8 +25,10 @@ pub(super) struct Once<A> {
     notary: Option<Notary>,
 }
 
-/// So many bytes of edits may wait for the ledger's file (256 KiB).
-const EDITS_LIMIT: usize = 256 * 1024;
+/// As many bytes of edits may wait for the ledger's file as it has itself, so that it costs no more to write than they did;
+/// but at least 32 KiB, and at most 256 KiB, since they are kept in memory.
+const EDITS_AT_LEAST: usize = 32 * 1024;
+const EDITS_AT_MOST: usize = 256 * 1024;
 
 /// Work that a crash cut short.
 #[derive(Debug)]
@@ -98,12 +100,16 @@ impl<A: System> Once<A> {
         }
     }
 
+    /// Whether a ledger is written down before the next answer.
+    fn is_due(&self, ledger: &Ledger) -> bool {
+        let limit = ledger.file_len().clamp(EDITS_AT_LEAST, EDITS_AT_MOST);
+        ledger.must_save() || self.journal.edits_held() > limit
+    }
+
     /// The work is done: nothing of it is lost any more.
     fn write_down(&mut self, ticket: Ticket, body: &[u8], feedback: &FeedbackMessage) {
         self.has_failed = false;
-        let ledger = self.processor.ledger.as_mut();
-        let must_save = ledger.as_ref().is_some_and(|it| it.must_save());
-        if must_save || self.journal.edits_held() > EDITS_LIMIT {
+        if self.processor.ledger.as_ref().is_some_and(|it| self.is_due(it)) {
             self.save_ledger();
         }
         let edits = self.processor.ledger.as_mut().and_then(Ledger::take_edits);

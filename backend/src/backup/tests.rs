@@ -49,7 +49,7 @@ async fn what_is_restored_is_what_was_and_knows_that_time_went_on() {
     let to = elsewhere.path().join("state");
     let restored = super::restore(&file, &to, NOW + 600).await.unwrap();
     assert_eq!((restored.aftermath.revision, restored.aftermath.servers), (on_its_way, 1));
-    assert_eq!(restored.aftermath.dropped, 2, "bob's account and key");
+    assert_eq!(restored.aftermath.dropped, 1, "bob's account with its key");
     assert_eq!(std::fs::read_to_string(to.join("signing_key")).unwrap(), "secret 1");
     assert_eq!((mode(&to), mode(&to.join("signing_key"))), (0o700, 0o600));
     assert!(!to.join("listen.json").exists());

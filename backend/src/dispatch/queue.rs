@@ -85,7 +85,7 @@ pub(crate) async fn replan(
     store::actions::supersede(db, scope.server(), scope.logins()).await?;
     let model = model(db, scope.logins(), now).await?;
     let removals = store::policies::removals(db).await?;
-    let old = store::servers::of_version_1(db).await?;
+    let silent = store::servers::without_hello(db).await?;
     let overlay = store::adoptions::overlay(db).await?;
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut fates) = (Vec::new(), Fates::default());
@@ -98,17 +98,21 @@ pub(crate) async fn replan(
     let mut there = present.servers();
     there.extend(overlay.keys().copied());
     for (server, host) in hosts(db, scope, &reach, there).await? {
-        let (mut wanted, clashes) = fitted(index.merge(&host), old.contains(&server));
+        let is_old = silent.get(&server) == Some(&true);
+        let (mut wanted, clashes) = fitted(index.merge(&host), is_old);
         lay_over(&mut wanted, overlay.get(&server), scope);
         conflicts.extend(clashes);
         let (confirmed, accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
-        if !old.contains(&server) {
+        if !is_old {
             plan::retract(&mut wanted, [&confirmed, &after_sent]);
         }
         let mut revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
+        if !silent.contains_key(&server) {
+            revised.add = plan::at_once(revised.add, &wanted);
+        }
         if scope.is_whole_server() {
             let mut again = plan::repeat(&wanted, &after_sent);
             let queued = steps(&unsent);

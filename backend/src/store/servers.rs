@@ -342,6 +342,17 @@ pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<b
         .await?)
 }
 
+/// The servers whose agent has never said the hello of version 2, and of each whether it has connected: then it speaks
+/// version 1.
+pub async fn without_hello(db: &mut Connection) -> Result<BTreeMap<ServerId, bool>, StoreError> {
+    let rows: Vec<(ServerId, bool)> = sql::query_as(
+        "SELECT id, last_seen IS NOT NULL FROM servers WHERE removed IS NULL AND facts IS NULL",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// The servers whose agent has connected and speaks version 1.
 pub async fn of_version_1(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
     let rows: Vec<ServerId> = sql::query_scalar(

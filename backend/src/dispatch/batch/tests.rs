@@ -51,7 +51,7 @@ async fn what_is_common_is_not_handed_back() {
     backend.add_user("alice", &[key(200)], "*", true).await;
     let given = super::work(backend.dispatch.clone(), slips).await;
     for given in &given {
-        assert!(matches!(given, Some(Given::Actions(all, 1)) if all.len() == 2), "{given:?}");
+        assert!(matches!(given, Some(Given::Actions(all, 1)) if all.len() == 1), "{given:?}");
     }
 }
 

@@ -93,14 +93,14 @@ async fn a_key_on_another_machine_gets_nothing_before_somebody_has_decided() {
     let shown = backend.fleet.server(&backend.admin, &host("web-1")).await.expect("read").server;
     assert_eq!(shown.questions.len(), 1);
     assert!(shown.questions[0].holds && shown.questions[0].kind == QuestionKind::Machine);
-    assert_eq!(shown.pending, 2, "bob's actions wait");
+    assert_eq!(shown.pending, 1, "bob's account waits");
 
     // Accepted: the new machine is told everything, also what the first one has confirmed.
     backend.fleet.accept_server(&backend.admin, &host("web-1")).await.expect("accepted");
     let session = meet(&backend, "second", None).await;
     let mut told = backend.answer_all(&session, Status::Done).await;
     told.sort_unstable();
-    assert_eq!(told, ["add-key alice", "add-key bob", "add-user alice", "add-user bob"]);
+    assert_eq!(told, ["add-key alice", "add-user alice", "set-user bob"]);
     assert!(session.server().id == web);
     drop(session);
     let mut first = backend.connect(1).await;

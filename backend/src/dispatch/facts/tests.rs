@@ -42,7 +42,7 @@ async fn rights_by_what_an_agent_tells_begin_and_end_with_it() {
     tells(&mut session, &[("os_id", "debian"), ("os_version", "12")]).await;
     assert_eq!(
         backend.answer_all(&session, Status::Done).await,
-        ["remove-user bob", "add-user alice", "add-key alice"]
+        ["remove-user bob", "set-user alice"]
     );
     let expected = [("host/os", "debian"), ("host/os-version", "12"), ("role", "web")];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
