@@ -309,7 +309,7 @@ impl<A: System> Processor<A> {
     }
 }
 
-/// The one line that each action logs. A key appears as its fingerprint.
+/// The one line that each action logs. A key appears as its fingerprint, also in what a set-user has changed.
 fn log(message: &ActionMessage, answer: &Answer) {
     let key = match &message.action {
         Action::AddKey { public_key } | Action::RemoveKey { public_key } => {
@@ -319,8 +319,11 @@ fn log(message: &ActionMessage, answer: &Answer) {
     };
     let (mid, action, user) = (message.mid.text(), message.action.name(), &message.username);
     let (status, key) = (answer.status.code(), key.as_deref());
+    let changes = answer.detail.iter().flat_map(|detail| &detail.changes);
+    let changes: Vec<&str> = changes.map(|change| change.text.as_str()).collect();
+    let changes = (!changes.is_empty()).then(|| changes.join("; "));
     if answer.status.is_success() {
-        tracing::info!(mid, action, %user, status, key, "action done");
+        tracing::info!(mid, action, %user, status, key, changes, "action done");
     } else {
         tracing::warn!(mid, action, %user, status, key, why = answer.text, "action failed");
     }

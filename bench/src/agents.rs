@@ -245,8 +245,8 @@ fn fan_out(
     servers: usize,
     count: usize,
 ) -> Result<(Point, Vec<String>), BenchError> {
-    // The account and its one key.
-    let orders = 2;
+    // The account with its one key.
+    let orders = 1;
     let user = format!("person{number}");
     backend.add_user(&user, &new_key()?)?;
     let names = || (0..servers).map(|n| format!("srv-{n:05}")).collect::<Vec<_>>().join(",");

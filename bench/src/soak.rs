@@ -33,8 +33,9 @@ const TELL_EVERY: u32 = 10_000;
 /// Actions before the line begins, and at least a third of all: until then buffers find their size, and the journal is
 /// compacted for the first times.
 const WARM_UP: u32 = 10_000;
-/// What a day's actions may add to a process at most, in KiB: less than a page for each thousand.
-const GROWTH_LIMIT: f64 = 256.0;
+/// What a day's actions may add to a process at most, in KiB: eight pages. Of what each action leaves behind, a third of a
+/// byte would show.
+const GROWTH_LIMIT: f64 = 32.0;
 
 /// What is looked at, and what was seen: memory in KiB by actions done.
 struct Watched {
@@ -66,7 +67,10 @@ pub fn run() -> Result<(), BenchError> {
         done
     })?;
     println!("\nsoak, the whole product: {done} actions, anonymous memory every {LOOK_EVERY}\n");
-    println!("{:<12} {:>10} {:>10} {:>10}   KiB", "process", "start", "warm", "end");
+    println!(
+        "{:<12} {:>8} {:>8} {:>8} {:>14}   KiB",
+        "process", "start", "warm", "end", "never more since"
+    );
     let broken = watched.iter().filter_map(|it| judge(it).err()).collect::<Vec<_>>();
     broken.into_iter().next().map_or(Ok(()), Err)
 }
@@ -198,8 +202,10 @@ fn judge(watched: &Watched) -> Result<(), BenchError> {
     let (start, middle, end) = (value(samples.first()), value(warm.first()), value(warm.last()));
     let (slope, error) = slope(warm);
     let day = f64::from(ACTIONS);
+    let most = samples.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let since = samples.iter().find(|(_, value)| *value >= most).map_or(0.0, |(done, _)| *done);
     println!(
-        "{name:<12} {start:>10.0} {middle:>10.0} {end:>10.0}   {:+.0} ± {:.0} KiB in {ACTIONS} actions (95 %)",
+        "{name:<12} {start:>8.0} {middle:>8.0} {end:>8.0} {since:>14.0}   {:+.0} ± {:.0} KiB in {ACTIONS} actions (95 %)",
         slope * day,
         2.0 * error * day
     );

@@ -85,7 +85,6 @@ pub(crate) async fn replan(
     store::actions::supersede(db, scope.server(), scope.logins()).await?;
     let model = model(db, scope.logins(), now).await?;
     let removals = store::policies::removals(db).await?;
-    let silent = store::servers::without_hello(db).await?;
     let overlay = store::adoptions::overlay(db).await?;
     let mut present = Present::load(db, scope).await?;
     let (mut queue, mut fates) = (Vec::new(), Fates::default());
@@ -97,7 +96,10 @@ pub(crate) async fn replan(
     let index = plan::Index::new(&model);
     let mut there = present.servers();
     there.extend(overlay.keys().copied());
-    for (server, host) in hosts(db, scope, &reach, there).await? {
+    let hosts = hosts(db, scope, &reach, there).await?;
+    let ids: Vec<ServerId> = hosts.iter().map(|(server, _)| *server).collect();
+    let silent = store::servers::without_hello(db, &ids).await?;
+    for (server, host) in hosts {
         let is_old = silent.get(&server) == Some(&true);
         let (mut wanted, clashes) = fitted(index.merge(&host), is_old);
         lay_over(&mut wanted, overlay.get(&server), scope);
@@ -109,16 +111,8 @@ pub(crate) async fn replan(
         if !is_old {
             plan::retract(&mut wanted, [&confirmed, &after_sent]);
         }
-        let mut revised = plan::revise(&wanted, &after_sent, &steps(&unsent));
-        if !silent.contains_key(&server) {
-            revised.add = plan::at_once(revised.add, &wanted);
-        }
-        if scope.is_whole_server() {
-            let mut again = plan::repeat(&wanted, &after_sent);
-            let queued = steps(&unsent);
-            again.retain(|step| !queued.contains(step) && !revised.add.contains(step));
-            revised.add.extend(again);
-        }
+        let speaks_version_2 = !silent.contains_key(&server);
+        let revised = revise(&wanted, &after_sent, &steps(&unsent), scope, speaks_version_2);
         fates.under_way.extend(sent.iter().map(|queued| queued.id));
         fates.decide(&unsent, &revised.drop, &confirmed);
         if !revised.add.is_empty() || !revised.drop.is_empty() {
@@ -140,6 +134,26 @@ pub(crate) async fn replan(
     store::actions::enqueue(db, &[revision], &queue, now).await?;
     servers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Replanned { servers, conflicts })
+}
+
+/// What is added to a server's queue and dropped from it.
+fn revise(
+    wanted: &Accounts,
+    after_sent: &Accounts,
+    unsent: &[Step],
+    scope: &Scope,
+    speaks_version_2: bool,
+) -> plan::Revised {
+    let mut revised = plan::revise(wanted, after_sent, unsent);
+    if speaks_version_2 {
+        revised.add = plan::at_once(revised.add, wanted);
+    }
+    if scope.is_whole_server() {
+        let mut again = plan::repeat(wanted, after_sent);
+        again.retain(|step| !unsent.contains(step) && !revised.add.contains(step));
+        revised.add.extend(again);
+    }
+    revised
 }
 
 /// What becomes of pending actions when the model has changed.
@@ -256,12 +270,12 @@ pub(crate) async fn settle(
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
     let Some(host) = host(db, server).await? else { return Ok(false) };
     let model = model(db, scope.logins(), now).await?;
-    let old = store::servers::of_version_1(db).await?;
-    let (mut wanted, _) = desired(&model, &host, old.contains(&server));
+    let is_old = store::servers::without_hello(db, &[server]).await?.get(&server) == Some(&true);
+    let (mut wanted, _) = desired(&model, &host, is_old);
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut wanted, overlay.get(&server), &scope);
     let (confirmed, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
-    if !old.contains(&server) {
+    if !is_old {
         plan::retract(&mut wanted, [&confirmed]);
     }
     let todo = plan::difference(&wanted, &accounts);

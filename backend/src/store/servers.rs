@@ -7,6 +7,9 @@ use bastio_protocol::{PublicKey, ServerName};
 
 use super::{Connection, ServerId, StoreError, corrupt, sql};
 
+/// Servers that a question names; about more of them all are asked.
+const NAMED_AT_MOST: usize = 500;
+
 /// A server that was not removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRow {
@@ -342,14 +345,25 @@ pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<b
         .await?)
 }
 
-/// The servers whose agent has never said the hello of version 2, and of each whether it has connected: then it speaks
-/// version 1.
-pub async fn without_hello(db: &mut Connection) -> Result<BTreeMap<ServerId, bool>, StoreError> {
-    let rows: Vec<(ServerId, bool)> = sql::query_as(
+/// Of these servers those whose agent has never said the hello of version 2, and of each whether it has connected: then
+/// it speaks version 1.
+pub async fn without_hello(
+    db: &mut Connection,
+    servers: &[ServerId],
+) -> Result<BTreeMap<ServerId, bool>, StoreError> {
+    if servers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut select = sql::QueryBuilder::new(
         "SELECT id, last_seen IS NOT NULL FROM servers WHERE removed IS NULL AND facts IS NULL",
-    )
-    .fetch_all(db)
-    .await?;
+    );
+    // Of many, all are fewer words than these.
+    if servers.len() <= NAMED_AT_MOST {
+        select.push(" AND id IN (");
+        super::batch::push_ids(&mut select, servers.iter().map(|id| id.0));
+        select.push(")");
+    }
+    let rows: Vec<(ServerId, bool)> = select.build_query_as().fetch_all(db).await?;
     Ok(rows.into_iter().collect())
 }
 

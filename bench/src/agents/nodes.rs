@@ -17,8 +17,6 @@ use crate::BenchError;
 
 /// How long agents of a killed node may be without one, in seconds.
 const SERVED_WITHIN: f64 = 15.0;
-/// Orders of the grant for each server: the account and its one key.
-const ORDERS: usize = 2;
 /// Time between two looks at how much is confirmed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Fleets smaller than this say nothing about a fleet.
@@ -89,7 +87,7 @@ fn kill_one(options: &Options, count: usize) -> Result<Takeover, BenchError> {
         Tell::Counts(counts) => counts,
         told => return Err(unexpected(&told)),
     };
-    let wanted = u64::try_from(count * ORDERS).unwrap_or(u64::MAX);
+    let wanted = u64::try_from(count).unwrap_or(u64::MAX);
     found.lost = wanted.saturating_sub(found.counts.obeyed.saturating_sub(found.counts.doubled));
     report(&found, database);
     Ok(found)
@@ -115,7 +113,7 @@ fn fan_out(
     found: &mut Takeover,
 ) -> Result<(), BenchError> {
     let (begun, _) = survivor.grant("person", "*")?;
-    let all = u64::try_from(found.agents * ORDERS).unwrap_or(u64::MAX);
+    let all = u64::try_from(found.agents).unwrap_or(u64::MAX);
     let mut killed = None;
     loop {
         let left = survivor.outstanding()?;
@@ -159,7 +157,7 @@ fn report(found: &Takeover, database: f64) {
         found.agents,
         found.killed,
         found.confirmed_before,
-        found.agents * ORDERS,
+        found.agents,
         found.moved,
         found.served.p50,
         found.served.p99,
@@ -222,7 +220,7 @@ fn served(fleets: &[Takeover]) -> [Series; 2] {
 
 fn section(options: &Options, fleets: &[Takeover]) -> String {
     let row = |found: &Takeover| {
-        let orders = found.agents * ORDERS;
+        let orders = found.agents;
         format!(
             "| {} | {:.1} | {:.2}, {} of {orders} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {} | {} |",
             found.agents,
