@@ -72,7 +72,9 @@ pub enum Location {
 }
 
 /// A server's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, serde::Deserialize,
+)]
 #[sqlx(transparent)]
 pub struct ServerId(pub i64);
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::{Action, KeyPolicy, PublicKey, Username, WantedAccount};
 
+use super::sql::Flag;
 use super::{Connection, ServerId, StoreError, corrupt, sql};
 use crate::plan::{self, Account, Accounts, Step};
 
@@ -34,22 +35,22 @@ pub async fn of_login(
     db: &mut Connection,
     login: &Username,
 ) -> Result<BTreeMap<ServerId, Accounts>, StoreError> {
-    let rows: Vec<(ServerId, bool, Option<String>)> =
-        sql::query_as("SELECT server_id, sudo, wanted FROM accounts WHERE login = $1")
+    let rows: Vec<(ServerId, Flag, Option<String>)> =
+        sql::query("SELECT server_id, sudo, wanted FROM accounts WHERE login = $1")
             .bind(login.as_str())
-            .fetch_all(&mut *db)
+            .fetch_packed("server_id, sudo, wanted", &mut *db)
             .await?;
     let mut servers = BTreeMap::<ServerId, Accounts>::new();
-    for (server, sudo, whole) in rows {
+    for (server, Flag(sudo), whole) in rows {
         let account = account(sudo, whole.as_deref())?;
         servers.entry(server).or_default().insert(login.clone(), account);
     }
-    let keys: Vec<(ServerId, String)> = sql::query_as(
+    let keys: Vec<(ServerId, String)> = sql::query(
         "SELECT k.server_id, k.public_key FROM accounts a JOIN account_keys k \
          ON k.server_id = a.server_id AND k.login = a.login WHERE a.login = $1",
     )
     .bind(login.as_str())
-    .fetch_all(db)
+    .fetch_packed("server_id, public_key", db)
     .await?;
     for (server, key) in keys {
         let account = servers.entry(server).or_default().entry(login.clone()).or_default();

@@ -21,7 +21,9 @@ const ROWS_AT_ONCE: usize = 500;
 const LOGINS_AT_ONCE: usize = 5000;
 
 /// An action's number; its order in the queue of its server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type, serde::Deserialize,
+)]
 #[sqlx(transparent)]
 pub struct ActionId(pub i64);
 
@@ -137,13 +139,14 @@ pub async fn pending_of_login(
     db: &mut Connection,
     login: &Username,
 ) -> Result<Pending, StoreError> {
-    let rows: Vec<(ServerId, ActionId, String, i64)> = sql::query_as(
+    let mut rows: Vec<(ServerId, ActionId, String, i64)> = sql::query(
         "SELECT server_id, id, message, tries FROM actions WHERE login = $1 \
-         AND state IN ('queued', 'sent') ORDER BY id",
+         AND state IN ('queued', 'sent')",
     )
     .bind(login.as_str())
-    .fetch_all(db)
+    .fetch_packed("server_id, id, message, tries", db)
     .await?;
+    rows.sort_unstable_by_key(|(_, id, ..)| *id);
     let mut servers = Pending::new();
     for (server, id, message, tries) in rows {
         servers.entry(server).or_default().push(queued_action((id, message, tries))?);

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::AuditRow;
 use bastio_protocol::audit::ChainedRow;
 use bastio_protocol::{MessageId, Receipt, Username};
+use serde::Deserialize;
 
 use super::accounts::parse_whole;
 use super::actions::{ActionId, Ending, KnownAction, QueuedAction, parse_state, queued_action};
 use super::confirmed::Confirmed;
-use super::sql::QueryBuilder;
+use super::sql::{Flag, QueryBuilder};
 use super::{Connection, ServerId, StoreError, corrupt};
 use crate::plan::Account;
 
@@ -54,9 +55,10 @@ pub async fn queued(
          WHERE state = 'queued' AND state IN ('queued', 'sent') AND server_id IN (",
     );
     push_ids(&mut select, servers.iter().map(|id| id.0));
-    select.push(")) AS queue WHERE place <= ").push_bind(limit).push(" ORDER BY server_id, id");
-    let rows: Vec<(ServerId, ActionId, String, i64)> =
-        select.build_query_as().fetch_all(db).await?;
+    select.push(")) AS queue WHERE place <= ").push_bind(limit);
+    let mut rows: Vec<(ServerId, ActionId, String, i64)> =
+        select.build().fetch_packed("server_id, id, message, tries", db).await?;
+    rows.sort_unstable_by_key(|(_, id, ..)| *id);
     let mut queues = BTreeMap::<ServerId, Vec<QueuedAction>>::new();
     for (server, id, message, tries) in rows {
         queues.entry(server).or_default().push(queued_action((id, message, tries))?);
@@ -93,9 +95,14 @@ pub async fn take_sequences(
     for (count, servers) in alike {
         let mut update = QueryBuilder::new("UPDATE servers SET sequence = sequence + ");
         update.push_bind(i64::from(count)).push(" WHERE id IN (");
-        push_ids(&mut update, servers.into_iter().map(|id| id.0));
-        update.push(") RETURNING id, sequence");
-        let rows: Vec<(ServerId, i64)> = update.build_query_as().fetch_all(&mut *db).await?;
+        push_ids(&mut update, servers.iter().map(|id| id.0));
+        update.push(")");
+        update.build().execute(&mut *db).await?;
+        let mut select = QueryBuilder::new("SELECT id, sequence FROM servers WHERE id IN (");
+        push_ids(&mut select, servers.iter().map(|id| id.0));
+        select.push(")");
+        let rows: Vec<(ServerId, i64)> =
+            select.build().fetch_packed("id, sequence", &mut *db).await?;
         for (server, last) in rows {
             let first = last.saturating_sub(i64::from(count)).saturating_add(1);
             firsts.insert(server, u64::try_from(first).map_err(corrupt("the number of an order"))?);
@@ -138,11 +145,13 @@ pub async fn find_sent(
         list.push_bind(mid.text());
     }
     select.push(")");
-    let rows: Vec<SentRow> = select.build_query_as().fetch_all(db).await?;
+    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed";
+    let rows: Vec<SentRow> = select.build().fetch_packed(columns, db).await?;
     rows.into_iter().map(SentRow::read).collect()
 }
 
-#[derive(sqlx::FromRow)]
+/// In the order of its columns.
+#[derive(Deserialize)]
 struct SentRow {
     server_id: ServerId,
     mid: String,
@@ -152,11 +161,11 @@ struct SentRow {
     tries: i64,
     created: i64,
     // Of the account, if there is one.
-    sudo: Option<bool>,
-    doubtful: Option<bool>,
+    sudo: Option<Flag>,
+    doubtful: Option<Flag>,
     wanted: Option<String>,
-    suspected: bool,
-    failed: bool,
+    suspected: Flag,
+    failed: Flag,
 }
 
 impl SentRow {
@@ -165,15 +174,15 @@ impl SentRow {
         let state = parse_state(&self.state)?;
         let known = KnownAction { action, state, created: self.created };
         let before = match (self.sudo, self.doubtful, self.wanted) {
-            (Some(_), Some(doubtful), Some(whole)) => {
+            (Some(_), Some(Flag(doubtful)), Some(whole)) => {
                 Some(Confirmed { account: parse_whole(&whole)?.into(), doubtful })
             }
-            (Some(sudo), Some(doubtful), None) => {
+            (Some(Flag(sudo)), Some(Flag(doubtful)), None) => {
                 Some(Confirmed { account: Account { sudo, ..Account::default() }, doubtful })
             }
             _ => None,
         };
-        let uncertain = self.suspected || self.failed;
+        let uncertain = self.suspected.0 || self.failed.0;
         Ok(((self.server_id, self.mid), Sent { known, before, uncertain }))
     }
 }

@@ -67,7 +67,8 @@ pub async fn keys(
     );
     push_places(&mut select, places);
     select.push(")");
-    let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
+    let rows: Vec<(ServerId, String, String)> =
+        select.build().fetch_packed("server_id, login, public_key", db).await?;
     for (server, login, key) in rows {
         all.entry((server, parse_login(&login)?)).or_default().insert(parse_key(&key)?);
     }

@@ -61,7 +61,7 @@ async fn read(
         QueryBuilder::new("SELECT id, name FROM servers WHERE removed IS NULL AND id IN (");
     push_ids(&mut select, ids.iter().map(|id| id.0));
     select.push(")");
-    let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(&mut *db).await?;
+    let rows: Vec<(ServerId, String)> = select.build().fetch_packed("id, name", &mut *db).await?;
     for (id, name) in rows {
         servers.insert(id, (parse_name(&name)?, Labels::new()));
     }
@@ -69,7 +69,8 @@ async fn read(
         QueryBuilder::new("SELECT server_id, name, value FROM labels WHERE server_id IN (");
     push_ids(&mut select, ids.iter().map(|id| id.0));
     select.push(")");
-    let rows: Vec<(ServerId, String, String)> = select.build_query_as().fetch_all(db).await?;
+    let rows: Vec<(ServerId, String, String)> =
+        select.build().fetch_packed("server_id, name, value", db).await?;
     for (id, name, value) in rows {
         if let Some((_, labels)) = servers.get_mut(&id) {
             labels.insert(name, value);

@@ -119,15 +119,17 @@ pub async fn names_and_labels(
     db: &mut Connection,
 ) -> Result<BTreeMap<ServerId, (ServerName, Labels)>, StoreError> {
     let names: Vec<(ServerId, String)> =
-        sql::query_as("SELECT id, name FROM servers WHERE removed IS NULL")
-            .fetch_all(&mut *db)
+        sql::query("SELECT id, name FROM servers WHERE removed IS NULL")
+            .fetch_packed("id, name", &mut *db)
             .await?;
     let mut servers = BTreeMap::new();
     for (id, name) in names {
         servers.insert(id, (parse_name(&name)?, Labels::new()));
     }
     let labels: Vec<(ServerId, String, String)> =
-        sql::query_as("SELECT server_id, name, value FROM labels").fetch_all(db).await?;
+        sql::query("SELECT server_id, name, value FROM labels")
+            .fetch_packed("server_id, name, value", db)
+            .await?;
     for (id, name, value) in labels {
         if let Some((_, of_server)) = servers.get_mut(&id) {
             of_server.insert(name, value);

