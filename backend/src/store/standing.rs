@@ -53,8 +53,8 @@ pub async fn numbers(db: &mut Connection) -> Result<Numbers, StoreError> {
         "SELECT server_id FROM drifts WHERE healed = FALSE",
         "SELECT DISTINCT server_id FROM questions",
     ] {
-        let ids: Vec<ServerId> = sql::query_scalar(text).fetch_all(&mut *db).await?;
-        sets.push(ids.into_iter().collect());
+        let ids: Vec<(ServerId,)> = sql::query(text).fetch_packed("server_id", &mut *db).await?;
+        sets.push(ids.into_iter().map(|(id,)| id).collect());
     }
     let mut sets = sets.into_iter();
     let mut next = || sets.next().unwrap_or_default();

@@ -17,7 +17,8 @@ use crate::BenchError;
 
 /// Time to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Time between two looks at how everything stands: each costs the backend something, too.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A running backend; killed when dropped.
 pub struct Backend {
