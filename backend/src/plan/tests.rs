@@ -255,10 +255,11 @@ proptest! {
     #[test]
     fn a_revised_queue_leads_to_what_is_wanted(
         present in accounts(), first in accounts(), second in accounts(), third in accounts(),
+        spoken in vec(any::<bool>(), 3),
     ) {
         let mut queue = Vec::new();
-        for wanted in [first, second, third] {
-            queue = revised(&wanted, &present, &queue);
+        for (wanted, speaks_version_2) in [first, second, third].into_iter().zip(spoken) {
+            queue = revised(&wanted, &present, &queue, speaks_version_2);
             prop_assert_eq!(&projected(present.clone(), &queue), &wanted);
             prop_assert_eq!(revise(&wanted, &present, &queue), Revised::default());
             let mut now = present.clone();
@@ -277,8 +278,16 @@ proptest! {
 }
 
 /// The queue after an edit.
-fn revised(wanted: &Accounts, present: &Accounts, queue: &[Step]) -> Vec<Step> {
-    let Revised { drop, add } = revise(wanted, present, queue);
+fn revised(
+    wanted: &Accounts,
+    present: &Accounts,
+    queue: &[Step],
+    speaks_version_2: bool,
+) -> Vec<Step> {
+    let Revised { drop, mut add } = revise(wanted, present, queue);
+    if speaks_version_2 {
+        add = at_once(add, wanted);
+    }
     let kept = queue.iter().enumerate().filter(|(place, _)| !drop.contains(place));
     kept.map(|(_, step)| step.clone()).chain(add).collect()
 }
@@ -287,7 +296,7 @@ fn revised(wanted: &Accounts, present: &Accounts, queue: &[Step]) -> Vec<Step> {
 fn what_is_still_needed_keeps_its_place() {
     let nobody = Accounts::new();
     let first = Accounts::from([(login("alice"), account(true, &[2]))]);
-    let queue = revised(&first, &nobody, &[]);
+    let queue = revised(&first, &nobody, &[], false);
     assert_eq!(words(&queue), ["add-user alice true", "add-key alice key2@test"]);
     let more = Accounts::from([(login("alice"), account(true, &[1, 2]))]);
     let change = revise(&more, &nobody, &queue);

@@ -112,10 +112,11 @@ proptest! {
     #[test]
     fn a_revised_queue_leads_there_too(
         present in whole_accounts(), first in whole_accounts(), second in whole_accounts(),
+        speaks_version_2 in any::<bool>(),
     ) {
         let mut queue = vec![Step { login: login("alice"), action: Action::EndSessions }];
         for wanted in [first, second] {
-            queue = revised(&wanted, &present, &queue);
+            queue = revised(&wanted, &present, &queue, speaks_version_2);
             prop_assert_eq!(&projected(present.clone(), &queue), &wanted);
             prop_assert!(queue.iter().any(|step| step.action == Action::EndSessions));
         }
