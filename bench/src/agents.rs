@@ -259,7 +259,7 @@ fn fan_out(
         told => return Err(unexpected(&told)),
     };
     // Asked for only now: looking at how everything stands costs time, too.
-    let settled = backend.settled()?;
+    let settled = backend.settled(servers)?;
     let cpu = cpu_seconds(backend.pid())? - before;
     let times = Times::since(begun, at);
     let confirmed = Times::since(begun, vec![settled]).max;
@@ -284,7 +284,7 @@ fn enqueue(
     emulator.answer(&Ask::Expect { agents: count, orders: 1 })?;
     let request = backend.add_key(&format!("person{number}"), &key)?;
     emulator.told()?;
-    backend.settled()?;
+    backend.settled(count)?;
     println!("a key on {count}: {count} actions planned and queued in {request:.3} s");
     Ok(request)
 }

@@ -17,8 +17,10 @@ use crate::BenchError;
 
 /// Time to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Time between two looks at how everything stands: each costs the backend something, too.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The same at how everything stands, for each action that is asked for: a look costs the backend something, too.
+const LOOK_PER_ACTION: Duration = Duration::from_micros(5);
 
 /// A running backend; killed when dropped.
 pub struct Backend {
@@ -135,10 +137,12 @@ impl Backend {
         Ok(begin.elapsed().as_secs_f64())
     }
 
-    /// Waits until nothing is queued or sent; when that was seen.
-    pub fn settled(&self) -> Result<u64, BenchError> {
+    /// Waits until none of so many actions is queued or sent; when that was seen.
+    pub fn settled(&self, actions: usize) -> Result<u64, BenchError> {
+        let actions = u32::try_from(actions).unwrap_or(u32::MAX);
+        let pause = LOOK_EVERY.max(LOOK_PER_ACTION.saturating_mul(actions));
         while self.outstanding()? > 0 {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(pause);
         }
         Ok(talk::micros())
     }
