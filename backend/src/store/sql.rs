@@ -171,8 +171,18 @@ impl<'q> Query<'q> {
             ),
         };
         self.text = self.text.within(&before.join(columns), behind);
-        let packed = QueryScalar::<String>(QueryAs { query: self, row: PhantomData });
-        let text = packed.fetch_one(db).await?;
+        let text: String = match db {
+            Connection::Sqlite(db) => {
+                let (text, values) = self.for_sqlite()?;
+                sqlx::query_scalar_with(text, values).fetch_one(&mut **db).await?
+            }
+            Connection::Postgres(db) => {
+                let (text, values) = self.for_postgres()?;
+                let packed = sqlx::query_scalar_with(text, values);
+                // Planned anew each time: a plan from when the tables were small takes seconds when they are not.
+                packed.persistent(false).fetch_one(&mut **db).await?
+            }
+        };
         serde_json::from_str(&text).map_err(|error| Error::Decode(error.into()))
     }
 
