@@ -117,6 +117,19 @@ pub(crate) struct TestBackend {
     pub(crate) token: String,
 }
 
+/// The agent of a session says the hello of version 2.
+pub(crate) async fn meet(session: &mut Session) {
+    let hello = AgentHello {
+        protocol: V2,
+        facts: Facts::default(),
+        last_sequence: 0,
+        signing_key: None,
+        receipt_key: None,
+        time: None,
+    };
+    session.met(&hello).await.expect("a store");
+}
+
 impl TestBackend {
     /// On the engine that the tests are run for.
     pub(crate) async fn new() -> Self {
@@ -195,15 +208,7 @@ impl TestBackend {
     /// The agent with the key of that number logs in and speaks version 2.
     pub(crate) async fn connect_v2(&self, number: u8) -> Session {
         let mut session = self.connect(number).await;
-        let hello = AgentHello {
-            protocol: V2,
-            facts: Facts::default(),
-            last_sequence: 0,
-            signing_key: None,
-            receipt_key: None,
-            time: None,
-        };
-        session.met(&hello).await.expect("a store");
+        meet(&mut session).await;
         session
     }
 

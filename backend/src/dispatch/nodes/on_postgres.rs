@@ -97,7 +97,8 @@ async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
         .collect();
 
     // The second goes to the other node, which sends all of it again.
-    let taken = connect(&other, 2).await;
+    let mut taken = connect(&other, 2).await;
+    crate::testing::meet(&mut taken).await;
     let answers = |session: &Session, message: &ActionMessage| {
         let answer = Answer {
             server: session.server().id,
