@@ -30,9 +30,6 @@ const KEYS: u32 = 5;
 const LOOK_EVERY: u32 = 250;
 /// Actions between two lines about how far it is.
 const TELL_EVERY: u32 = 10_000;
-/// Actions before the line begins, and at least a third of all: until then buffers find their size, and the journal is
-/// compacted for the first times.
-const WARM_UP: u32 = 10_000;
 /// What a day's actions may add to a process at most, in KiB: eight pages. Of what each action leaves behind, a third of a
 /// byte would show.
 const GROWTH_LIMIT: f64 = 32.0;
@@ -69,7 +66,7 @@ pub fn run() -> Result<(), BenchError> {
     println!("\nsoak, the whole product: {done} actions, anonymous memory every {LOOK_EVERY}\n");
     println!(
         "{:<12} {:>8} {:>8} {:>8} {:>14}   KiB",
-        "process", "start", "warm", "end", "never more since"
+        "process", "start", "half", "end", "never more since"
     );
     let broken = watched.iter().filter_map(|it| judge(it).err()).collect::<Vec<_>>();
     broken.into_iter().next().map_or(Ok(()), Err)
@@ -196,8 +193,8 @@ fn number(count: usize) -> u32 {
 /// Prints a line of the table. The backend keeps all that was ever done, so nothing is promised of it.
 fn judge(watched: &Watched) -> Result<(), BenchError> {
     let Watched { name, samples, .. } = watched;
-    let begin = samples.partition_point(|(done, _)| *done < f64::from(WARM_UP));
-    let (_, warm) = samples.split_at(begin.clamp(samples.len() / 3, samples.len() / 2));
+    // Until then everything that is seldom has come together once: a sync, a compacted journal, and many who wait.
+    let (_, warm) = samples.split_at(samples.len() / 2);
     let value = |at: Option<&(f64, f64)>| at.map_or(f64::NAN, |(_, value)| *value);
     let (start, middle, end) = (value(samples.first()), value(warm.first()), value(warm.last()));
     let (slope, error) = slope(warm);
