@@ -1,6 +1,6 @@
 //! A day of traffic in a row: 100,000 actions through the whole product, from the backend over SSH to the agent and
-//! back, and what the memory of the agent's processes does meanwhile. A line is laid through the samples behind the
-//! warm-up (least squares); its slope must be 0 within what the samples allow to tell.
+//! back, and what the memory of the agent's processes does meanwhile. A line is laid through the samples of the second
+//! half (least squares); its slope must be 0 within what the samples allow to tell.
 //!
 //! The memory is what a process has written to itself. Its proportional set size says more of others: it goes up by
 //! hundreds of KiB when a program ends anywhere on the machine that had the same library.
