@@ -32,6 +32,7 @@ pub mod requests;
 pub mod revisions;
 pub mod secrets;
 pub mod servers;
+pub mod speech;
 pub mod sql;
 pub mod standing;
 pub mod suspects;

@@ -9,6 +9,7 @@ use bastio_protocol::{Detail, ServerName};
 
 use crate::audit::{self, Actor, Event};
 use crate::plan::{HEALS, Heals, drift_answer};
+use crate::store::speech::Speech;
 use crate::store::{self, Connection, ServerId, StoreError};
 
 /// How a server stands that differs from what it should be.
@@ -43,7 +44,8 @@ pub(crate) async fn drifting(
     let servers = store::servers::names_and_labels(db).await?;
     let syncing = store::drift::syncing(db).await?;
     let undecided = store::questions::all(db).await?;
-    let old = store::servers::of_version_1(db).await?;
+    let drifted: Vec<ServerId> = drifted.into_iter().collect();
+    let spoken = store::speech::spoken(db, &drifted).await?;
     let mut tries = store::drift::tries(db).await?;
     let mut all = BTreeMap::new();
     for server in drifted {
@@ -54,7 +56,8 @@ pub(crate) async fn drifting(
         let told = if healing { store::requests::drift(db, server).await? } else { None };
         let healing = told.is_some_and(|drift| can_be_healed(&drift.detail));
         let keeps = healing && !heals.tries().is_empty();
-        let may = healing && !undecided.contains_key(&server) && !old.contains(&server);
+        let may =
+            healing && !undecided.contains_key(&server) && spoken.by(server) != Speech::Version1;
         let heal_at = may.then(|| heals.again_at().unwrap_or(now));
         all.insert(server, Drifting { answer, keeps, heal_at });
     }

@@ -11,6 +11,7 @@ use bastio_protocol::{
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::adoptions::Adopted;
+use crate::store::speech::Speech;
 use crate::store::{self, Connection, ServerId, StoreError};
 
 /// What an edit touches. Failures outside it are left alone.
@@ -98,21 +99,20 @@ pub(crate) async fn replan(
     there.extend(overlay.keys().copied());
     let hosts = hosts(db, scope, &reach, there).await?;
     let ids: Vec<ServerId> = hosts.iter().map(|(server, _)| *server).collect();
-    let silent = store::servers::without_hello(db, &ids).await?;
+    let spoken = store::speech::spoken(db, &ids).await?;
     for (server, host) in hosts {
-        let is_old = silent.get(&server) == Some(&true);
-        let (mut wanted, clashes) = fitted(index.merge(&host), is_old);
+        let speech = spoken.by(server);
+        let (mut wanted, clashes) = fitted(index.merge(&host), speech);
         lay_over(&mut wanted, overlay.get(&server), scope);
         conflicts.extend(clashes);
         let (confirmed, accounts, pending) = present.take(server, &wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
-        if !is_old {
+        if speech != Speech::Version1 {
             plan::retract(&mut wanted, [&confirmed, &after_sent]);
         }
-        let speaks_version_2 = !silent.contains_key(&server);
-        let revised = revise(&wanted, &after_sent, &steps(&unsent), scope, speaks_version_2);
+        let revised = revise(&wanted, &after_sent, &steps(&unsent), scope, speech);
         fates.under_way.extend(sent.iter().map(|queued| queued.id));
         fates.decide(&unsent, &revised.drop, &confirmed);
         if !revised.add.is_empty() || !revised.drop.is_empty() {
@@ -142,10 +142,10 @@ fn revise(
     after_sent: &Accounts,
     unsent: &[Step],
     scope: &Scope,
-    speaks_version_2: bool,
+    speech: Speech,
 ) -> plan::Revised {
     let mut revised = plan::revise(wanted, after_sent, unsent);
-    if speaks_version_2 {
+    if speech == Speech::Version2 {
         revised.add = plan::at_once(revised.add, wanted);
     }
     if scope.is_whole_server() {
@@ -209,16 +209,16 @@ async fn model(
 pub(super) fn desired(
     model: &[Entitlement],
     host: &Host,
-    version_1: bool,
+    speech: Speech,
 ) -> (Accounts, Vec<Conflict>) {
-    fitted(plan::merge(model, host), version_1)
+    fitted(plan::merge(model, host), speech)
 }
 
 fn fitted(
     (mut wanted, conflicts): (Accounts, Vec<Conflict>),
-    version_1: bool,
+    speech: Speech,
 ) -> (Accounts, Vec<Conflict>) {
-    if version_1 {
+    if speech == Speech::Version1 {
         plan::for_version_1(&mut wanted);
     }
     (wanted, conflicts)
@@ -270,12 +270,12 @@ pub(crate) async fn settle(
     let scope = Scope::Server(server, Some(BTreeSet::from([login.clone()])));
     let Some(host) = host(db, server).await? else { return Ok(false) };
     let model = model(db, scope.logins(), now).await?;
-    let is_old = store::servers::without_hello(db, &[server]).await?.get(&server) == Some(&true);
-    let (mut wanted, _) = desired(&model, &host, is_old);
+    let speech = store::speech::spoken_by(db, server).await?;
+    let (mut wanted, _) = desired(&model, &host, speech);
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut wanted, overlay.get(&server), &scope);
     let (confirmed, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
-    if !is_old {
+    if speech != Speech::Version1 {
         plan::retract(&mut wanted, [&confirmed]);
     }
     let todo = plan::difference(&wanted, &accounts);

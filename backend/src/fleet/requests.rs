@@ -15,6 +15,7 @@ use super::{Fleet, FleetError};
 use crate::access::Admin;
 use crate::dispatch::queue::Scope;
 use crate::store::requests::RequestId;
+use crate::store::speech::Speech;
 use crate::store::{self, ServerId};
 
 impl Fleet {
@@ -31,7 +32,7 @@ impl Fleet {
     ) -> Result<RequestReport, FleetError> {
         let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?.id;
-        if store::servers::of_version_1(edit.db()).await?.contains(&server) {
+        if store::speech::spoken_by(edit.db(), server).await? == Speech::Version1 {
             return Err(FleetError::Version1(name.clone()));
         }
         if new.kind != RequestKind::Sync && !self.dispatch.is_connected(server) {

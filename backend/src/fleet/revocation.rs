@@ -22,6 +22,7 @@ use crate::audit::Event;
 use crate::dispatch::queue::Scope;
 use crate::plan::{Account, Accounts, More};
 use crate::store::receipts::ReceiptRow;
+use crate::store::speech::Speech;
 use crate::store::users::UserRow;
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -130,9 +131,12 @@ pub(super) async fn end_all_sessions(edit: &mut Edit<'_>, row: &UserRow) -> Resu
     }
     let grants = store::grants::of_user(edit.db(), row.id).await?;
     let hosts = store::servers::names_and_labels(edit.db()).await?;
-    let old = store::servers::of_version_1(edit.db()).await?;
-    for (server, username) in granted(&grants, &row.name, &hosts) {
-        if !old.contains(&server) {
+    let places = granted(&grants, &row.name, &hosts);
+    let servers: BTreeSet<ServerId> = places.iter().map(|(server, _)| *server).collect();
+    let servers: Vec<ServerId> = servers.into_iter().collect();
+    let spoken = store::speech::spoken(edit.db(), &servers).await?;
+    for (server, username) in places {
+        if spoken.by(server) != Speech::Version1 {
             let mid = MessageId::from_number(rand::random());
             edit.enqueue(server, ActionMessage { mid, username, action: Action::EndSessions });
         }

@@ -16,6 +16,7 @@ use crate::dispatch::healing::{self, Drifting};
 use crate::dispatch::queue::Scope;
 use crate::plan::{self, Host, More};
 use crate::store::servers::ServerRow;
+use crate::store::speech::Speech;
 use crate::store::{self, ServerId};
 
 impl Fleet {
@@ -130,7 +131,7 @@ impl Fleet {
     ) -> Result<Change, FleetError> {
         let mut edit = Edit::begin(self, proof).await?;
         let server = edit.server(name).await?;
-        if store::servers::speaks_version_2(edit.db(), server.id).await? {
+        if store::speech::spoken_by(edit.db(), server.id).await? == Speech::Version2 {
             drop(edit);
             return self.sync_at_once(proof, name).await;
         }

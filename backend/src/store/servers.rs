@@ -7,9 +7,6 @@ use bastio_protocol::{PublicKey, ServerName};
 
 use super::{Connection, ServerId, StoreError, corrupt, sql};
 
-/// Servers that a question names; about more of them all are asked.
-const NAMED_AT_MOST: usize = 500;
-
 /// A server that was not removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRow {
@@ -333,46 +330,6 @@ pub async fn signing_keys(db: &mut Connection) -> Result<BTreeSet<String>, Store
     let rows: Vec<String> = sql::query_scalar(
         "SELECT DISTINCT signing_key FROM servers \
          WHERE removed IS NULL AND signing_key IS NOT NULL",
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().collect())
-}
-
-/// Whether a server's agent has said the hello of version 2.
-pub async fn speaks_version_2(db: &mut Connection, server: ServerId) -> Result<bool, StoreError> {
-    Ok(sql::query_scalar("SELECT facts IS NOT NULL FROM servers WHERE id = $1")
-        .bind(server)
-        .fetch_one(db)
-        .await?)
-}
-
-/// Of these servers those whose agent has never said the hello of version 2, and of each whether it has connected: then
-/// it speaks version 1.
-pub async fn without_hello(
-    db: &mut Connection,
-    servers: &[ServerId],
-) -> Result<BTreeMap<ServerId, bool>, StoreError> {
-    if servers.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut select = sql::QueryBuilder::new(
-        "SELECT id, last_seen IS NOT NULL FROM servers WHERE removed IS NULL AND facts IS NULL",
-    );
-    // Of many, all are fewer words than these.
-    if servers.len() <= NAMED_AT_MOST {
-        select.push(" AND id IN (");
-        super::batch::push_ids(&mut select, servers.iter().map(|id| id.0));
-        select.push(")");
-    }
-    let rows: Vec<(ServerId, bool)> = select.build_query_as().fetch_all(db).await?;
-    Ok(rows.into_iter().collect())
-}
-
-/// The servers whose agent has connected and speaks version 1.
-pub async fn of_version_1(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
-    let rows: Vec<ServerId> = sql::query_scalar(
-        "SELECT id FROM servers WHERE removed IS NULL AND last_seen IS NOT NULL AND facts IS NULL",
     )
     .fetch_all(db)
     .await?;

@@ -109,14 +109,25 @@ fn what_cuts_off_the_way_back_is_undone_under_systemd() {
     };
     // A new account takes nothing from anybody: only from now on changes must be confirmed.
     assert!(!log(&host).contains("must be confirmed by a new connection"));
+    let add_key = |name: &str| {
+        let key = SshKey::generate(&world, name, &["ed25519"]).unwrap();
+        let file = key.public_file();
+        let words = ["key", "add", "admin", file.to_str().unwrap(), "--no-wait"];
+        backend.console(&words).unwrap().run().unwrap();
+    };
+    add_key("first");
+    wait_for("what was done first is confirmed", || {
+        log(&host).contains("confirmed by a new connection") && {
+            let ledger = host.read_file("/var/lib/bastio-agent/ledger.json").unwrap();
+            !String::from_utf8(ledger).unwrap().contains("\"guard\":{")
+        }
+    });
+    backend.wait_connected(1, LIMIT).unwrap();
     let before = access();
 
     // The order still arrives; nothing comes back, and no new connection gets anywhere.
     proxy.hold(Direction::ToServer);
-    let more = SshKey::generate(&world, "more", &["ed25519"]).unwrap();
-    let file = more.public_file();
-    let words = ["key", "add", "admin", file.to_str().unwrap(), "--no-wait"];
-    backend.console(&words).unwrap().run().unwrap();
+    add_key("more");
     wait_for("the change", || access() != before);
     let changed = Instant::now();
     wait_for("the way back", || access() == before);

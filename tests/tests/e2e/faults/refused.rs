@@ -72,6 +72,10 @@ fn a_backend_with_another_host_key_gets_nowhere_and_the_right_one_is_taken_back(
     let proxy = site.proxy();
     let start = |name| site.enrol_through(site.host(name).without_sshd(), &proxy);
     let servers = ["web-1", "web-2", "web-3"].map(start);
+    for server in &servers {
+        let name = server.host.name();
+        until(LIMIT, "its hello is stored", || site.show(name)["facts"]["hostname"] == name);
+    }
     let right = site.key.host_key.clone();
     put_impostor(&mut site);
     let wrong = site.backend.enroll_key("wrong").unwrap().host_key;
@@ -100,9 +104,7 @@ fn a_backend_with_another_host_key_gets_nowhere_and_the_right_one_is_taken_back(
         servers.iter().all(|server| server.link()["retry_in"] != 0)
     });
     assert_eq!(site.backend.ask(&["status"]).unwrap()["connected"], 0);
-    // Mallory: one action or, where the agent had not told its version yet, two.
-    let queued = site.backend.ask(&["status"]).unwrap()["queued"].as_u64().unwrap();
-    assert!((3..=6).contains(&queued), "{queued}");
+    assert_eq!(site.backend.ask(&["status"]).unwrap()["queued"], 3);
 
     put_right_one_back(&mut site);
     site.backend.wait_connected(1, Duration::from_secs(65)).unwrap();
@@ -114,6 +116,6 @@ fn a_backend_with_another_host_key_gets_nowhere_and_the_right_one_is_taken_back(
     site.done(&["user", "add", "alice", "--key", &file, "--on", "*"]);
     for server in &servers {
         assert!(server.has_account("alice") && !server.has_account("mallory"));
-        assert!((1..=2).contains(&server.carried_out()), "{}", server.log());
+        assert_eq!(server.carried_out(), 1, "{}", server.log());
     }
 }

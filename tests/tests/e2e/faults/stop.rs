@@ -43,6 +43,8 @@ fn a_stop_during_useradd_finishes_the_account_and_answers_it() {
     let (key, file) = person(&world, "alice");
     site.done(&["user", "add", "alice", "--key", &file, "--on", "web-1", "--no-wait"]);
     held.wait_begun();
+    site.done(&["user", "add", "bob", "--key", &file, "--on", "web-1", "--no-wait"]);
+    site.wait_sent(2);
     server.agent.signal(Signal::SIGTERM).unwrap();
     server.wait_log("asked to stop", LIMIT);
     assert_eq!(server.agent.ended().unwrap(), None);
@@ -52,9 +54,13 @@ fn a_stop_during_useradd_finishes_the_account_and_answers_it() {
     assert_eq!(answers, ["set-user: 200 2 changes on alice"]);
     assert!(server.has_account("alice") && server.host.exists("/home/alice/.ssh").unwrap());
 
-    // Nothing is left to be asked for again.
+    assert!(!server.has_account("bob"));
+
+    // What was not begun is asked for again.
     server.restart_agent();
     site.wait_answered(LIMIT);
-    assert!(SshClient::new(&world, &key).can_log_in("alice", server.host.ip()).unwrap());
-    assert_eq!(site.answers("web-1").len(), 1);
+    for user in ["alice", "bob"] {
+        assert!(SshClient::new(&world, &key).can_log_in(user, server.host.ip()).unwrap());
+    }
+    assert_eq!(site.answers("web-1").len(), 2);
 }
