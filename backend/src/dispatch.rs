@@ -15,8 +15,10 @@ pub(crate) mod healing;
 pub(crate) mod later;
 mod meeting;
 mod nodes;
+mod numbers;
 mod occasionally;
 mod presence;
+pub(crate) mod prompt;
 pub(crate) mod queue;
 mod receipts;
 mod requests;
@@ -24,11 +26,12 @@ mod session;
 mod sparingly;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bastio_protocol::{PublicKey, ServerName};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::meters::ActionMeter;
 use crate::store::{ServerId, Store, StoreError};
@@ -55,6 +58,8 @@ pub struct Dispatch {
     desk: Arc<Desk<Slip, Given>>,
     /// Where keys are looked up.
     logins: Arc<Desk<String, Option<ServerIdentity>>>,
+    /// What is being handed over to many sessions.
+    handing_over: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// The server that a key belongs to.
@@ -81,8 +86,13 @@ pub struct SessionInfo {
 /// What the owner of a session is woken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// There may be something to send: call [`Session::next`].
+    /// There may be something to send: call [`Session::handed`] and [`Session::next_payloads`].
     Work,
+    /// Something was handed over: call [`Session::handed`].
+    Handed,
+    /// It may be that something on the disk as sent was never handed over: call [`Session::send_again`], then as for
+    /// [`Signal::Work`].
+    Unclear,
     /// The channel must be closed.
     End(EndReason),
 }
@@ -119,6 +129,18 @@ pub enum DispatchError {
     Store(#[from] StoreError),
 }
 
+/// Looks up many at once; `None` where it failed.
+async fn look_up(store: Store, fingerprints: Vec<String>) -> Vec<Option<Option<ServerIdentity>>> {
+    let found = async {
+        let mut db = store.read().await?;
+        arrivals::identify(&mut db, &fingerprints).await
+    };
+    match found.await {
+        Ok(found) => found.into_iter().map(Some).collect(),
+        Err(_) => vec![None; fingerprints.len()],
+    }
+}
+
 /// An agent's words made fit for a log.
 pub(crate) fn for_people(text: &str) -> String {
     queue::for_people(text, MAX_LOGGED)
@@ -130,7 +152,8 @@ impl Dispatch {
     pub fn new(store: Store) -> Self {
         let (presence, drift_rows) = (Presence::default(), Arc::default());
         let (desk, logins) = (Arc::default(), Arc::default());
-        Self { store, presence, drift_rows, meter: ActionMeter::new(), desk, logins }
+        let (meter, handing_over) = (ActionMeter::new(), Arc::default());
+        Self { store, presence, drift_rows, meter, desk, logins, handing_over }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.
@@ -139,25 +162,16 @@ impl Dispatch {
     /// [`DispatchError::Store`].
     pub async fn identify(&self, key: &PublicKey) -> Result<Option<ServerIdentity>, DispatchError> {
         let fingerprint = key.fingerprint();
-        let look = |all| self.look_up(all);
-        if let Some(found) = self.logins.hand_in(fingerprint.clone(), look).await {
+        let worker = || {
+            let store = self.store.clone();
+            move |all| look_up(store.clone(), all)
+        };
+        if let Some(found) = self.logins.hand_in(fingerprint.clone(), worker).await {
             return Ok(found);
         }
         let mut db = self.store.read().await?;
         let found = arrivals::identify(&mut db, &[fingerprint]).await?;
         Ok(found.into_iter().flatten().next())
-    }
-
-    /// Looks up many at once; `None` where it failed.
-    async fn look_up(&self, fingerprints: Vec<String>) -> Vec<Option<Option<ServerIdentity>>> {
-        let found = async {
-            let mut db = self.store.read().await?;
-            arrivals::identify(&mut db, &fingerprints).await
-        };
-        match found.await {
-            Ok(found) => found.into_iter().map(Some).collect(),
-            Err(_) => vec![None; fingerprints.len()],
-        }
     }
 
     /// Begins a session: an older one of the same server is told to end, and what was sent and
@@ -173,8 +187,7 @@ impl Dispatch {
         let arrival = Arrival { server: server.clone(), info };
         // The lease comes with it.
         let slip = Slip { wanted: Wanted::Open(Box::new(arrival.clone())), lease: None };
-        let work = |all| batch::work(self.clone(), all);
-        if let Some(Given::Opened(opened)) = self.desk.hand_in(slip, work).await {
+        if let Some(Given::Opened(opened)) = self.desk.hand_in(slip, || self.worker()).await {
             return *opened;
         }
         let mut tx = self.store.write().await?;
@@ -185,6 +198,12 @@ impl Dispatch {
         arrivals::tell(&session, again);
         self.presence.step();
         Ok(session)
+    }
+
+    /// Who does what many sessions want.
+    fn worker(&self) -> impl Fn(Vec<Slip>) -> batch::Work + Send + use<> {
+        let dispatch = self.clone();
+        move |all| Box::pin(batch::work(dispatch.clone(), all))
     }
 
     /// Whether a session of the server is open.

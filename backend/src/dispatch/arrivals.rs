@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use bastio_protocol::VerifyingKey;
-
+use super::numbers::{self, Numbers};
 use super::session::Session;
 use super::{Dispatch, DispatchError, MAX_IDENT, ServerIdentity, SessionInfo, queue};
-use crate::store::{self, Connection, ServerId, StoreError, Tx, arrivals};
+use crate::store::arrivals::{self, Beginning};
+use crate::store::{self, Connection, ServerId, StoreError, Tx};
 
 /// One that is to be let in.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub(super) async fn open(
         .collect();
     let again = note(dispatch, tx, &welcome).await?;
     let there: Vec<ServerId> = welcome.keys().copied().collect();
-    let keys = arrivals::receipt_keys(tx, &there).await?;
+    let beginnings = arrivals::beginnings(tx, &there).await?;
     let mut epochs = match dispatch.store.is_shared() {
         true => store::leases::take_all(tx, &there, dispatch.store.node()).await?,
         false => BTreeMap::new(),
@@ -68,13 +68,13 @@ pub(super) async fn open(
             Err(DispatchError::Held)
         } else {
             // Known before any hello: no answer counts without the receipt that it must have.
-            let key = keys.get(&arrival.server.id).copied();
+            let beginning = beginnings.get(&arrival.server.id).copied();
             let epoch = match epochs.remove(&arrival.server.id) {
                 Some(epoch) => Some(epoch),
                 // Its second session of these, or there are no other nodes.
                 None => take_alone(dispatch, tx, arrival.server.id).await?,
             };
-            let session = begin(dispatch, arrival, epoch, key);
+            let session = begin(dispatch, arrival, epoch, beginning);
             Ok((session, again.get(&arrival.server.id).copied().unwrap_or(0)))
         });
     }
@@ -98,7 +98,7 @@ async fn note(
         )
     };
     let rows: Vec<_> = welcome.iter().map(row).collect();
-    arrivals::seen(tx, &rows, dispatch.store.now()).await?;
+    arrivals::seen(tx, &rows, numbers::AT_ONCE, dispatch.store.now()).await?;
     let servers: Vec<ServerId> = welcome.keys().copied().collect();
     arrivals::requeue_sent(tx, &servers).await
 }
@@ -119,11 +119,13 @@ fn begin(
     dispatch: &Dispatch,
     arrival: &Arrival,
     epoch: Option<i64>,
-    receipt_key: Option<VerifyingKey>,
+    beginning: Option<Beginning>,
 ) -> Session {
     let (place, inbox) = dispatch.presence.enter(arrival.server.id, epoch);
     let (server, info) = (arrival.server.clone(), arrival.info.clone());
-    Session::new(dispatch.clone(), server, info, receipt_key, (place, inbox))
+    let numbers = beginning.map(|beginning| Numbers::up_to(beginning.sequence));
+    let known = (numbers.unwrap_or_default(), beginning.and_then(|known| known.receipt_key));
+    Session::new(dispatch.clone(), server, info, known, (place, inbox))
 }
 
 /// For the log.

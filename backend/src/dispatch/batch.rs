@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use bastio_protocol::api::{ActionState, AuditRow};
 use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Receipt, ServerName, VerifyingKey};
@@ -23,6 +25,10 @@ use crate::store::batch::{self, Place, Sent};
 use crate::store::confirmed::{self, Change, Confirmed};
 use crate::store::requests::detail_text;
 use crate::store::{self, Connection, ServerId, StoreError, Tx};
+
+/// So many actions that end together have a line each in the log; of more there is one that counts them. The audit log
+/// has a row of each.
+const LINES: usize = 64;
 
 /// What a session wants.
 #[derive(Debug)]
@@ -57,7 +63,6 @@ pub(super) struct HandOut {
     pub(super) server: ServerId,
     pub(super) generation: Generation,
     pub(super) limit: usize,
-    pub(super) numbered: bool,
 }
 
 /// What an agent has answered.
@@ -69,6 +74,8 @@ pub(super) struct Answer {
     /// What signs its receipts.
     pub(super) receipt_key: Option<VerifyingKey>,
     pub(super) feedback: FeedbackMessage,
+    /// What it was asked, if its session knows.
+    pub(super) asked: Option<Arc<ActionMessage>>,
 }
 
 /// What came of it.
@@ -78,8 +85,8 @@ pub(super) enum Given {
     Opened(Box<Result<Session, DispatchError>>),
     /// What came of the hello.
     Met(Met),
-    /// To be sent, and the number of the first.
-    Actions(Vec<ActionMessage>, u64),
+    /// To be sent.
+    Actions(Vec<ActionMessage>),
     /// The answer is taken, or what was to be noted is.
     Taken,
 }
@@ -93,6 +100,9 @@ struct Written {
     /// How each answered action ended, and how long it had waited, for the meter and the log.
     ended: Vec<(usize, KnownAction)>,
 }
+
+/// What becomes of all of it.
+pub(super) type Work = Pin<Box<dyn Future<Output = Vec<Option<Given>>> + Send>>;
 
 /// Does all of it; `None` where it was not done.
 pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Given>> {
@@ -108,10 +118,14 @@ pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Giv
                     arrivals::tell(session, *again);
                 }
             }
+            let few = written.ended.len() <= LINES;
             for (place, known) in &written.ended {
                 if let Some(Wanted::Answer(answer)) = wanted.get(*place) {
-                    tell(&dispatch, answer, known);
+                    tell(&dispatch, answer, known, few);
                 }
+            }
+            if !few {
+                tracing::info!(count = written.ended.len(), "actions of many servers ended");
             }
             dispatch.presence.step();
             written.results
@@ -123,12 +137,14 @@ pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Giv
     }
 }
 
-fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction) {
+fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction, aloud: bool) {
     let waited = dispatch.store.now().saturating_sub(known.created);
     dispatch.meter.ended(answer.feedback.status, waited);
-    let message = &known.action.message;
-    tracing::info!(server = %answer.name, mid = %message.mid.text(), action = message.action.name(),
-        user = %message.username, status = answer.feedback.status.code(), "action ended");
+    if aloud {
+        let message = &known.action.message;
+        tracing::info!(server = %answer.name, mid = %message.mid.text(), action = message.action.name(),
+            user = %message.username, status = answer.feedback.status.code(), "action ended");
+    }
 }
 
 async fn write(
@@ -237,28 +253,18 @@ async fn hand_out(
     let limit = asked.iter().map(|(_, asked)| asked.limit).max().unwrap_or(0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut queues = batch::queued(tx, &servers, limit).await?;
-    let (mut sent, mut counts) = (Vec::<ActionId>::new(), BTreeMap::new());
+    let mut sent = Vec::<ActionId>::new();
     for (place, asked) in asked.iter().filter(|(_, asked)| !alone.contains(&asked.server)) {
         let mut queued = queues.remove(&asked.server).unwrap_or_default();
         queued.truncate(asked.limit);
         sent.extend(queued.iter().map(|queued| queued.id));
-        if asked.numbered && !queued.is_empty() {
-            counts.insert(asked.server, u32::try_from(queued.len()).unwrap_or(u32::MAX));
-        }
         let messages = queued.into_iter().map(|queued| queued.message).collect();
-        set(written, *place, Given::Actions(messages, 0));
+        set(written, *place, Given::Actions(messages));
     }
     if sent.is_empty() {
         return Ok(());
     }
-    batch::mark_sent(tx, &sent, dispatch.store.now()).await?;
-    let firsts = batch::take_sequences(tx, &counts).await?;
-    for (place, asked) in asked {
-        if let Some(Some(Given::Actions(_, first))) = written.results.get_mut(place) {
-            *first = firsts.get(&asked.server).copied().unwrap_or(0);
-        }
-    }
-    Ok(())
+    batch::mark_sent(tx, &sent, dispatch.store.now()).await
 }
 
 fn set(written: &mut Written, place: usize, given: Given) {
@@ -297,6 +303,8 @@ struct Matched<'a> {
     known: KnownAction,
     /// The account as it is confirmed; `None` is no account.
     before: Option<Confirmed>,
+    /// A receipt of the account is kept.
+    certified: bool,
 }
 
 impl Matched<'_> {
@@ -331,13 +339,15 @@ async fn take_answers(
         return Ok(());
     }
     let mut changes = BTreeMap::new();
-    let (mut done, mut rows, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut done, mut rows) = (Vec::new(), Vec::new());
+    let (mut receipts, mut outdated) = (Vec::new(), Vec::new());
     let now = dispatch.store.now();
     for mut matched in matched {
         let place = matched.account();
         let before = matched.before.take();
         let Some(after) = after(&place, before.as_ref(), &matched.known) else { continue };
-        receipts.push((place.clone(), matched.receipt()));
+        outdated.extend(matched.certified.then(|| place.clone()));
+        receipts.extend(matched.receipt().map(|receipt| (place.clone(), receipt)));
         if after != before {
             changes.insert(place, Change { before, after });
         }
@@ -347,10 +357,22 @@ async fn take_answers(
         set(written, matched.place, Given::Taken);
         written.ended.push((matched.place, matched.known));
     }
-    confirmed::confirm(tx, &changes).await?;
+    if done.is_empty() {
+        return Ok(());
+    }
+    let head = store::audit::head(tx).await?;
+    // While the database works, what it is asked next is prepared.
+    let (confirmed, (finish, append)) = tokio::join!(confirmed::confirm(tx, &changes), async {
+        let finish = batch::finish(&done, now);
+        tokio::task::yield_now().await;
+        (finish, batch::append(head, rows))
+    });
+    confirmed?;
+    batch::forget_receipts(tx, &outdated).await?;
     batch::keep_receipts(tx, &receipts, now).await?;
-    batch::finish(tx, &done, now).await?;
-    batch::append(tx, rows).await
+    finish.execute(tx).await?;
+    append.execute(tx).await?;
+    Ok(())
 }
 
 /// The answers of success to what waits for them, at accounts where nothing else is to be thought of; of each account
@@ -371,18 +393,18 @@ async fn certain<'a>(
     if answers.is_empty() {
         return Ok(Vec::new());
     }
-    let mids = answers.iter().map(|(_, answer)| &answer.feedback.mid);
-    let mut sent = batch::find_sent(tx, mids).await?;
+    let asked = answers.iter().map(|(_, answer)| (&answer.feedback.mid, answer.asked.as_deref()));
+    let mut sent = batch::find_sent(tx, &asked.collect::<Vec<_>>()).await?;
     let mut accounts = BTreeSet::new();
     let mut matched = Vec::new();
     for (place, answer) in answers {
         let Some(sent) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
             continue;
         };
-        let Sent { known, before, uncertain } = sent;
+        let Sent { known, before, uncertain, certified } = sent;
         let waits = matches!(known.state, ActionState::Queued | ActionState::Sent)
             && known.action.message.mid == answer.feedback.mid;
-        let one = Matched { place, answer, known, before };
+        let one = Matched { place, answer, known, before, certified };
         if waits && !uncertain && one.is_proved() && accounts.insert(one.account()) {
             matched.push(one);
         }

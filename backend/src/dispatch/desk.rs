@@ -2,17 +2,22 @@
 //! then all of them are one, and while much comes the next waits a little for more: a fleet that answers at once costs a
 //! few transactions, and a single answer does not wait for company.
 //!
-//! Whoever comes first does the work of all that wait. What is not of the common kind, or failed together with others, is
-//! handed back, to be done alone. This file must not know what is wanted.
+//! Whoever comes first starts a thread that does the work of all that wait, and ends when nobody does: a thread gets its
+//! share of the processors, where a task would wait for its turn among thousands of sessions. What is not of the common
+//! kind, or failed together with others, is handed back, to be done alone. This file must not know what is wanted.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// The most that one transaction does: some 100 ms, for which whoever else writes may have to wait.
+/// The most that one transaction does: some 50 ms, for which whoever else writes may have to wait.
 const AT_ONCE: usize = 1000;
+
+/// With so much the next transaction is begun at once.
+const ENOUGH: usize = 250;
 
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
 /// however much is done in it. Who comes alone does not wait.
@@ -21,10 +26,13 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// Those who wait: `W` is what is wanted, `T` what comes of it.
 #[derive(Debug)]
-pub(super) struct Desk<W, T> {
-    waiting: Mutex<Vec<Slip<W, T>>>,
-    /// Whose turn it is, and how much was done the last time.
-    turn: tokio::sync::Mutex<usize>,
+pub(super) struct Desk<W, T>(Mutex<Room<W, T>>);
+
+#[derive(Debug)]
+struct Room<W, T> {
+    waiting: Vec<Slip<W, T>>,
+    /// Whether somebody works.
+    staffed: bool,
 }
 
 /// What somebody wants, and where the answer goes.
@@ -36,111 +44,172 @@ struct Slip<W, T> {
 
 impl<W, T> Default for Desk<W, T> {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self(Mutex::new(Room { waiting: Vec::new(), staffed: false }))
     }
 }
 
-impl<W, T> Desk<W, T> {
+impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
     /// Hands in `wanted` and waits for what comes of it; `None` when it is to be done alone. Whoever is
-    /// first lets `work` do all that has come together, and as many answers must come of it, each `None`
+    /// first lets `worker` make who does all that has come together, and as many answers must come of it, each `None`
     /// where it was not done.
-    pub(super) async fn hand_in<F>(&self, wanted: W, work: impl Fn(Vec<W>) -> F) -> Option<T>
+    pub(super) async fn hand_in<F, Work>(
+        self: &Arc<Self>,
+        wanted: W,
+        worker: impl FnOnce() -> Work,
+    ) -> Option<T>
+    where
+        F: Future<Output = Vec<Option<T>>>,
+        Work: Fn(Vec<W>) -> F + Send + 'static,
+    {
+        let (answer, done) = oneshot::channel();
+        let is_first = {
+            let mut room = self.lock();
+            room.waiting.push(Slip { wanted, answer });
+            !std::mem::replace(&mut room.staffed, true)
+        };
+        if is_first {
+            let (shift, work, runtime) = (Shift(Arc::clone(self)), worker(), Handle::current());
+            // It ends by itself, and the runtime waits for it.
+            tokio::task::spawn_blocking(move || runtime.block_on(shift.work_off(work)));
+        }
+        done.await.ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Room<W, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody works at the desk. Should the work panic, those who wait are handed back.
+struct Shift<W: Send + 'static, T: Send + 'static>(Arc<Desk<W, T>>);
+
+impl<W: Send + 'static, T: Send + 'static> Shift<W, T> {
+    async fn work_off<F>(self, work: impl Fn(Vec<W>) -> F)
     where
         F: Future<Output = Vec<Option<T>>>,
     {
-        let (answer, mut done) = oneshot::channel();
-        self.lock().push(Slip { wanted, answer });
+        let mut last = 0;
         loop {
-            let mut turn = tokio::select! {
-                biased;
-                done = &mut done => return done.ok(),
-                turn = self.turn.lock() => turn,
-            };
-            // Whoever had the turn before may have done ours as well.
-            if let Ok(done) = done.try_recv() {
-                return Some(done);
-            }
-            if *turn > 1 && self.lock().len() < AT_ONCE {
-                let last = u32::try_from(*turn).unwrap_or(u32::MAX);
+            if last > 1 && self.0.lock().waiting.len() < ENOUGH {
+                let last = u32::try_from(last).unwrap_or(u32::MAX);
                 sleep(LINGER.min(LINGER_EACH.saturating_mul(last))).await;
             }
-            let slips = self.take();
-            *turn = slips.len();
-            if slips.is_empty() {
-                return None;
-            }
+            let Some(slips) = self.next() else { return };
+            last = slips.len();
             let (wanted, answers): (Vec<W>, Vec<_>) =
                 slips.into_iter().map(|slip| (slip.wanted, slip.answer)).unzip();
-            // On the heap: of many that wait one works, and the others keep no room for it.
-            let results = Box::pin(work(wanted)).await;
-            for (answer, result) in answers.into_iter().zip(results) {
+            for (answer, result) in answers.into_iter().zip(work(wanted).await) {
                 if let Some(result) = result {
                     // Who does not wait any more does not want to know.
                     let _ = answer.send(result);
                 }
             }
-            drop(turn);
         }
     }
 
-    fn take(&self) -> Vec<Slip<W, T>> {
-        let mut waiting = self.lock();
-        let count = waiting.len().min(AT_ONCE);
-        waiting.drain(..count).collect()
+    /// What is to be done next; with nothing the desk is left.
+    fn next(&self) -> Option<Vec<Slip<W, T>>> {
+        let mut room = self.0.lock();
+        let count = room.waiting.len().min(AT_ONCE);
+        room.staffed = count > 0;
+        (count > 0).then(|| room.waiting.drain(..count).collect())
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Slip<W, T>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl<W: Send + 'static, T: Send + 'static> Drop for Shift<W, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut room = self.0.lock();
+            room.staffed = false;
+            room.waiting.clear();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[tokio::test]
     async fn what_waits_is_done_together_and_answered_each_to_its_own() {
+        const ALL: usize = 2 * AT_ONCE + 3;
         let desk = Arc::new(Desk::<usize, usize>::default());
-        let works = Arc::new(AtomicUsize::new(0));
+        let works = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
-        for number in 0..AT_ONCE + 2 {
+        for number in 0..ALL {
             let (desk, works) = (Arc::clone(&desk), Arc::clone(&works));
             tasks.spawn(async move {
-                let work = |all: Vec<usize>| {
-                    works.fetch_add(1, Ordering::Relaxed);
+                let waiting = Arc::clone(&desk);
+                let work = move |all: Vec<usize>| {
+                    works.lock().unwrap().push(all.len());
+                    let waiting = (works.lock().unwrap().len() == 1).then(|| Arc::clone(&waiting));
                     async move {
-                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        // The first work takes until all the others wait.
+                        while waiting
+                            .as_ref()
+                            .is_some_and(|desk| desk.lock().waiting.len() + all.len() < ALL)
+                        {
+                            tokio::task::yield_now().await;
+                        }
                         all.into_iter().map(|n| (n != 7).then_some(n * 2)).collect()
                     }
                 };
-                (number, desk.hand_in(number, work).await)
+                (number, desk.hand_in(number, || work).await)
             });
         }
         while let Some(done) = tasks.join_next().await {
             let (number, answer) = done.unwrap();
             assert_eq!(answer, (number != 7).then_some(number * 2), "{number}");
         }
-        assert_eq!(works.load(Ordering::Relaxed), 3, "the first alone, then as many as fit");
+        let works = works.lock().unwrap();
+        let first = works[0];
+        assert!(first <= AT_ONCE);
+        assert_eq!(works[1], AT_ONCE.min(ALL - first), "as many as fit");
+        assert_eq!(works.iter().sum::<usize>(), ALL, "each once: {works:?}");
     }
 
     #[tokio::test]
-    async fn who_goes_away_while_working_leaves_the_others_to_work_alone() {
+    async fn who_goes_away_leaves_the_others_their_answers() {
         let desk = Arc::new(Desk::<u8, u8>::default());
-        let other = Arc::clone(&desk);
+        let (begun, wait) =
+            (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let (other, told, held) = (Arc::clone(&desk), Arc::clone(&begun), Arc::clone(&wait));
         let first = tokio::spawn(async move {
-            other.hand_in(1, |_| std::future::pending::<Vec<Option<u8>>>()).await
+            let work = move |all: Vec<u8>| {
+                let (told, held) = (Arc::clone(&told), Arc::clone(&held));
+                async move {
+                    told.notify_one();
+                    held.notified().await;
+                    all.into_iter().map(Some).collect()
+                }
+            };
+            other.hand_in(1, || work).await
         });
-        tokio::task::yield_now().await;
+        begun.notified().await;
         let other = Arc::clone(&desk);
-        let second = tokio::spawn(async move {
-            let work = |all: Vec<u8>| async move { all.into_iter().map(Some).collect() };
-            other.hand_in(2, work).await
-        });
+        let second = tokio::spawn(async move { other.hand_in(2, || never).await });
         tokio::task::yield_now().await;
         first.abort();
+        wait.notify_one();
+        begun.notified().await;
+        wait.notify_one();
         assert_eq!(second.await.unwrap(), Some(2));
+        assert!(!desk.lock().staffed || desk.lock().waiting.is_empty());
+    }
+
+    async fn never(_: Vec<u8>) -> Vec<Option<u8>> {
+        unreachable!("somebody works already")
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_all_are_handed_back_and_the_next_is_served() {
+        let desk = Arc::new(Desk::<u8, u8>::default());
+        let failed = desk.hand_in(1, || |_| async { panic!("of this test") }).await;
+        assert_eq!(failed, None);
+        while desk.lock().staffed {
+            tokio::task::yield_now().await;
+        }
+        let work = |all: Vec<u8>| async move { all.into_iter().map(Some).collect() };
+        assert_eq!(desk.hand_in(2, || work).await, Some(2));
     }
 }

@@ -9,6 +9,7 @@ use super::meeting::Guest;
 use super::queue::{self, Scope};
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Host, Reach};
+use crate::store::actions::Going;
 use crate::store::{self, Connection, StoreError};
 
 /// How the labels of a server change.
@@ -67,7 +68,9 @@ pub(super) async fn label(
     let all =
         changed.iter().map(|one| (one.guest.server.id, &one.after.labels)).collect::<Vec<_>>();
     store::arrivals::set_labels(db, &all).await?;
-    store::batch::append(db, changed.iter().map(|one| one.row(now)).collect()).await?;
+    let head = store::audit::head(db).await?;
+    let rows = changed.iter().map(|one| one.row(now)).collect();
+    store::batch::append(head, rows).execute(db).await?;
     let model = store::grants::entitlements(db, None, now).await?;
     for Relabelled { guest, before, after, done } in &changed {
         let what = format!("{}: {done}", before.name);
@@ -94,10 +97,12 @@ impl Guest {
         let actor = Actor::agent(&self.server.name, self.address);
         store::revisions::by(db, revision, &actor.to_string()).await?;
         let scope = Scope::Server(self.server.id, Some(touched));
-        for conflict in queue::replan(db, revision, &scope, now).await?.conflicts {
+        let planned = queue::replan(db, revision, &scope, now).await?;
+        for conflict in planned.conflicts {
             tracing::warn!(%conflict, "left out: the grants of this account contradict each other");
         }
-        Ok(())
+        // The session is about to look for what it can send.
+        store::actions::enqueue(db, &[revision], &planned.queue, |_| Going::Later, now).await
     }
 }
 

@@ -76,6 +76,11 @@ impl Hello {
         }
     }
 
+    /// The highest number of an order that it has obeyed.
+    pub(super) fn last_sequence(&self) -> u64 {
+        u64::try_from(self.last_sequence).unwrap_or(0)
+    }
+
     /// Whether nothing is to be noted, as all of it is known.
     fn is_known(&self, known: &Introduced, now: i64) -> bool {
         let said = |told: Option<&str>, known: Option<&str>| told.is_none() || told == known;

@@ -3,10 +3,10 @@
 //! In memory only; of sessions on other nodes it is what was last read. Every session has a generation: an older one that ends late does not mark
 //! the newer one as gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bastio_protocol::ServerName;
+use bastio_protocol::{ActionMessage, ServerName};
 use tokio::sync::watch;
 
 use super::{EndReason, Signal};
@@ -42,11 +42,18 @@ struct Live {
     generation: Generation,
     epoch: Option<i64>,
     mailbox: watch::Sender<Mail>,
+    /// Whether its agent obeys orders.
+    obeys: bool,
+    /// What is to be sent, in order, and is on the disk as sent.
+    handed: Vec<ActionMessage>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Mail {
     work: u64,
+    handed: u64,
+    /// How often it was unclear whether something was to be handed over.
+    unclear: u64,
     end: Option<EndReason>,
     /// The server's name, once it has another than at the login.
     name: Option<ServerName>,
@@ -54,7 +61,12 @@ struct Mail {
 
 /// Where a session's owner waits.
 #[derive(Debug)]
-pub(super) struct Inbox(watch::Receiver<Mail>);
+pub(super) struct Inbox {
+    mail: watch::Receiver<Mail>,
+    /// What of it was looked at.
+    work: u64,
+    unclear: u64,
+}
 
 impl Presence {
     /// Registers a new session; one that was there is told that it was taken over.
@@ -63,10 +75,11 @@ impl Presence {
         let mut registry = self.lock();
         registry.last += 1;
         let generation = Generation(registry.last);
-        if let Some(old) = registry.sessions.insert(server, Live { generation, epoch, mailbox }) {
+        let live = Live { generation, epoch, mailbox, obeys: false, handed: Vec::new() };
+        if let Some(old) = registry.sessions.insert(server, live) {
             old.mailbox.send_modify(|mail| mail.end = Some(EndReason::TakenOver));
         }
-        (Place { generation, epoch }, Inbox(inbox))
+        (Place { generation, epoch }, Inbox { mail: inbox, work: 0, unclear: 0 })
     }
 
     /// Strikes a session off, unless a newer one has taken its place; whether it did.
@@ -86,6 +99,54 @@ impl Presence {
     /// Whether this is the server's session still.
     pub(super) fn is_current(&self, server: ServerId, generation: Generation) -> bool {
         self.lock().is_current(server, generation)
+    }
+
+    /// The agent of that session obeys orders from now on.
+    pub(super) fn obeys(&self, server: ServerId, generation: Generation) {
+        if let Some(live) = self.lock().current(server, generation) {
+            live.obeys = true;
+        }
+    }
+
+    /// Of these servers those with a session here whose agent obeys orders.
+    pub(super) fn obedient(&self, servers: &BTreeSet<ServerId>) -> BTreeMap<ServerId, Place> {
+        let registry = self.lock();
+        let place = |server: &ServerId| {
+            let live = registry.sessions.get(server).filter(|live| live.obeys)?;
+            Some((*server, Place { generation: live.generation, epoch: live.epoch }))
+        };
+        servers.iter().filter_map(place).collect()
+    }
+
+    /// Hands messages over to sessions. A session that is over by now needs them no more: whatever follows it finds
+    /// them on the disk.
+    pub(super) fn hand_over(
+        &self,
+        all: impl Iterator<Item = (ServerId, Generation, ActionMessage)>,
+    ) {
+        let mut registry = self.lock();
+        for (server, generation, message) in all {
+            if let Some(live) = registry.current(server, generation) {
+                live.handed.push(message);
+                live.mailbox.send_modify(|mail| mail.handed += 1);
+            }
+        }
+    }
+
+    /// What was handed over to that session since it was asked last.
+    pub(super) fn handed(&self, server: ServerId, generation: Generation) -> Vec<ActionMessage> {
+        let mut registry = self.lock();
+        registry
+            .current(server, generation)
+            .map(|live| std::mem::take(&mut live.handed))
+            .unwrap_or_default()
+    }
+
+    /// Lets that session look whether something is on the disk as sent that was never handed over to it.
+    pub(super) fn is_unclear(&self, server: ServerId, generation: Generation) {
+        if let Some(live) = self.lock().current(server, generation) {
+            live.mailbox.send_modify(|mail| mail.unclear += 1);
+        }
     }
 
     pub(super) fn is_connected(&self, server: ServerId) -> bool {
@@ -177,21 +238,31 @@ impl Registry {
     fn is_current(&self, server: ServerId, generation: Generation) -> bool {
         self.sessions.get(&server).is_some_and(|live| live.generation == generation)
     }
+
+    fn current(&mut self, server: ServerId, generation: Generation) -> Option<&mut Live> {
+        self.sessions.get_mut(&server).filter(|live| live.generation == generation)
+    }
 }
 
 impl Inbox {
     /// Waits for the next signal. Nothing is lost when the wait is given up.
     pub(super) async fn signal(&mut self) -> Signal {
-        let alive = self.0.borrow().end.is_some() || self.0.changed().await.is_ok();
-        match self.0.borrow_and_update().end {
+        let alive = self.mail.borrow().end.is_some() || self.mail.changed().await.is_ok();
+        let mail = self.mail.borrow_and_update();
+        match mail.end {
             Some(reason) => Signal::End(reason),
-            None if alive => Signal::Work,
-            None => Signal::End(EndReason::TakenOver),
+            None if !alive => Signal::End(EndReason::TakenOver),
+            None if std::mem::replace(&mut self.unclear, mail.unclear) != mail.unclear => {
+                self.work = mail.work;
+                Signal::Unclear
+            }
+            None if std::mem::replace(&mut self.work, mail.work) != mail.work => Signal::Work,
+            None => Signal::Handed,
         }
     }
 
     /// The name that the server was given since the login, if it was.
     pub(super) fn name(&self) -> Option<ServerName> {
-        self.0.borrow().name.clone()
+        self.mail.borrow().name.clone()
     }
 }

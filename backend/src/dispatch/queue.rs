@@ -9,7 +9,7 @@ use bastio_protocol::{
 };
 
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
-use crate::store::actions::{ActionId, QueuedAction, step};
+use crate::store::actions::{ActionId, Going, QueuedAction, step};
 use crate::store::adoptions::Adopted;
 use crate::store::speech::Speech;
 use crate::store::{self, Connection, ServerId, StoreError};
@@ -56,6 +56,8 @@ pub(crate) struct Replanned {
     pub(crate) servers: Vec<Touched>,
     /// Grants that contradict each other; what they concern was left out.
     pub(crate) conflicts: Vec<Conflict>,
+    /// What is to be queued, each server's in order.
+    pub(crate) queue: Vec<(ServerId, ActionMessage)>,
 }
 
 /// A server for which planning anew changed something.
@@ -71,9 +73,9 @@ pub(crate) struct Touched {
     pub(crate) effect: Effect,
 }
 
-/// Queues what leads from what the servers have, and have been told, to what the model wants,
-/// takes back what was never sent and is not wanted any more, and lets `revision` wait for all
-/// that is under way for the same accounts.
+/// What is to be queued to lead from what the servers have, and have been told, to what the model wants. Takes back
+/// what was never sent and is not wanted any more, and lets `revision` wait for all that is under way for the same
+/// accounts.
 pub(crate) async fn replan(
     db: &mut Connection,
     revision: i64,
@@ -131,9 +133,8 @@ pub(crate) async fn replan(
     }
     fates.end(db, revision, now).await?;
     store::actions::link(db, revision, &fates.under_way).await?;
-    store::actions::enqueue(db, &[revision], &queue, now).await?;
     servers.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Replanned { servers, conflicts })
+    Ok(Replanned { servers, conflicts, queue })
 }
 
 /// What is added to a server's queue and dropped from it.
@@ -290,7 +291,7 @@ pub(crate) async fn settle(
     let queue: Vec<(ServerId, ActionMessage)> =
         fresh.map(|step| (server, message(step, &removals, overlay.get(&server)))).collect();
     let revisions = store::actions::revisions_of(db, ended).await?;
-    store::actions::enqueue(db, &revisions, &queue, now).await?;
+    store::actions::enqueue(db, &revisions, &queue, |_| Going::Later, now).await?;
     Ok(!queue.is_empty())
 }
 

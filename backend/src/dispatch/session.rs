@@ -1,6 +1,7 @@
 //! One agent's session: hands out its server's queue and takes the answers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use bastio_protocol::{
 };
 use tokio::time::Instant;
 
-use super::batch::{self, Answer, Given, HandOut, Slip, Wanted};
+use super::batch::{Answer, Given, HandOut, Slip, Wanted};
 use super::fit::{for_original_agent, for_version_1};
 use super::meeting::{Guest, Hello, Met};
+use super::numbers::{self, Numbers};
 use super::occasionally::Occasionally;
 use super::presence::{Inbox, Place};
 use super::requests::SILENCE;
@@ -35,6 +37,8 @@ pub struct Session {
     place: Place,
     inbox: Inbox,
     strange: Occasionally,
+    /// For its orders.
+    numbers: Numbers,
     /// Whether the agent has said the hello of version 2.
     version_2: bool,
     /// The key on record that signs its receipts.
@@ -61,7 +65,7 @@ impl Session {
         dispatch: Dispatch,
         server: ServerIdentity,
         info: SessionInfo,
-        receipt_key: Option<VerifyingKey>,
+        (numbers, receipt_key): (Numbers, Option<VerifyingKey>),
         (place, inbox): (Place, Inbox),
     ) -> Self {
         let (strange, version_2) = (Occasionally::default(), false);
@@ -73,6 +77,7 @@ impl Session {
             place,
             inbox,
             strange,
+            numbers,
             version_2,
             receipt_key,
             silent_at,
@@ -108,27 +113,20 @@ impl Session {
         signal
     }
 
-    /// What is to be sent next, at most `limit`, each with the number of its order if it is
-    /// `numbered`: higher than all numbers that this server ever had, also for what was sent before.
-    /// On the disk as sent before this returns. Empty when there is nothing to do: wait for
-    /// [`Session::signal`].
+    /// What is to be sent next, at most `limit`. On the disk as sent before this returns. Empty when there is
+    /// nothing to do: wait for [`Session::signal`].
     ///
     /// # Errors
     /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
-    pub async fn next_payloads(
-        &self,
-        limit: usize,
-        numbered: bool,
-    ) -> Result<Vec<(Payload, u64)>, DispatchError> {
+    pub async fn next_payloads(&self, limit: usize) -> Result<Vec<Payload>, DispatchError> {
         if self.version_2 && limit > 0 {
             let (server, generation) = (self.server.id, self.place.generation);
-            let wanted = Wanted::HandOut(HandOut { server, generation, limit, numbered });
-            if let Some(Given::Actions(messages, first)) = self.hand_in(wanted).await {
-                let payloads = messages.into_iter().map(Payload::Action);
-                return Ok(payloads.zip(first..).collect());
+            let wanted = Wanted::HandOut(HandOut { server, generation, limit });
+            if let Some(Given::Actions(messages)) = self.hand_in(wanted).await {
+                return Ok(messages.into_iter().map(Payload::Action).collect());
             }
         }
-        Box::pin(self.hand_out_next(limit, numbered)).await
+        Box::pin(self.hand_out_next(limit)).await
     }
 
     /// Lets it be done with what others want; `None` when it is to be done alone.
@@ -136,29 +134,62 @@ impl Session {
         let dispatch = &self.dispatch;
         let lease = self.place.epoch.map(|epoch| (self.server.id, epoch));
         let slip = Slip { wanted, lease };
-        dispatch.desk.hand_in(slip, |all| batch::work(dispatch.clone(), all)).await
+        dispatch.desk.hand_in(slip, || dispatch.worker()).await
     }
 
     /// The next actions, as [`Session::next_payloads`].
     #[cfg(test)]
     pub(crate) async fn next(&self, limit: usize) -> Result<Vec<ActionMessage>, DispatchError> {
-        let payloads = self.next_payloads(limit, false).await?;
-        let action = |(payload, _)| match payload {
+        let payloads = self.next_payloads(limit).await?;
+        let action = |payload| match payload {
             Payload::Action(message) => Some(message),
             Payload::Host(_) | Payload::RotateKey { .. } => None,
         };
         Ok(payloads.into_iter().filter_map(action).collect())
     }
 
-    /// The number for an order that is no action of the queue.
+    /// The agent obeys orders from now on: what its server is to do is handed over to this session as soon as it is on
+    /// the disk, while nothing else waits.
+    pub fn obeys(&self) {
+        self.dispatch.presence.obeys(self.server.id, self.place.generation);
+    }
+
+    /// What was handed over since this was called last, in the order in which it is to be sent. It is on the disk as sent.
+    #[must_use]
+    pub fn handed(&self) -> Vec<ActionMessage> {
+        self.dispatch.presence.handed(self.server.id, self.place.generation)
+    }
+
+    /// Queues again what is on the disk as sent and not answered. What the agent has in hand, too: it knows that then.
     ///
     /// # Errors
-    /// [`DispatchError::Store`].
-    pub async fn take_sequence(&self) -> Result<u64, DispatchError> {
+    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
+    pub async fn send_again(&self) -> Result<(), DispatchError> {
         let mut tx = self.write().await?;
-        let sequence = store::servers::take_sequence(&mut tx, self.server.id, 1).await?;
+        store::arrivals::requeue_sent(&mut tx, &[self.server.id]).await?;
         tx.commit().await.map_err(StoreError::from)?;
-        Ok(sequence)
+        Ok(())
+    }
+
+    /// The number for an order: higher than all that this server ever had, also for what was sent before.
+    ///
+    /// # Errors
+    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
+    pub async fn number(&mut self) -> Result<u64, DispatchError> {
+        loop {
+            if let Some(number) = self.numbers.next() {
+                return Ok(number);
+            }
+            Box::pin(self.reserve_numbers()).await?;
+        }
+    }
+
+    async fn reserve_numbers(&mut self) -> Result<(), DispatchError> {
+        let mut tx = self.write().await?;
+        let last = store::servers::reserve(&mut tx, self.server.id, numbers::AT_ONCE).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        self.numbers = Numbers::up_to(last);
+        Ok(())
     }
 
     /// Until when an order signed now may be obeyed, in seconds since the Unix epoch.
@@ -182,6 +213,7 @@ impl Session {
     /// [`DispatchError::Store`].
     pub async fn met(&mut self, hello: &AgentHello) -> Result<(), DispatchError> {
         let hello = Hello::read(hello, &self.server.name);
+        self.numbers.above(hello.last_sequence());
         let wanted = Wanted::Meet(Box::new((self.guest(), hello.clone())));
         let met = if let Some(Given::Met(met)) = self.hand_in(wanted).await {
             met
@@ -234,11 +266,7 @@ impl Session {
         Ok(tx)
     }
 
-    async fn hand_out_next(
-        &self,
-        limit: usize,
-        numbered: bool,
-    ) -> Result<Vec<(Payload, u64)>, DispatchError> {
+    async fn hand_out_next(&self, limit: usize) -> Result<Vec<Payload>, DispatchError> {
         let mut tx = self.write().await?;
         if !self.dispatch.presence.is_current(self.server.id, self.place.generation) {
             return Err(DispatchError::TakenOver);
@@ -266,15 +294,9 @@ impl Session {
         if messages.is_empty() && !ended {
             return Ok(Vec::new());
         }
-        let count = u32::try_from(messages.len()).unwrap_or(u32::MAX);
-        let first = if numbered {
-            store::servers::take_sequence(&mut tx, self.server.id, count).await?
-        } else {
-            0
-        };
         tx.commit().await.map_err(StoreError::from)?;
         self.dispatch.presence.step();
-        Ok(messages.into_iter().zip(first..).collect())
+        Ok(messages)
     }
 
     /// Takes an agent's answer. Only answers to what was sent to this server count; others are
@@ -286,6 +308,18 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
+        self.answered(feedback, None).await
+    }
+
+    /// As [`Session::feedback`], where it is known what was `asked` under the answer's id.
+    ///
+    /// # Errors
+    /// [`DispatchError::Store`].
+    pub async fn answered(
+        &self,
+        feedback: &FeedbackMessage,
+        asked: Option<Arc<ActionMessage>>,
+    ) -> Result<FeedbackOutcome, DispatchError> {
         if !self.info.legacy && feedback.status.is_success() {
             let answer = Answer {
                 server: self.server.id,
@@ -293,6 +327,7 @@ impl Session {
                 address: self.info.address,
                 receipt_key: self.receipt_key,
                 feedback: feedback.clone(),
+                asked,
             };
             if let Some(Given::Taken) = self.hand_in(Wanted::Answer(Box::new(answer))).await {
                 return Ok(FeedbackOutcome::Matched);

@@ -52,9 +52,9 @@ async fn take_all(backend: &TestBackend, session: &Session) -> Vec<Action> {
 }
 
 async fn next_request(session: &Session) -> HostMessage {
-    let payloads = session.next_payloads(10, false).await.expect("a queue");
+    let payloads = session.next_payloads(10).await.expect("a queue");
     match payloads.into_iter().next() {
-        Some((Payload::Host(message), _)) => message,
+        Some(Payload::Host(message)) => message,
         other => panic!("no request: {other:?}"),
     }
 }

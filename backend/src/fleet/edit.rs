@@ -12,9 +12,11 @@ use crate::access::{Admin, Intent};
 use crate::approvals::{self, Approval};
 use crate::audit::{self, Actor, Event};
 use crate::dispatch::later;
+use crate::dispatch::prompt::Prompt;
 use crate::dispatch::queue::{self, Replanned, Scope};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::plan;
+use crate::store::actions::Going;
 use crate::store::groups::GroupId;
 use crate::store::servers::ServerRow;
 use crate::store::users::UserRow;
@@ -53,6 +55,8 @@ struct Notify {
     wake: Vec<ServerId>,
     end: Vec<(ServerId, EndReason)>,
     rename: Vec<(ServerId, ServerName)>,
+    /// What is handed over to sessions once it is on the disk.
+    prompt: Option<Prompt>,
 }
 
 impl Notify {
@@ -106,7 +110,8 @@ impl<'a> Edit<'a> {
     /// As [`Edit::begin`], for who is no operator.
     pub(super) async fn begin_as(fleet: &'a Fleet, actor: &'a Actor) -> Result<Self, FleetError> {
         let dispatch = fleet.dispatch.clone();
-        let notify = Notify { dispatch, wake: Vec::new(), end: Vec::new(), rename: Vec::new() };
+        let (wake, end, rename) = (Vec::new(), Vec::new(), Vec::new());
+        let notify = Notify { dispatch, wake, end, rename, prompt: None };
         let (tx, now) = (fleet.store.write().await?, fleet.store.now());
         let (intent, extra) = (Intent::default(), Vec::new());
         let (asked, approval, gains) = (false, None, BTreeSet::new());
@@ -211,7 +216,7 @@ impl<'a> Edit<'a> {
         self.assign_uids(scope).await?;
         let revision = store::revisions::begin(&mut self.tx, summary, self.now).await?;
         store::revisions::by(&mut self.tx, revision, &self.actor.to_string()).await?;
-        let planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
+        let mut planned = queue::replan(&mut self.tx, revision, scope, self.now).await?;
         for conflict in &planned.conflicts {
             if self.strict {
                 return Err(FleetError::Conflict(conflict.clone()));
@@ -237,18 +242,36 @@ impl<'a> Edit<'a> {
         approvals::check(true, self.approval.as_deref(), gains)
             .map_err(FleetError::NeedsApproval)?;
         self.end_proposal().await?;
-        store::actions::enqueue(&mut self.tx, &[revision], &self.extra, self.now).await?;
+        self.enqueue_all(revision, std::mem::take(&mut planned.queue)).await?;
         let oldest = self.oldest(revision);
         store::history::made_by(&mut self.tx, revision, &self.actor.to_string()).await?;
         self.history.keep(&mut self.tx, revision, oldest).await?;
-        self.notify.wake.extend(planned.servers.iter().map(|server| server.id));
-        let Self { fleet, actor, tx, notify, .. } = self;
-        let servers = notify.wake.len();
+        let touched = planned.servers.iter().map(|server| server.id);
+        let prompt = self.notify.prompt.as_ref();
+        let is_left = |server: &ServerId| prompt.is_none_or(|prompt| !prompt.includes(*server));
+        self.notify.wake.extend(touched.filter(is_left));
+        let servers = planned.servers.len();
+        let Self { fleet, actor, tx, mut notify, .. } = self;
         tx.commit().await.map_err(StoreError::from)?;
+        if let Some(prompt) = notify.prompt.take() {
+            prompt.hand_over();
+        }
         drop(notify);
         fleet.turns.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
+    }
+
+    /// Queues what follows from the edit, and what was queued beside it.
+    async fn enqueue_all(
+        &mut self,
+        revision: i64,
+        queue: Vec<(ServerId, ActionMessage)>,
+    ) -> Result<(), FleetError> {
+        let dispatch = self.notify.dispatch.clone();
+        self.notify.prompt = Some(dispatch.enqueue(&mut self.tx, revision, queue, self.now).await?);
+        let later = |_: &ServerId| Going::Later;
+        Ok(store::actions::enqueue(&mut self.tx, &[revision], &self.extra, later, self.now).await?)
     }
 
     /// Says of something that it makes root, which the model does not.

@@ -4,12 +4,14 @@
 //! What was sent and not answered when a session ends stays dispatch's to send again. This file
 //! must not know how agents log in, nor what an action means.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageError, MessageId,
-    Netstring, NetstringDecoder, NetstringError, Order, Payload, SigningKey, V2_LIMIT,
+    ActionMessage, AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message,
+    MessageError, MessageId, Netstring, NetstringDecoder, NetstringError, Order, Payload,
+    SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
 use thiserror::Error;
@@ -156,6 +158,8 @@ pub(super) struct Owner {
     frames: mpsc::Sender<Frame>,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
+    /// What dispatch has handed over, and goes out first.
+    handed: VecDeque<ActionMessage>,
     /// Answers to nothing so far.
     unasked: usize,
 }
@@ -182,9 +186,19 @@ impl Owner {
             (Phase::Plain, FEEDBACK_LIMIT)
         };
         let decoder = NetstringDecoder::new(limit);
-        let (more, unasked) = (true, 0);
-        let owner =
-            Self { session, window, answer_within, decoder, orders, phase, frames, more, unasked };
+        let (more, handed, unasked) = (true, VecDeque::new(), 0);
+        let owner = Self {
+            session,
+            window,
+            answer_within,
+            decoder,
+            orders,
+            phase,
+            frames,
+            more,
+            handed,
+            unasked,
+        };
         (owner, to_write)
     }
 
@@ -209,21 +223,31 @@ impl Owner {
 
     /// What is only done now and then is on the heap: a session mostly waits, and thousands do.
     async fn step(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Result<(), End> {
-        if self.more {
+        if self.has_more() {
             Box::pin(self.send_what_fits()).await?;
         }
         match self.next_event(reader, stop).await {
             Event::Stop => Err(End::Stopped),
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
+            Event::Signal(Signal::Handed) => {
+                self.handed.extend(self.session.handed());
+                Ok(())
+            }
             Event::Signal(Signal::Work) => {
+                self.handed.extend(self.session.handed());
                 self.more = true;
                 Box::pin(self.agree()).await
+            }
+            Event::Signal(Signal::Unclear) => {
+                Box::pin(self.session.send_again()).await?;
+                self.more = true;
+                Ok(())
             }
             Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
             Event::Ended => Err(self.reader_ended()),
             Event::WriterHasRoom => Ok(()),
             Event::WriterGone => {
-                self.more = false;
+                self.nothing_more();
                 Ok(())
             }
             Event::AnswerOverdue => {
@@ -242,7 +266,7 @@ impl Owner {
             Phase::Greeting { until } => Some(until),
             _ => self.window.deadline(),
         };
-        let waits_for_writer = self.more && self.may_send() && self.window.room() > 0;
+        let waits_for_writer = self.has_more() && self.may_send() && self.window.room() > 0;
         let writer = async { self.frames.reserve().await.is_ok() };
         tokio::select! {
             () = stop.cancelled() => Event::Stop,
@@ -263,28 +287,36 @@ impl Owner {
             // An agent may answer from its memory before the action is written, so that there is
             // more room in the window than in the writer's queue.
             let room = self.window.room().min(self.frames.capacity());
-            if !self.more || room == 0 || !self.may_send() {
+            if !self.has_more() || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            let key = match &self.phase {
-                Phase::Signed(key) => Some(Arc::clone(key)),
-                _ => None,
-            };
-            let payloads = self.session.next_payloads(room, key.is_some()).await?;
-            for (payload, sequence) in &payloads {
-                let body = match &key {
-                    Some(key) => self.sign(key, *sequence, payload).to_json(),
-                    None => payload.to_json().into_bytes(),
-                };
-                self.send(payload, &body);
+            if let Some(message) = self.handed.pop_front() {
+                self.send(Payload::Action(message)).await?;
+                continue;
             }
-            let is_action = |(payload, _): &(Payload, u64)| matches!(payload, Payload::Action(_));
-            self.more = match key {
+            let payloads = self.session.next_payloads(room).await?;
+            let is_action = |payload: &Payload| matches!(payload, Payload::Action(_));
+            let more = match self.phase {
                 // These actions are sent as they were queued: less than there was room for is all.
-                Some(_) if payloads.iter().all(is_action) => payloads.len() >= room,
+                Phase::Signed(_) if payloads.iter().all(is_action) => payloads.len() >= room,
                 _ => !payloads.is_empty(),
             };
+            for payload in payloads {
+                self.send(payload).await?;
+            }
+            self.more &= more;
         }
+    }
+
+    /// Whether there may be something to send.
+    fn has_more(&self) -> bool {
+        self.more || !self.handed.is_empty()
+    }
+
+    /// Nothing can be sent any more. What was handed over is found on the disk by the session that follows.
+    fn nothing_more(&mut self) {
+        self.more = false;
+        self.handed.clear();
     }
 
     /// Whether the agent may be sent actions now.
@@ -300,29 +332,38 @@ impl Owner {
         Order::sign(key, self.session.hello().server, sequence, not_after, payload)
     }
 
-    fn send(&mut self, payload: &Payload, body: &[u8]) {
-        let (mid, action, user) = match payload {
-            Payload::Action(message) => {
-                (&message.mid, message.action.name(), Some(message.username.as_str()))
+    async fn send(&mut self, payload: Payload) -> Result<(), End> {
+        let body = match &self.phase {
+            Phase::Signed(key) => {
+                let key = Arc::clone(key);
+                let number = self.session.number().await?;
+                self.sign(&key, number, &payload).to_json()
             }
-            Payload::Host(message) => (&message.mid, message.request.name(), None),
-            Payload::RotateKey { mid, .. } => (mid, "rotate-signing-key", None),
+            _ => payload.to_json().into_bytes(),
         };
-        if self.push(mid.clone(), body) {
-            let server = &self.session.server().name;
-            debug!(%server, mid = %mid.text(), action, user, "sent");
-        }
+        let (action, user) = match &payload {
+            Payload::Action(message) => (message.action.name(), Some(message.username.as_str())),
+            Payload::Host(message) => (message.request.name(), None),
+            Payload::RotateKey { .. } => ("rotate-signing-key", None),
+        };
+        let (server, mid) = (&self.session.server().name, payload.mid());
+        debug!(%server, mid = %mid.text(), action, user, "goes out");
+        self.push(payload, &body);
+        Ok(())
     }
 
-    /// Sends what is to be answered under that id; false when the connection is lost.
-    fn push(&mut self, mid: MessageId, body: &[u8]) -> bool {
+    /// Sends what is to be answered, unless the connection is lost.
+    fn push(&mut self, payload: Payload, body: &[u8]) {
         if self.frames.try_send(Netstring::compose(body).into()).is_err() {
             // What came before is still read, then the reader ends.
-            self.more = false;
-            return false;
+            self.nothing_more();
+            return;
         }
-        self.window.sent(mid, Instant::now());
-        true
+        let (mid, action) = match payload {
+            Payload::Action(message) => (message.mid.clone(), Some(message)),
+            other => (other.mid().clone(), None),
+        };
+        self.window.sent(mid, action, Instant::now());
     }
 
     /// Takes the agent's hello.
@@ -347,24 +388,30 @@ impl Owner {
         let (new, server) = (Arc::clone(keys.current()), &self.session.server().name);
         match keys.find(known).cloned() {
             Some(old) if old.verifying_key() != new.verifying_key() => {
-                let sequence = self.session.take_sequence().await?;
+                let sequence = self.session.number().await?;
                 let mid = MessageId::from_number(rand::random());
                 let key = new.verifying_key();
-                let order =
-                    self.sign(&old, sequence, &Payload::RotateKey { mid: mid.clone(), key });
-                self.push(mid.clone(), &order.to_json());
+                let payload = Payload::RotateKey { mid: mid.clone(), key };
+                let order = self.sign(&old, sequence, &payload).to_json();
+                self.push(payload, &order);
                 self.phase = Phase::Rotating { mid, old, new };
             }
-            Some(_) => self.phase = Phase::Signed(new),
+            Some(_) => self.obeys(new),
             None => {
                 error!(
                     %server, known,
                     "the agent obeys a signing key that is not ours; enrol it again"
                 );
-                self.phase = Phase::Signed(new);
+                self.obeys(new);
             }
         }
         Ok(())
+    }
+
+    /// Orders signed by that key go out from now on.
+    fn obeys(&mut self, key: Arc<SigningKey>) {
+        self.phase = Phase::Signed(key);
+        self.session.obeys();
     }
 
     /// The answer to whether the agent obeys our new key.
@@ -374,16 +421,17 @@ impl Owner {
         feedback: &FeedbackMessage,
     ) -> Result<(), End> {
         let server = &self.session.server().name;
-        self.phase = if feedback.status.is_success() {
+        let key = if feedback.status.is_success() {
             let key = new.verifying_key().fingerprint();
             self.session.obeys_key(&key).await?;
             info!(%server, key, "the agent obeys the new signing key");
-            Phase::Signed(new)
+            new
         } else {
             let why = dispatch::for_people(&feedback.feedback);
             error!(%server, why, "the agent refuses the new signing key; the old one signs on");
-            Phase::Signed(old)
+            old
         };
+        self.obeys(key);
         Ok(())
     }
 
@@ -424,7 +472,8 @@ impl Owner {
         }
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
-        match self.session.feedback(feedback).await? {
+        let asked = self.window.action(&feedback.mid);
+        match self.session.answered(feedback, asked).await? {
             FeedbackOutcome::Matched => {}
             // Dispatch has logged what was not expected; some of it is no reason to part.
             FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,

@@ -4,18 +4,26 @@
 //! Pure: the time is passed in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bastio_protocol::MessageId;
+use bastio_protocol::{ActionMessage, MessageId};
 use tokio::time::Instant;
+
+/// Something that was sent.
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    /// The action, if it is one.
+    action: Option<Arc<ActionMessage>>,
+}
 
 /// Actions on their way to one agent.
 #[derive(Debug)]
 pub(super) struct Window {
     size: usize,
     answer_within: Duration,
-    /// Each with the time at which it was sent.
-    unanswered: HashMap<MessageId, Instant>,
+    unanswered: HashMap<MessageId, Sent>,
     /// Since when the agent owes an answer: the last answer, or the first action after none was
     /// owed.
     owed_since: Option<Instant>,
@@ -38,9 +46,14 @@ impl Window {
         self.unanswered.len()
     }
 
-    pub(super) fn sent(&mut self, mid: MessageId, now: Instant) {
-        self.unanswered.insert(mid, now);
+    pub(super) fn sent(&mut self, mid: MessageId, action: Option<ActionMessage>, now: Instant) {
+        self.unanswered.insert(mid, Sent { at: now, action: action.map(Arc::new) });
         self.owed_since.get_or_insert(now);
+    }
+
+    /// The action that was sent under that id and is not answered.
+    pub(super) fn action(&self, mid: &MessageId) -> Option<Arc<ActionMessage>> {
+        self.unanswered.get(mid)?.action.clone()
     }
 
     /// Whether an answer to that is owed.
@@ -56,7 +69,7 @@ impl Window {
         } else if sent.is_some() {
             self.owed_since = Some(now);
         }
-        sent.map(|sent| now.saturating_duration_since(sent))
+        sent.map(|sent| now.saturating_duration_since(sent.at))
     }
 
     /// When the agent has kept silent for too long; `None` while it owes nothing.
@@ -80,8 +93,8 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(2, LIMIT);
         assert_eq!(window.room(), 2);
-        window.sent(mid(1), now);
-        window.sent(mid(2), now);
+        window.sent(mid(1), None, now);
+        window.sent(mid(2), None, now);
         assert_eq!(window.room(), 0);
         assert_eq!(window.answered(&mid(1), now), Some(Duration::ZERO));
         assert_eq!((window.room(), window.unanswered()), (1, 1));
@@ -93,7 +106,7 @@ mod tests {
         let mut window = Window::new(1, LIMIT);
         assert_eq!(window.answered(&mid(9), now), None);
         assert_eq!(window.room(), 1);
-        window.sent(mid(1), now);
+        window.sent(mid(1), None, now);
         assert_eq!(window.answered(&mid(9), now + LIMIT / 2), None);
         assert_eq!(window.room(), 0);
         assert_eq!(window.deadline(), Some(now + LIMIT));
@@ -107,8 +120,8 @@ mod tests {
         let later = begin + Duration::from_secs(100);
         let mut window = Window::new(16, LIMIT);
         assert_eq!(window.deadline(), None);
-        window.sent(mid(1), begin);
-        window.sent(mid(2), later);
+        window.sent(mid(1), None, begin);
+        window.sent(mid(2), None, later);
         assert_eq!(window.deadline(), Some(begin + LIMIT), "sending more buys no time");
         assert!(window.answered(&mid(1), later).is_some_and(|took| !took.is_zero()));
         assert_eq!(window.deadline(), Some(later + LIMIT));

@@ -15,7 +15,7 @@ use super::sql::QueryBuilder;
 use super::{Connection, ServerId, StoreError, sql};
 use crate::plan::Step;
 
-/// Rows of one INSERT; eight values each stay far below the engine's limit of 32766.
+/// Rows of one INSERT; ten values each stay far below the engine's limit of 32766.
 const ROWS_AT_ONCE: usize = 500;
 /// Login names that one query names.
 const LOGINS_AT_ONCE: usize = 5000;
@@ -65,11 +65,21 @@ pub struct Ending {
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
 type QueuedColumns = (ActionId, String, i64);
 
+/// When an action goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Going {
+    /// As soon as it is on the disk: it is sent by then.
+    Now,
+    /// When it is its turn.
+    Later,
+}
+
 /// Puts actions at the end of their servers' queues, and lets these revisions wait for them.
 pub async fn enqueue(
     db: &mut Connection,
     revisions: &[i64],
     actions: &[(ServerId, ActionMessage)],
+    going: impl Fn(&ServerId) -> Going,
     now: i64,
 ) -> Result<(), StoreError> {
     if actions.is_empty() {
@@ -77,21 +87,36 @@ pub async fn enqueue(
     }
     let before: i64 =
         sql::query_scalar("SELECT COALESCE(MAX(id), 0) FROM actions").fetch_one(&mut *db).await?;
-    for chunk in actions.chunks(ROWS_AT_ONCE) {
+    let insert = |chunk: &[(ServerId, ActionMessage)]| {
         let mut insert = QueryBuilder::new(
-            "INSERT INTO actions (mid, server_id, login, action, message, state, steps, created) ",
+            "INSERT INTO actions \
+             (mid, server_id, login, action, message, state, steps, tries, created, sent_at) ",
         );
         insert.push_values(chunk, |mut row, (server, message)| {
+            let (state, steps, tries, sent_at) = match going(server) {
+                Going::Now => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
+                Going::Later => (ActionState::Queued, 1, 0, None),
+            };
             row.push_bind(message.mid.text())
                 .push_bind(*server)
                 .push_bind(message.username.to_string())
                 .push_bind(message.action.name())
                 .push_bind(String::from_utf8_lossy(&message.to_json()).into_owned())
-                .push_bind(state_name(ActionState::Queued))
-                .push_bind(1_i64)
-                .push_bind(now);
+                .push_bind(state_name(state))
+                .push_bind(steps)
+                .push_bind(tries)
+                .push_bind(now)
+                .push_bind(sent_at);
         });
-        insert.build().execute(&mut *db).await?;
+        insert.build()
+    };
+    let mut inserts = actions.chunks(ROWS_AT_ONCE).map(insert);
+    let mut next = inserts.next();
+    while let Some(insert) = next {
+        // While the database works, the next is prepared.
+        let (inserted, prepared) = tokio::join!(insert.execute(&mut *db), async { inserts.next() });
+        inserted?;
+        next = prepared;
     }
     // Nobody else writes meanwhile: all that is newer is ours.
     let link = "INSERT INTO revision_actions (revision, action_id) \
@@ -100,6 +125,14 @@ pub async fn enqueue(
         sql::query(link).bind(*revision).bind(before).execute(&mut *db).await?;
     }
     Ok(())
+}
+
+/// The servers that something is queued for, or was sent to and not answered.
+pub async fn busy(db: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
+    let select = "SELECT DISTINCT server_id FROM actions WHERE state IN ('queued', 'sent') \
+                  UNION SELECT server_id FROM requests WHERE state IN ('queued', 'sent')";
+    let rows: Vec<(ServerId,)> = sql::query(select).fetch_packed("server_id", db).await?;
+    Ok(rows.into_iter().map(|(server,)| server).collect())
 }
 
 /// The next queued actions of a server.

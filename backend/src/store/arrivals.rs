@@ -62,16 +62,19 @@ pub async fn held(
     Ok(rows.into_iter().collect())
 }
 
-/// Notes that sessions of these servers began, from which address and by which program.
+/// Notes that sessions of these servers began, from which address and by which program, and reserves so many numbers
+/// for the orders of each.
 pub async fn seen(
     db: &mut Connection,
     arrivals: &[(ServerId, String, String)],
+    numbers: u32,
     now: i64,
 ) -> Result<(), StoreError> {
     let mut update = QueryBuilder::new(
         "UPDATE servers SET address = arrival.column2, agent = arrival.column3, last_seen = ",
     );
-    update.push_bind(now).push(" FROM (");
+    update.push_bind(now).push(", sequence = sequence + ").push_bind(i64::from(numbers));
+    update.push(" FROM (");
     update.push_values(arrivals, |mut row, (server, address, agent)| {
         row.push_bind(*server).push_bind(address).push_bind(agent);
     });
@@ -104,22 +107,37 @@ pub async fn requeue_sent(
     Ok(counts)
 }
 
-/// What signs the receipts of these servers, of those that have such a key.
-pub async fn receipt_keys(
+/// What a session begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The highest number of an order that is reserved.
+    pub sequence: u64,
+    /// What signs the server's receipts, if anything does.
+    pub receipt_key: Option<VerifyingKey>,
+}
+
+/// What sessions of these servers begin with.
+pub async fn beginnings(
     db: &mut Connection,
     servers: &[ServerId],
-) -> Result<BTreeMap<ServerId, VerifyingKey>, StoreError> {
+) -> Result<BTreeMap<ServerId, Beginning>, StoreError> {
     if servers.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut select = QueryBuilder::new(
-        "SELECT id, receipt_key FROM servers WHERE receipt_key IS NOT NULL AND id IN (",
-    );
+    let mut select =
+        QueryBuilder::new("SELECT id, sequence, receipt_key FROM servers WHERE id IN (");
     push_ids(&mut select, servers.iter().map(|id| id.0));
     select.push(")");
-    let rows: Vec<(ServerId, String)> = select.build_query_as().fetch_all(db).await?;
-    let read =
-        |(id, key): (ServerId, String)| Ok((id, key.parse().map_err(corrupt("a receipt key"))?));
+    let rows: Vec<(ServerId, i64, Option<String>)> =
+        select.build().fetch_packed("id, sequence, receipt_key", db).await?;
+    let read = |(id, sequence, key): (ServerId, i64, Option<String>)| {
+        let receipt_key = key.map(|key| key.parse()).transpose();
+        let beginning = Beginning {
+            sequence: u64::try_from(sequence).map_err(corrupt("the number of an order"))?,
+            receipt_key: receipt_key.map_err(corrupt("a receipt key"))?,
+        };
+        Ok((id, beginning))
+    };
     rows.into_iter().map(read).collect()
 }
 

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::AuditRow;
-use bastio_protocol::audit::ChainedRow;
-use bastio_protocol::{MessageId, Receipt, Username};
+use bastio_protocol::audit::{ChainedRow, Head};
+use bastio_protocol::{ActionMessage, MessageId, Receipt, Username};
 use serde::Deserialize;
 
 use super::accounts::parse_whole;
-use super::actions::{ActionId, Ending, KnownAction, QueuedAction, parse_state, queued_action};
+use super::actions::{
+    ActionId, Ending, KnownAction, QueuedAction, count, parse_state, queued_action,
+};
 use super::confirmed::Confirmed;
-use super::sql::{Flag, QueryBuilder};
+use super::sql::{Flag, Query, QueryBuilder};
 use super::{Connection, ServerId, StoreError, corrupt};
 use crate::plan::Account;
 
@@ -26,6 +28,8 @@ pub struct Sent {
     pub before: Option<Confirmed>,
     /// Something was given to the account and never confirmed, or a failure stands.
     pub uncertain: bool,
+    /// A receipt of the account is kept.
+    pub certified: bool,
 }
 
 /// Of these servers those that have something to be asked as a whole.
@@ -82,35 +86,6 @@ pub async fn mark_sent(
     Ok(())
 }
 
-/// Takes so many numbers for orders of each of these servers; the first of each.
-pub async fn take_sequences(
-    db: &mut Connection,
-    counts: &BTreeMap<ServerId, u32>,
-) -> Result<BTreeMap<ServerId, u64>, StoreError> {
-    let mut alike = BTreeMap::<u32, Vec<ServerId>>::new();
-    for (server, count) in counts {
-        alike.entry(*count).or_default().push(*server);
-    }
-    let mut firsts = BTreeMap::new();
-    for (count, servers) in alike {
-        let mut update = QueryBuilder::new("UPDATE servers SET sequence = sequence + ");
-        update.push_bind(i64::from(count)).push(" WHERE id IN (");
-        push_ids(&mut update, servers.iter().map(|id| id.0));
-        update.push(")");
-        update.build().execute(&mut *db).await?;
-        let mut select = QueryBuilder::new("SELECT id, sequence FROM servers WHERE id IN (");
-        push_ids(&mut select, servers.iter().map(|id| id.0));
-        select.push(")");
-        let rows: Vec<(ServerId, i64)> =
-            select.build().fetch_packed("id, sequence", &mut *db).await?;
-        for (server, last) in rows {
-            let first = last.saturating_sub(i64::from(count)).saturating_add(1);
-            firsts.insert(server, u64::try_from(first).map_err(corrupt("the number of an order"))?);
-        }
-    }
-    Ok(firsts)
-}
-
 /// Notes that the sessions of these servers ended.
 pub async fn seen_last(
     db: &mut Connection,
@@ -125,29 +100,40 @@ pub async fn seen_last(
     Ok(())
 }
 
-/// The actions of these ids that were ever sent, by server and id.
+/// The actions of these ids that were ever sent, by server and id. What was asked for with an id is read if it is not
+/// known.
 pub async fn find_sent(
     db: &mut Connection,
-    mids: impl Iterator<Item = &MessageId>,
+    asked: &[(&MessageId, Option<&ActionMessage>)],
 ) -> Result<BTreeMap<(ServerId, String), Sent>, StoreError> {
-    let mut select = QueryBuilder::new(
-        "SELECT a.server_id, a.mid, a.id, a.message, a.state, a.tries, a.created, \
-         c.sudo, c.doubtful, c.wanted, \
+    let known = asked.iter().filter_map(|(mid, message)| Some((mid.text(), (*message)?)));
+    let known: BTreeMap<String, &ActionMessage> = known.collect();
+    let message = if known.len() == asked.len() { "NULL" } else { "a.message" };
+    let mut select = QueryBuilder::new("SELECT a.server_id, a.mid, a.id, ");
+    select.push(message).push(
+        " AS message, a.state, a.tries, a.created, c.sudo, c.doubtful, c.wanted, \
          EXISTS (SELECT 1 FROM suspects s WHERE s.server_id = a.server_id AND s.login = a.login) \
          AS suspected, \
          EXISTS (SELECT 1 FROM actions f WHERE f.standing = TRUE \
-         AND f.server_id = a.server_id AND f.login = a.login) AS failed \
+         AND f.server_id = a.server_id AND f.login = a.login) AS failed, \
+         EXISTS (SELECT 1 FROM receipts r WHERE r.server_id = a.server_id AND r.login = a.login) \
+         AS certified \
          FROM actions a LEFT JOIN accounts c ON c.server_id = a.server_id AND c.login = a.login \
          WHERE a.tries > 0 AND a.mid IN (",
     );
     let mut list = select.separated(", ");
-    for mid in mids {
+    for (mid, _) in asked {
         list.push_bind(mid.text());
     }
     select.push(")");
-    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed";
+    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, \
+                   certified";
     let rows: Vec<SentRow> = select.build().fetch_packed(columns, db).await?;
-    rows.into_iter().map(SentRow::read).collect()
+    let read = |row: SentRow| {
+        let known = known.get(&row.mid).copied();
+        row.read(known)
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// In the order of its columns.
@@ -156,7 +142,7 @@ struct SentRow {
     server_id: ServerId,
     mid: String,
     id: ActionId,
-    message: String,
+    message: Option<String>,
     state: String,
     tries: i64,
     created: i64,
@@ -166,11 +152,18 @@ struct SentRow {
     wanted: Option<String>,
     suspected: Flag,
     failed: Flag,
+    certified: Flag,
 }
 
 impl SentRow {
-    fn read(self) -> Result<((ServerId, String), Sent), StoreError> {
-        let action = queued_action((self.id, self.message, self.tries))?;
+    fn read(self, known: Option<&ActionMessage>) -> Result<((ServerId, String), Sent), StoreError> {
+        let action = match (known, self.message) {
+            (Some(message), _) => {
+                let (message, tries) = (message.clone(), count(self.tries));
+                QueuedAction { id: self.id, message, tries }
+            }
+            (None, message) => queued_action((self.id, message.unwrap_or_default(), self.tries))?,
+        };
         let state = parse_state(&self.state)?;
         let known = KnownAction { action, state, created: self.created };
         let before = match (self.sudo, self.doubtful, self.wanted) {
@@ -183,33 +176,35 @@ impl SentRow {
             _ => None,
         };
         let uncertain = self.suspected.0 || self.failed.0;
-        Ok(((self.server_id, self.mid), Sent { known, before, uncertain }))
+        let certified = self.certified.0;
+        Ok(((self.server_id, self.mid), Sent { known, before, uncertain, certified }))
     }
 }
 
-/// Keeps the good receipts that servers have signed last about accounts, and forgets those of accounts without.
-pub async fn keep_receipts(
-    db: &mut Connection,
-    receipts: &[(Place, Option<Box<Receipt>>)],
-    now: i64,
-) -> Result<(), StoreError> {
-    let places: Vec<Place> = receipts.iter().map(|(place, _)| place.clone()).collect();
+/// Forgets what servers have signed about these accounts.
+pub async fn forget_receipts(db: &mut Connection, places: &[Place]) -> Result<(), StoreError> {
     if places.is_empty() {
         return Ok(());
     }
     let mut delete = QueryBuilder::new("DELETE FROM receipts WHERE (server_id, login) IN (");
-    push_places(&mut delete, &places);
+    push_places(&mut delete, places);
     delete.push(")");
     delete.build().execute(&mut *db).await?;
-    let mut kept = Vec::new();
-    for (place, receipt) in receipts {
-        if let Some(receipt) = receipt {
-            let body = serde_json::to_string(receipt).map_err(corrupt("a receipt"))?;
-            kept.push((place, body));
-        }
-    }
-    if kept.is_empty() {
+    Ok(())
+}
+
+/// Keeps the good receipts that servers have signed last about accounts of which none is kept.
+pub async fn keep_receipts(
+    db: &mut Connection,
+    receipts: &[(Place, Box<Receipt>)],
+    now: i64,
+) -> Result<(), StoreError> {
+    if receipts.is_empty() {
         return Ok(());
+    }
+    let mut kept = Vec::with_capacity(receipts.len());
+    for (place, receipt) in receipts {
+        kept.push((place, serde_json::to_string(receipt).map_err(corrupt("a receipt"))?));
     }
     let mut insert = QueryBuilder::new("INSERT INTO receipts (server_id, login, received, body) ");
     insert.push_values(kept, |mut row, ((server, login), body)| {
@@ -219,15 +214,8 @@ pub async fn keep_receipts(
     Ok(())
 }
 
-/// Ends actions that were done.
-pub async fn finish(
-    db: &mut Connection,
-    done: &[(ActionId, Ending)],
-    now: i64,
-) -> Result<(), StoreError> {
-    if done.is_empty() {
-        return Ok(());
-    }
+/// What ends actions that were done.
+pub fn finish(done: &[(ActionId, Ending)], now: i64) -> Query<'_> {
     let mut update = QueryBuilder::new(
         "UPDATE actions SET state = 'done', standing = FALSE, status = ending.column2, \
          feedback = ending.column3, detail = ending.column4, steps = steps + 1, finished_at = ",
@@ -238,16 +226,11 @@ pub async fn finish(
         row.push_bind(ending.feedback.as_str()).push_bind(&ending.detail);
     });
     update.push(") AS ending WHERE actions.id = ending.column1");
-    update.build().execute(db).await?;
-    Ok(())
+    update.build()
 }
 
-/// Appends rows to the audit log, chained to its last one. Their numbers are given here.
-pub async fn append(db: &mut Connection, rows: Vec<AuditRow>) -> Result<(), StoreError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut head = super::audit::head(db).await?;
+/// What appends rows to the audit log, chained to its last one, `head`. Their numbers are given here.
+pub fn append(mut head: Option<Head>, rows: Vec<AuditRow>) -> Query<'static> {
     let mut chained = Vec::with_capacity(rows.len());
     for mut row in rows {
         row.id = head.as_ref().map_or(0, |head| head.id).saturating_add(1);
@@ -259,16 +242,15 @@ pub async fn append(db: &mut Connection, rows: Vec<AuditRow>) -> Result<(), Stor
         "INSERT INTO audit (id, at, actor, origin, action, username, server, detail, reason, \
          status, prev_hash, hash) ",
     );
-    insert.push_values(&chained, |mut values, chained| {
-        let row = &chained.row;
-        values.push_bind(row.id).push_bind(row.at).push_bind(&row.actor).push_bind(&row.from);
-        values.push_bind(&row.action).push_bind(&row.user).push_bind(&row.server);
-        values.push_bind(&row.detail).push_bind(&row.reason);
+    insert.push_values(chained, |mut values, chained| {
+        let row = chained.row;
+        values.push_bind(row.id).push_bind(row.at).push_bind(row.actor).push_bind(row.from);
+        values.push_bind(row.action).push_bind(row.user).push_bind(row.server);
+        values.push_bind(row.detail).push_bind(row.reason);
         values.push_bind(row.status.map(|status| i64::from(status.code())));
-        values.push_bind(&chained.prev_hash).push_bind(&chained.hash);
+        values.push_bind(chained.prev_hash).push_bind(chained.hash);
     });
-    insert.build().execute(db).await?;
-    Ok(())
+    insert.build()
 }
 
 pub(super) fn push_ids(builder: &mut QueryBuilder<'_>, ids: impl IntoIterator<Item = i64>) {

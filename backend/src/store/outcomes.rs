@@ -6,7 +6,7 @@ use bastio_protocol::api::ActionReport;
 use bastio_protocol::{ServerName, Status};
 
 use super::accounts::parse_login;
-use super::actions::{count, parse_state};
+use super::actions::{ActionId, count, parse_state};
 use super::requests::parse_detail;
 use super::{Connection, ServerId, StoreError, corrupt, sql};
 
@@ -87,16 +87,25 @@ pub struct OutcomeRow {
 
 /// What became of the actions of a revision, by server name, each server's in order.
 pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
-    let rows: Vec<OutcomeColumns> = sql::query_as(
-        "SELECT s.id, s.name, s.last_seen, \
+    let rows: Vec<OutcomeColumns> = sql::query(
+        "SELECT a.id, s.id AS server_id, s.name, s.last_seen, \
          a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid \
          FROM revision_actions r JOIN actions a ON a.id = r.action_id \
-         JOIN servers s ON s.id = a.server_id WHERE r.revision = $1 ORDER BY s.name, s.id, a.id",
+         JOIN servers s ON s.id = a.server_id WHERE r.revision = $1",
     )
     .bind(revision)
-    .fetch_all(db)
+    .fetch_packed(
+        "id, server_id, name, last_seen, action, login, state, tries, status, feedback, detail, mid",
+        db,
+    )
     .await?;
-    rows.into_iter().map(outcome).collect()
+    let rows: Result<Vec<(ActionId, OutcomeRow)>, StoreError> =
+        rows.into_iter().map(outcome).collect();
+    let mut rows = rows?;
+    rows.sort_by(|(id, one), (other_id, other)| {
+        one.name.cmp(&other.name).then(one.server.cmp(&other.server)).then(id.cmp(other_id))
+    });
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// How many actions are queued, are sent, and have failed and stand.
@@ -140,6 +149,7 @@ type ReportColumns =
 type OpenColumns =
     (ServerId, String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
 type OutcomeColumns = (
+    ActionId,
     ServerId,
     String,
     Option<i64>,
@@ -153,14 +163,12 @@ type OutcomeColumns = (
     String,
 );
 
-fn outcome(row: OutcomeColumns) -> Result<OutcomeRow, StoreError> {
-    let (server, name, last_seen, action, login, state, tries, status, feedback, detail, mid) = row;
-    Ok(OutcomeRow {
-        server,
-        name: super::servers::parse_name(&name)?,
-        last_seen,
-        report: report((action, login, state, tries, status, feedback, detail, mid))?,
-    })
+fn outcome(row: OutcomeColumns) -> Result<(ActionId, OutcomeRow), StoreError> {
+    let (id, server, name, last_seen, action, login, state, tries, status, feedback, detail, mid) =
+        row;
+    let name = super::servers::parse_name(&name)?;
+    let report = report((action, login, state, tries, status, feedback, detail, mid))?;
+    Ok((id, OutcomeRow { server, name, last_seen, report }))
 }
 
 fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {

@@ -280,12 +280,8 @@ pub async fn seen_last(db: &mut Connection, server: ServerId, now: i64) -> Resul
     Ok(())
 }
 
-/// Takes `count` numbers for orders of a server; the first of them.
-pub async fn take_sequence(
-    db: &mut Connection,
-    server: ServerId,
-    count: u32,
-) -> Result<u64, StoreError> {
+/// Reserves `count` numbers for orders of a server; the last of them.
+pub async fn reserve(db: &mut Connection, server: ServerId, count: u32) -> Result<u64, StoreError> {
     let last: i64 = sql::query_scalar(
         "UPDATE servers SET sequence = sequence + $1 WHERE id = $2 RETURNING sequence",
     )
@@ -293,8 +289,7 @@ pub async fn take_sequence(
     .bind(server)
     .fetch_one(db)
     .await?;
-    let first = last.saturating_sub(i64::from(count)).saturating_add(1);
-    u64::try_from(first).map_err(corrupt("the number of an order"))
+    u64::try_from(last).map_err(corrupt("the number of an order"))
 }
 
 /// Notes which signing key a server's agent was given, unless we know which one it obeys.

@@ -14,15 +14,15 @@ use crate::testing::{NOW, TestBackend, feedback, key, login};
 const SERVERS: u8 = 40;
 
 /// Every agent takes all it is sent and answers: some with a failure, some with nothing that was asked, some twice.
-async fn work(number: u8, session: Session) -> (u8, Session, Vec<u64>) {
+async fn work(number: u8, mut session: Session) -> (u8, Session, Vec<u64>) {
     let mut sequences = Vec::new();
     loop {
-        let payloads = session.next_payloads(1, true).await.expect("a queue");
+        let payloads = session.next_payloads(1).await.expect("a queue");
         if payloads.is_empty() {
             return (number, session, sequences);
         }
-        for (payload, sequence) in payloads {
-            sequences.push(sequence);
+        for payload in payloads {
+            sequences.push(session.number().await.expect("a store"));
             let Payload::Action(message) = payload else { panic!("{payload:?}") };
             let status = if number.is_multiple_of(5) { Status::Failed } else { Status::Done };
             let stray = feedback("77", Status::Done, "of nothing");
@@ -44,14 +44,14 @@ async fn what_is_common_is_not_handed_back() {
         let session = backend.connect_v2(number).await;
         let (server, place) = (session.server().id, session.place());
         let generation = place.generation;
-        let wanted = Wanted::HandOut(HandOut { server, generation, limit: 10, numbered: true });
+        let wanted = Wanted::HandOut(HandOut { server, generation, limit: 10 });
         slips.push(Slip { wanted, lease: place.epoch.map(|epoch| (server, epoch)) });
         sessions.push(session);
     }
     backend.add_user("alice", &[key(200)], "*", true).await;
     let given = super::work(backend.dispatch.clone(), slips).await;
     for given in &given {
-        assert!(matches!(given, Some(Given::Actions(all, 1)) if all.len() == 1), "{given:?}");
+        assert!(matches!(given, Some(Given::Actions(all)) if all.len() == 1), "{given:?}");
     }
 }
 
@@ -117,7 +117,7 @@ async fn arrive(backend: &Arc<TestBackend>, os: &str, machine: &str, off: i64) -
         tasks.spawn(async move {
             let mut session = backend.connect(number).await;
             let met = session.met(&hello).await;
-            let sequence = session.take_sequence().await.expect("a store");
+            let sequence = session.number().await.expect("a store");
             session.close().await.expect("closed");
             assert!(sequence > u64::from(number));
             match met {

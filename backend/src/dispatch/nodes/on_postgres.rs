@@ -9,6 +9,7 @@ use super::*;
 use crate::dispatch::arrivals::Arrival;
 use crate::dispatch::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
+use crate::store::actions::Going;
 use crate::store::{self, ServerId, Store, sql};
 use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, key, login};
 
@@ -30,7 +31,8 @@ async fn enqueue(store: &Store, server: ServerId, number: u64) -> store::Tx {
     let action = Action::UpdateUser { sudo: true };
     let action = ActionMessage { mid, username: login("alice"), action };
     let mut tx = store.write().await.expect("a writer");
-    store::actions::enqueue(&mut tx, &[], &[(server, action)], NOW).await.expect("queued");
+    let later = |_: &ServerId| Going::Later;
+    store::actions::enqueue(&mut tx, &[], &[(server, action)], later, NOW).await.expect("queued");
     tx
 }
 
@@ -50,8 +52,6 @@ async fn a_node_that_lost_a_server_changes_nothing_any_more() {
     let refused = old.feedback(&sent[0].reply(Status::Done, "late")).await;
     assert!(matches!(refused, Err(DispatchError::TakenOver)), "{refused:?}");
     assert!(matches!(old.next(10).await, Err(DispatchError::TakenOver)));
-    let refused = old.take_sequence().await;
-    assert!(matches!(refused, Err(DispatchError::TakenOver)), "{refused:?}");
 
     backend.dispatch.look((0, 0)).await.expect("looked");
     let signal = tokio::time::timeout(Duration::from_secs(1), old.signal()).await;
@@ -63,6 +63,25 @@ async fn a_node_that_lost_a_server_changes_nothing_any_more() {
     let mut db = backend.store.read().await.expect("a reader");
     let open = store::actions::pending_of_server(&mut db, server).await.expect("read");
     assert!(open.is_empty(), "each was answered once: {open:?}");
+}
+
+#[tokio::test]
+async fn what_is_to_be_sent_at_once_goes_to_the_node_that_has_the_server() {
+    let backend = TestBackend::new().await;
+    let other = node_beside(&backend).await;
+    backend.enroll("web-1", 1).await;
+    let old = connect(&backend.dispatch, 1).await;
+    old.obeys();
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let handed = old.handed();
+    assert_eq!(handed.len(), 2, "it is here: {handed:?}");
+    for action in &handed {
+        old.feedback(&action.reply(Status::Done, "done")).await.expect("taken");
+    }
+    let new = connect(&other, 1).await;
+    backend.add_user("bob", &[key(11)], "web-1", false).await;
+    assert!(old.handed().is_empty(), "it is the other's to send");
+    assert_eq!(new.next(10).await.expect("a queue").len(), 2);
 }
 
 #[tokio::test]
@@ -81,15 +100,15 @@ async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
     };
     let hand_out = |session: &Session| {
         let (server, generation) = (session.server().id, session.place().generation);
-        slip(session, Wanted::HandOut(HandOut { server, generation, limit: 10, numbered: true }))
+        slip(session, Wanted::HandOut(HandOut { server, generation, limit: 10 }))
     };
     let given =
         batch::work(backend.dispatch.clone(), sessions.iter().map(hand_out).collect()).await;
     let messages: Vec<_> = given
         .iter()
         .map(|given| match given {
-            Some(Given::Actions(messages, first)) => {
-                assert_eq!((messages.len(), *first), (1, 1));
+            Some(Given::Actions(messages)) => {
+                assert_eq!(messages.len(), 1);
                 messages.first().expect("an account").clone()
             }
             given => panic!("{given:?}"),
@@ -106,6 +125,7 @@ async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
             address: ADDRESS,
             receipt_key: None,
             feedback: message.reply(Status::Done, "done"),
+            asked: None,
         };
         slip(session, Wanted::Answer(Box::new(answer)))
     };

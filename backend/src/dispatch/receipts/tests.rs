@@ -291,8 +291,8 @@ async fn answer_sync(
 ) {
     let web = bastio_protocol::ServerName::parse("web-1").expect("a name");
     backend.fleet.sync_server(&backend.admin, &web).await.expect("asked");
-    let payloads = session.next_payloads(10, false).await.expect("a queue");
-    let Some((Payload::Host(message), _)) = payloads.first() else { panic!("{payloads:?}") };
+    let payloads = session.next_payloads(10).await.expect("a queue");
+    let Some(Payload::Host(message)) = payloads.first() else { panic!("{payloads:?}") };
     let HostRequest::Sync { wanted, .. } = &message.request else { panic!("{message:?}") };
     let mut states = States { complete: true, ..States::default() };
     for login in wanted.accounts.keys() {

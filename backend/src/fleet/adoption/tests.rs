@@ -56,7 +56,7 @@ async fn report(it: &TestBackend, session: &Session, account: FoundUser) -> i64 
         groups: vec![group("sudo"), group("adm")],
         ..HostReport::default()
     };
-    for (payload, _) in session.next_payloads(9, false).await.unwrap() {
+    for payload in session.next_payloads(9).await.unwrap() {
         let Payload::Host(message) = payload else { panic!("{payload:?}") };
         let report = Some(Box::new(report.clone()));
         let mut answer = message.reply(Status::Done, "");

@@ -41,8 +41,8 @@ async fn rule(backend: &TestBackend, text: &str, answer: DriftAnswer) -> i64 {
 
 /// The sync that the agent is asked for, if it is.
 async fn sync(session: &Session) -> Option<HostMessage> {
-    let payloads = session.next_payloads(10, false).await.expect("a queue");
-    payloads.into_iter().find_map(|(payload, _)| match payload {
+    let payloads = session.next_payloads(10).await.expect("a queue");
+    payloads.into_iter().find_map(|payload| match payload {
         Payload::Host(message)
             if matches!(message.request, HostRequest::Sync { dry_run: false, .. }) =>
         {

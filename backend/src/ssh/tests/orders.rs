@@ -134,9 +134,12 @@ async fn orders_are_signed_numbered_and_limited_in_time() {
     drop(agent);
     // The agent claims less than it was sent, which changes nothing.
     let mut agent = Modern::met(&backend, &key, Some(&signing_key), 0).await;
-    for (mid, sequence) in [("2", 44), ("3", 45)] {
+    let mut highest = 43;
+    for mid in ["2", "3"] {
         let order = agent.order().await;
-        assert_eq!((mid_of(&order).as_str(), order.sequence()), (mid, sequence), "signed anew");
+        assert_eq!(mid_of(&order), mid);
+        assert!(order.sequence() > highest, "signed anew: {order:?}");
+        highest = order.sequence();
     }
     assert_eq!(backend.known_keys().await, [signing_key.fingerprint()]);
 }

@@ -1,0 +1,211 @@
+//! Who is handed what, and that nothing is forgotten or sent twice whatever comes between.
+
+use std::time::Duration;
+
+use bastio_protocol::api::{NewRequest, RequestKind};
+use bastio_protocol::{Action, MessageId, Status};
+
+use super::*;
+use crate::dispatch::{FeedbackOutcome, Session, Signal};
+use crate::store::actions::QueuedAction;
+use crate::testing::{NOW, TestBackend, host, key, login};
+
+/// A connected agent that obeys orders and has been told everything.
+async fn obedient(backend: &TestBackend, number: u8) -> Session {
+    let session = backend.connect_v2(number).await;
+    session.obeys();
+    session
+}
+
+async fn pending(backend: &TestBackend, server: ServerId) -> Vec<QueuedAction> {
+    let mut db = backend.store.read().await.expect("a reader");
+    actions::pending_of_server(&mut db, server).await.expect("read")
+}
+
+fn users(messages: &[ActionMessage]) -> Vec<&str> {
+    messages.iter().map(|message| message.username.as_str()).collect()
+}
+
+async fn signal(session: &mut Session) -> Signal {
+    let signal = tokio::time::timeout(Duration::from_secs(20), session.signal());
+    signal.await.expect("a signal")
+}
+
+/// One removal for each of these servers, of an account that is not there.
+fn removals(servers: impl IntoIterator<Item = ServerId>) -> Vec<(ServerId, ActionMessage)> {
+    let action = || Action::RemoveUser { removal: None };
+    let message = |number| ActionMessage {
+        mid: MessageId::from_number(number),
+        username: login("nobody-here"),
+        action: action(),
+    };
+    servers.into_iter().zip(1..).map(|(server, number)| (server, message(number))).collect()
+}
+
+/// Queued in a transaction that is not over.
+async fn enqueue(
+    backend: &TestBackend,
+    messages: Vec<(ServerId, ActionMessage)>,
+) -> (store::Tx, Prompt) {
+    let mut tx = backend.store.write().await.expect("a writer");
+    let revision = store::revisions::begin(&mut tx, "a test", NOW).await.expect("begun");
+    let prompt = backend.dispatch.enqueue(&mut tx, revision, messages, NOW).await;
+    (tx, prompt.expect("queued"))
+}
+
+#[tokio::test]
+async fn who_obeys_is_handed_it_and_others_find_it_in_their_queue() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    backend.enroll("db-1", 2).await;
+    let away = backend.enroll("away-1", 3).await.id;
+    let mut quick = obedient(&backend, 1).await;
+    let mut slow = backend.connect_v2(2).await;
+    let change = backend.add_user("alice", &[key(10)], "*", true).await;
+    assert_eq!(change.servers.len(), 3);
+
+    assert_eq!(signal(&mut quick).await, Signal::Handed);
+    let handed = quick.handed();
+    assert_eq!(users(&handed), ["alice"]);
+    let [sent] = &pending(&backend, web).await[..] else { panic!("one action") };
+    assert_eq!((sent.tries, &sent.message), (1, &handed[0]), "it is sent by then");
+    assert!(quick.handed().is_empty(), "once");
+    assert!(quick.next(10).await.expect("a queue").is_empty(), "and nothing else waits");
+
+    assert_eq!(signal(&mut slow).await, Signal::Work);
+    assert!(slow.handed().is_empty());
+    assert_eq!(users(&slow.next(10).await.expect("a queue")), ["alice"]);
+    assert_eq!(pending(&backend, away).await[0].tries, 0);
+
+    let answer = handed[0].reply(Status::Done, "as told");
+    assert_eq!(quick.feedback(&answer).await.expect("taken"), FeedbackOutcome::Matched);
+    assert!(pending(&backend, web).await.is_empty());
+    backend.add_user("bob", &[key(11)], "web-1", false).await;
+    assert_eq!(users(&quick.handed()), ["bob"], "it has nothing to do again");
+}
+
+#[tokio::test]
+async fn who_has_something_to_do_gets_the_next_behind_it() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = backend.connect_v2(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    session.obeys();
+    backend.add_user("bob", &[key(11)], "web-1", false).await;
+    assert!(session.handed().is_empty(), "alice's is queued");
+    let told = session.next(10).await.expect("a queue");
+    assert_eq!(users(&told), ["alice", "bob"]);
+    backend.add_user("carol", &[key(12)], "web-1", false).await;
+    assert!(session.handed().is_empty(), "the others' are not answered");
+    assert_eq!(users(&session.next(10).await.expect("a queue")), ["carol"]);
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_server_as_a_whole_comes_first() {
+    let backend = TestBackend::new().await;
+    backend.enroll("web-1", 1).await;
+    let session = obedient(&backend, 1).await;
+    let sync = NewRequest { kind: RequestKind::Sync, allow_no_admin: false };
+    backend.fleet.request(&backend.admin, &host("web-1"), sync).await.expect("asked");
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert!(session.handed().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_session_did_not_get_to_is_sent_by_the_next() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let session = obedient(&backend, 1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let handed = session.handed();
+    session.close().await.expect("closed");
+    let next = backend.connect_v2(1).await;
+    assert_eq!(next.next(10).await.expect("a queue"), handed, "with the same id");
+
+    // Handed over to a session that is over: the one that followed has found it.
+    next.close().await.expect("closed");
+    let session = obedient(&backend, 1).await;
+    backend.answer_all(&session, Status::Done).await;
+    let (tx, prompt) = enqueue(&backend, removals([web])).await;
+    tx.commit().await.expect("committed");
+    let next = obedient(&backend, 1).await;
+    prompt.hand_over();
+    assert!(session.handed().is_empty() && next.handed().is_empty());
+    assert_eq!(users(&next.next(10).await.expect("a queue")), ["nobody-here"]);
+}
+
+#[tokio::test]
+async fn of_an_edit_that_was_given_up_only_what_is_on_the_disk_is_sent() {
+    for is_stored in [false, true] {
+        let backend = TestBackend::new().await;
+        let web = backend.enroll("web-1", 1).await.id;
+        let mut session = obedient(&backend, 1).await;
+        let (tx, prompt) = enqueue(&backend, removals([web])).await;
+        assert!(prompt.includes(web));
+        match is_stored {
+            true => tx.commit().await.expect("committed"),
+            false => drop(tx),
+        }
+        drop(prompt);
+        assert_eq!(signal(&mut session).await, Signal::Unclear);
+        session.send_again().await.expect("a store");
+        assert!(session.handed().is_empty());
+        let told = session.next(10).await.expect("a queue");
+        assert_eq!(told.len(), usize::from(is_stored), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn to_many_it_is_handed_over_in_slices() {
+    let backend = TestBackend::new().await;
+    let (mut servers, mut sessions) = (Vec::new(), Vec::new());
+    for number in 0..130 {
+        servers.push(backend.enroll(&format!("s{number}"), number).await.id);
+        sessions.push(obedient(&backend, number).await);
+    }
+    let (tx, prompt) = enqueue(&backend, removals(servers)).await;
+    tx.commit().await.expect("committed");
+    prompt.hand_over();
+    let handed = || -> usize { sessions.iter().map(|session| session.handed().len()).sum() };
+    assert_eq!(handed(), SLICE, "the others' turn comes later");
+    tokio::time::timeout(Duration::from_secs(20), async {
+        let mut left = 130 - SLICE;
+        while left > 0 {
+            tokio::task::yield_now().await;
+            left -= handed();
+        }
+    })
+    .await
+    .expect("all of them");
+    assert_eq!(handed(), 0, "each once");
+}
+
+#[tokio::test]
+async fn a_handing_over_that_is_given_up_is_finished_at_once() {
+    let backend = TestBackend::new().await;
+    let (mut servers, mut sessions) = (Vec::new(), Vec::new());
+    for number in 0..130 {
+        servers.push(backend.enroll(&format!("s{number}"), number).await.id);
+        sessions.push(obedient(&backend, number).await);
+    }
+    let (tx, prompt) = enqueue(&backend, removals(servers)).await;
+    tx.commit().await.expect("committed");
+    prompt.hand_over();
+    backend.dispatch.handing_over.lock().expect("nobody panics").abort_all();
+    tokio::task::yield_now().await;
+    let handed: usize = sessions.iter().map(|session| session.handed().len()).sum();
+    assert_eq!(handed, 130);
+}
+
+#[tokio::test]
+async fn what_is_much_for_one_server_is_queued() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let session = obedient(&backend, 1).await;
+    let (tx, prompt) = enqueue(&backend, removals([web; MOST + 1])).await;
+    tx.commit().await.expect("committed");
+    assert!(!prompt.includes(web));
+    prompt.hand_over();
+    assert!(session.handed().is_empty());
+    assert_eq!(session.next(100).await.expect("a queue").len(), MOST + 1);
+}
