@@ -239,6 +239,9 @@ impl Owner {
                 Box::pin(self.agree()).await
             }
             Event::Signal(Signal::Unclear) => {
+                // What was handed over is among what is sent again.
+                drop(self.session.handed());
+                self.handed.clear();
                 Box::pin(self.session.send_again()).await?;
                 self.more = true;
                 Ok(())
