@@ -58,8 +58,8 @@ pub struct Dispatch {
     desk: Arc<Desk<Slip, Given>>,
     /// Where keys are looked up.
     logins: Arc<Desk<String, Option<ServerIdentity>>>,
-    /// What is being handed over to many sessions.
-    handing_over: Arc<Mutex<JoinSet<()>>>,
+    /// Who tells many sessions that something was handed over.
+    telling: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// The server that a key belongs to.
@@ -152,8 +152,8 @@ impl Dispatch {
     pub fn new(store: Store) -> Self {
         let (presence, drift_rows) = (Presence::default(), Arc::default());
         let (desk, logins) = (Arc::default(), Arc::default());
-        let (meter, handing_over) = (ActionMeter::new(), Arc::default());
-        Self { store, presence, drift_rows, meter, desk, logins, handing_over }
+        let (meter, telling) = (ActionMeter::new(), Arc::default());
+        Self { store, presence, drift_rows, meter, desk, logins, telling }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.

@@ -3,6 +3,7 @@
 //! This room turns what dispatch has queued into netstrings and netstrings into feedback. It must
 //! not know users, grants, HTTP or how anything is stored, and no russh type.
 
+mod end;
 mod host;
 mod login;
 mod port;

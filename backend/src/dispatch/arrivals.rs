@@ -55,7 +55,7 @@ pub(super) async fn open(
         .collect();
     let again = note(dispatch, tx, &welcome).await?;
     let there: Vec<ServerId> = welcome.keys().copied().collect();
-    let beginnings = arrivals::beginnings(tx, &there).await?;
+    let mut beginnings = arrivals::beginnings(tx, &there).await?;
     let mut epochs = match dispatch.store.is_shared() {
         true => store::leases::take_all(tx, &there, dispatch.store.node()).await?,
         false => BTreeMap::new(),
@@ -68,7 +68,11 @@ pub(super) async fn open(
             Err(DispatchError::Held)
         } else {
             // Known before any hello: no answer counts without the receipt that it must have.
-            let beginning = beginnings.get(&arrival.server.id).copied();
+            let beginning = beginnings.get_mut(&arrival.server.id).map(|beginning| {
+                // Of two sessions that begin at once for one server only the first has these numbers.
+                let sequence = std::mem::take(&mut beginning.sequence);
+                Beginning { sequence, ..*beginning }
+            });
             let epoch = match epochs.remove(&arrival.server.id) {
                 Some(epoch) => Some(epoch),
                 // Its second session of these, or there are no other nodes.

@@ -244,7 +244,10 @@ async fn hand_out(
         _ => None,
     });
     let current = |asked: &HandOut| dispatch.presence.is_current(asked.server, asked.generation);
-    let asked: Vec<(usize, HandOut)> = asked.filter(|(_, asked)| current(asked)).collect();
+    let (held, asked): (Vec<_>, Vec<_>) = asked
+        .filter(|(_, asked)| current(asked))
+        .partition(|(_, asked)| dispatch.presence.is_promised(asked.server, asked.generation));
+    held.iter().for_each(|(place, _)| set(written, *place, Given::Actions(Vec::new())));
     if asked.is_empty() {
         return Ok(());
     }

@@ -16,8 +16,11 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Those that were reserved at once and end with `last`.
+    /// Those that were reserved at once and end with `last`; none when that is 0.
     pub(super) fn up_to(last: u64) -> Self {
+        if last == 0 {
+            return Self::default();
+        }
         let end = last.saturating_add(1);
         Self { next: end.saturating_sub(u64::from(AT_ONCE)), end }
     }
@@ -46,7 +49,7 @@ mod tests {
         let expected: Vec<u64> = (2049..=3072).collect();
         assert_eq!(all, expected);
         assert_eq!(numbers.next(), None);
-        assert_eq!(Numbers::default().next(), None, "none are reserved");
+        assert_eq!(Numbers::up_to(0).next(), None, "none are reserved");
     }
 
     #[test]

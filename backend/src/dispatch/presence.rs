@@ -44,6 +44,13 @@ struct Live {
     mailbox: watch::Sender<Mail>,
     /// Whether its agent obeys orders.
     obeys: bool,
+    /// An edit is being written that is to hand something over: until it has, or is given up, nothing is taken out of the
+    /// queue, where something newer may be already.
+    promised: bool,
+    /// Somebody wanted to take something out meanwhile.
+    held_back: bool,
+    /// Something is perhaps on the disk as sent that was never handed over: first that is queued again.
+    unclear: bool,
     /// What is to be sent, in order, and is on the disk as sent.
     handed: Vec<ActionMessage>,
 }
@@ -75,7 +82,7 @@ impl Presence {
         let mut registry = self.lock();
         registry.last += 1;
         let generation = Generation(registry.last);
-        let live = Live { generation, epoch, mailbox, obeys: false, handed: Vec::new() };
+        let live = Live::new(generation, epoch, mailbox);
         if let Some(old) = registry.sessions.insert(server, live) {
             old.mailbox.send_modify(|mail| mail.end = Some(EndReason::TakenOver));
         }
@@ -118,35 +125,83 @@ impl Presence {
         servers.iter().filter_map(place).collect()
     }
 
-    /// Hands messages over to sessions. A session that is over by now needs them no more: whatever follows it finds
-    /// them on the disk.
-    pub(super) fn hand_over(
-        &self,
-        all: impl Iterator<Item = (ServerId, Generation, ActionMessage)>,
-    ) {
+    /// Holds back what is queued for these sessions until what is promised is handed over, or given up.
+    pub(super) fn promise(&self, places: &BTreeMap<ServerId, Place>) {
         let mut registry = self.lock();
-        for (server, generation, message) in all {
-            if let Some(live) = registry.current(server, generation) {
-                live.handed.push(message);
-                live.mailbox.send_modify(|mail| mail.handed += 1);
+        for (server, place) in places {
+            if let Some(live) = registry.current(*server, place.generation) {
+                live.promised = true;
             }
         }
+    }
+
+    /// Hands over to these sessions what was promised. They are told by [`Presence::tell_handed`]. A session that is
+    /// over by now needs it no more: whatever follows it finds it on the disk.
+    pub(super) fn hand_over(
+        &self,
+        places: &BTreeMap<ServerId, Place>,
+        messages: impl Iterator<Item = (ServerId, ActionMessage)>,
+    ) {
+        let mut registry = self.lock();
+        for (server, message) in messages {
+            if let Some(place) = places.get(&server)
+                && let Some(live) = registry.current(server, place.generation)
+            {
+                live.handed.push(message);
+            }
+        }
+        for (server, place) in places {
+            if let Some(live) = registry.current(*server, place.generation) {
+                live.keep_promise();
+            }
+        }
+    }
+
+    /// Tells a session that something was handed over to it.
+    pub(super) fn tell_handed(&self, server: ServerId, generation: Generation) {
+        if let Some(live) = self.lock().current(server, generation) {
+            live.mailbox.send_modify(|mail| mail.handed += 1);
+        }
+    }
+
+    /// What was promised to these sessions is not handed over: they have to look whether it is on the disk as sent.
+    pub(super) fn give_up(&self, places: &BTreeMap<ServerId, Place>) {
+        let mut registry = self.lock();
+        for (server, place) in places {
+            if let Some(live) = registry.current(*server, place.generation) {
+                live.unclear = true;
+                live.keep_promise();
+            }
+        }
+    }
+
+    /// Whether nothing may be taken out of the queue for that session now; it is told when it may again.
+    pub(super) fn is_promised(&self, server: ServerId, generation: Generation) -> bool {
+        let mut registry = self.lock();
+        let Some(live) = registry.current(server, generation) else { return false };
+        let is_held = live.promised || live.unclear;
+        live.held_back |= is_held;
+        is_held
+    }
+
+    /// Before what is on the disk as sent is queued again: forgets what of it was handed over. Not now while something is
+    /// promised; the session is told when it may.
+    pub(super) fn forget_handed(&self, server: ServerId, generation: Generation) -> bool {
+        let mut registry = self.lock();
+        let Some(live) = registry.current(server, generation) else { return true };
+        live.unclear = live.promised;
+        if !live.promised {
+            live.handed.clear();
+        }
+        !live.promised
     }
 
     /// What was handed over to that session since it was asked last.
     pub(super) fn handed(&self, server: ServerId, generation: Generation) -> Vec<ActionMessage> {
         let mut registry = self.lock();
-        registry
-            .current(server, generation)
-            .map(|live| std::mem::take(&mut live.handed))
-            .unwrap_or_default()
-    }
-
-    /// Lets that session look whether something is on the disk as sent that was never handed over to it.
-    pub(super) fn is_unclear(&self, server: ServerId, generation: Generation) {
-        if let Some(live) = self.lock().current(server, generation) {
-            live.mailbox.send_modify(|mail| mail.unclear += 1);
-        }
+        let handed =
+            registry.current(server, generation).map(|live| std::mem::take(&mut live.handed));
+        handed.unwrap_or_default()
     }
 
     pub(super) fn is_connected(&self, server: ServerId) -> bool {
@@ -231,6 +286,24 @@ impl Presence {
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn new(generation: Generation, epoch: Option<i64>, mailbox: watch::Sender<Mail>) -> Self {
+        let (obeys, promised, held_back, unclear) = (false, false, false, false);
+        let handed = Vec::new();
+        Self { generation, epoch, mailbox, obeys, promised, held_back, unclear, handed }
+    }
+
+    fn keep_promise(&mut self) {
+        self.promised = false;
+        let was_held_back = std::mem::take(&mut self.held_back);
+        if self.unclear {
+            self.mailbox.send_modify(|mail| mail.unclear += 1);
+        } else if was_held_back {
+            self.mailbox.send_modify(|mail| mail.work += 1);
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //! wait for a look at its queue, and its actions are written once, as sent.
 //!
 //! While an edit is written no session begins and none is taken over. So a session that is found here is the one that
-//! must send this, and one that begins later finds it on the disk. This file must not know what is ordered.
+//! must send this, and one that begins later finds it on the disk. Nothing newer may go out before it: from the
+//! transaction on until it is handed over nothing is taken out of the queue for that session. This file must not know what
+//! is ordered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use bastio_protocol::ActionMessage;
 
@@ -14,11 +16,14 @@ use super::presence::Place;
 use crate::store::actions::{self, Going};
 use crate::store::{self, Connection, ServerId, StoreError};
 
+/// Leases of one query; two values each stay far below the engine's limit of 65535.
+const LEASES_AT_ONCE: usize = 5000;
+
 /// The most that a server is handed over at once; what is more is queued.
 const MOST: usize = 16;
 
-/// So many sessions are handed something before others that are ready are let go on: the first answers are taken while
-/// the last orders are signed.
+/// So many sessions are told before others that are ready are let go on: the first answers are taken while the last
+/// orders are signed.
 const SLICE: usize = 100;
 
 /// What is to be handed over once it is on the disk. Dropped before, the sessions see for themselves whether it is.
@@ -26,8 +31,14 @@ const SLICE: usize = 100;
 pub(crate) struct Prompt {
     dispatch: Dispatch,
     places: BTreeMap<ServerId, Place>,
-    messages: std::vec::IntoIter<(ServerId, ActionMessage)>,
+    messages: Vec<(ServerId, ActionMessage)>,
     is_stored: bool,
+}
+
+/// Sessions that do not know yet that something was handed over to them.
+struct Untold {
+    dispatch: Dispatch,
+    places: std::collections::btree_map::IntoIter<ServerId, Place>,
 }
 
 impl Dispatch {
@@ -41,13 +52,14 @@ impl Dispatch {
         now: i64,
     ) -> Result<Prompt, StoreError> {
         let places = self.free(tx, &messages).await?;
-        let going = |server: &ServerId| match places.contains_key(server) {
+        self.presence.promise(&places);
+        let prompt = Prompt { dispatch: self.clone(), places, messages, is_stored: false };
+        let going = |server: &ServerId| match prompt.includes(*server) {
             true => Going::Now,
             false => Going::Later,
         };
-        actions::enqueue(tx, &[revision], &messages, going, now).await?;
-        let (dispatch, messages) = (self.clone(), messages.into_iter());
-        Ok(Prompt { dispatch, places, messages, is_stored: false })
+        actions::enqueue(tx, &[revision], &prompt.messages, going, now).await?;
+        Ok(prompt)
     }
 
     /// The sessions that have nothing else to do, of those that get something.
@@ -68,8 +80,10 @@ impl Dispatch {
         places.retain(|server, _| !busy.contains(server));
         let leases = places.iter().filter_map(|(server, place)| Some((*server, place.epoch?)));
         let leases: Vec<(ServerId, i64)> = leases.collect();
-        for (server, _) in store::leases::not_held(db, &leases).await? {
-            places.remove(&server);
+        for some in leases.chunks(LEASES_AT_ONCE) {
+            for (server, _) in store::leases::not_held(db, some).await? {
+                places.remove(&server);
+            }
         }
         Ok(places)
     }
@@ -81,45 +95,50 @@ impl Prompt {
         self.places.contains_key(&server)
     }
 
-    /// It is on the disk, and is handed over: what is much in a task of its own, which the dispatch keeps until it has
-    /// ended.
+    /// It is on the disk, and is handed over at once. Many sessions are told so one after the other, in a task that the
+    /// dispatch keeps until it has ended; until then they find it when they look.
     pub(crate) fn hand_over(mut self) {
         self.is_stored = true;
-        if self.hand_over_some(SLICE) {
-            let tasks = Arc::clone(&self.dispatch.handing_over);
-            let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (places, messages) =
+            (std::mem::take(&mut self.places), std::mem::take(&mut self.messages));
+        self.dispatch.presence.hand_over(&places, messages.into_iter());
+        let mut untold = Untold { dispatch: self.dispatch.clone(), places: places.into_iter() };
+        if untold.tell_some(SLICE) {
+            let mut tasks = self.dispatch.telling.lock().unwrap_or_else(PoisonError::into_inner);
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(self.hand_over_rest());
+            tasks.spawn(untold.tell_rest());
         }
-    }
-
-    /// Given up, it does the rest at once.
-    async fn hand_over_rest(mut self) {
-        while self.hand_over_some(SLICE) {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Hands so many over; whether there are more.
-    fn hand_over_some(&mut self, count: usize) -> bool {
-        let places = &self.places;
-        let orders = self.messages.by_ref().take(count).filter_map(|(server, message)| {
-            Some((server, places.get(&server)?.generation, message))
-        });
-        self.dispatch.presence.hand_over(orders);
-        self.messages.len() > 0
     }
 }
 
 impl Drop for Prompt {
     fn drop(&mut self) {
-        if self.is_stored {
-            self.hand_over_some(usize::MAX);
-            return;
+        if !self.is_stored {
+            self.dispatch.presence.give_up(&self.places);
         }
-        for (server, place) in &self.places {
-            self.dispatch.presence.is_unclear(*server, place.generation);
+    }
+}
+
+impl Untold {
+    async fn tell_rest(mut self) {
+        while self.tell_some(SLICE) {
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// Tells so many; whether there are more.
+    fn tell_some(&mut self, count: usize) -> bool {
+        for (server, place) in self.places.by_ref().take(count) {
+            self.dispatch.presence.tell_handed(server, place.generation);
+        }
+        self.places.len() > 0
+    }
+}
+
+/// Given up, it tells the rest at once.
+impl Drop for Untold {
+    fn drop(&mut self) {
+        self.tell_some(usize::MAX);
     }
 }
 

@@ -114,7 +114,8 @@ impl Session {
     }
 
     /// What is to be sent next, at most `limit`. On the disk as sent before this returns. Empty when there is
-    /// nothing to do: wait for [`Session::signal`].
+    /// nothing to do: wait for [`Session::signal`]. What was handed over by then is older than what this returns: it has to
+    /// be sent first.
     ///
     /// # Errors
     /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
@@ -160,12 +161,17 @@ impl Session {
         self.dispatch.presence.handed(self.server.id, self.place.generation)
     }
 
-    /// Queues again what is on the disk as sent and not answered. What the agent has in hand, too: it knows that then.
+    /// Queues again what is on the disk as sent and not answered, also what was handed over and is not asked for yet; what
+    /// the agent has in hand, too, which it knows then. While something else is promised nothing is done, and
+    /// [`Signal::Unclear`] comes again.
     ///
     /// # Errors
     /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
     pub async fn send_again(&self) -> Result<(), DispatchError> {
         let mut tx = self.write().await?;
+        if !self.dispatch.presence.forget_handed(self.server.id, self.place.generation) {
+            return Ok(());
+        }
         store::arrivals::requeue_sent(&mut tx, &[self.server.id]).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(())
@@ -270,6 +276,9 @@ impl Session {
         let mut tx = self.write().await?;
         if !self.dispatch.presence.is_current(self.server.id, self.place.generation) {
             return Err(DispatchError::TakenOver);
+        }
+        if self.dispatch.presence.is_promised(self.server.id, self.place.generation) {
+            return Ok(Vec::new());
         }
         let mut messages = Vec::new();
         let mut ended = false;

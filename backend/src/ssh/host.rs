@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug_span, error, info, warn};
 
+use super::end::End;
 use super::rivals::{Fight, PerKey, Rivals};
-use super::session::{End, Owner, write};
+use super::session::{Owner, write};
 use crate::audit::{self, Actor, Event};
 use crate::config::RivalPolicy;
 use crate::dispatch::{self, Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};

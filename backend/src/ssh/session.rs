@@ -9,19 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    ActionMessage, AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message,
-    MessageError, MessageId, Netstring, NetstringDecoder, NetstringError, Order, Payload,
-    SigningKey, V2_LIMIT,
+    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageId, Netstring,
+    NetstringDecoder, Order, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::end::{End, Garbage};
 use super::window::Window;
-use crate::dispatch::{self, DispatchError, EndReason, FeedbackOutcome, Signal};
+use crate::dispatch::{self, FeedbackOutcome, Signal};
 use crate::signing::Orders;
 
 /// Largest body that an agent may send, in bytes. The original sets no limit on what it sends;
@@ -64,70 +63,6 @@ enum Phase {
     Signed(Arc<SigningKey>),
 }
 
-/// Why a session ended.
-#[derive(Debug, Error)]
-pub(super) enum End {
-    /// The agent has closed it, or the connection is lost.
-    #[error("the agent has gone")]
-    Gone,
-    /// This backend stops.
-    #[error("the backend stops")]
-    Stopped,
-    /// Dispatch wants it to end.
-    #[error("{}", why(*.0))]
-    Dispatch(EndReason),
-    /// The agent owed an answer for too long.
-    #[error("no answer for {} s, {unanswered} actions will be sent again", limit.as_secs())]
-    Silent {
-        /// How long it had.
-        limit: Duration,
-        /// How many answers it owed.
-        unanswered: usize,
-    },
-    /// The agent refused an order as too old; nothing of it counts as answered.
-    #[error("the agent's clock is beyond the time limit of orders; they will be sent again")]
-    Late,
-    /// What the agent sent is no feedback.
-    #[error("the agent sent garbage: {0}")]
-    Garbage(#[from] Garbage),
-    /// Dispatch or its store refused.
-    #[error(transparent)]
-    Failed(#[from] DispatchError),
-}
-
-fn why(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::TakenOver => "another session of this agent has taken over",
-        EndReason::Removed => "the server was removed",
-        EndReason::KeyReplaced => "the agent's key was replaced",
-        EndReason::Adrift => "this backend cannot reach its database; another may",
-        EndReason::Contested => "another machine uses the agent's key, and somebody must decide",
-    }
-}
-
-/// What an agent may not send.
-#[derive(Debug, Error)]
-pub(super) enum Garbage {
-    /// Not a frame.
-    #[error(transparent)]
-    Frame(#[from] NetstringError),
-    /// A frame without a message.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-    /// A hello that is none.
-    #[error("a hello that cannot be read: {0}")]
-    Hello(serde_json::Error),
-    /// A drift that is none.
-    #[error("a drift that cannot be read: {0}")]
-    Drift(serde_json::Error),
-    /// A message that only a backend sends.
-    #[error("an action message; agents answer, they do not ask")]
-    Action,
-    /// More answers to nothing than any agent has.
-    #[error("more than {UNASKED_LIMIT} answers that nobody waits for")]
-    Unasked,
-}
-
 /// What an owner waits for.
 enum Event {
     /// The backend stops.
@@ -158,8 +93,8 @@ pub(super) struct Owner {
     frames: mpsc::Sender<Frame>,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
-    /// What dispatch has handed over, and goes out first.
-    handed: VecDeque<ActionMessage>,
+    /// What goes out next.
+    outgoing: VecDeque<Payload>,
     /// Answers to nothing so far.
     unasked: usize,
 }
@@ -186,7 +121,7 @@ impl Owner {
             (Phase::Plain, FEEDBACK_LIMIT)
         };
         let decoder = NetstringDecoder::new(limit);
-        let (more, handed, unasked) = (true, VecDeque::new(), 0);
+        let (more, outgoing, unasked) = (true, VecDeque::new(), 0);
         let owner = Self {
             session,
             window,
@@ -196,7 +131,7 @@ impl Owner {
             phase,
             frames,
             more,
-            handed,
+            outgoing,
             unasked,
         };
         (owner, to_write)
@@ -230,18 +165,17 @@ impl Owner {
             Event::Stop => Err(End::Stopped),
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
             Event::Signal(Signal::Handed) => {
-                self.handed.extend(self.session.handed());
+                self.take_handed();
                 Ok(())
             }
             Event::Signal(Signal::Work) => {
-                self.handed.extend(self.session.handed());
+                self.take_handed();
                 self.more = true;
                 Box::pin(self.agree()).await
             }
             Event::Signal(Signal::Unclear) => {
-                // What was handed over is among what is sent again.
-                drop(self.session.handed());
-                self.handed.clear();
+                // That is among what is sent again.
+                self.outgoing.clear();
                 Box::pin(self.session.send_again()).await?;
                 self.more = true;
                 Ok(())
@@ -293,33 +227,37 @@ impl Owner {
             if !self.has_more() || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            if let Some(message) = self.handed.pop_front() {
-                self.send(Payload::Action(message)).await?;
+            if let Some(payload) = self.outgoing.pop_front() {
+                self.send(payload).await?;
                 continue;
             }
             let payloads = self.session.next_payloads(room).await?;
+            self.take_handed();
             let is_action = |payload: &Payload| matches!(payload, Payload::Action(_));
             let more = match self.phase {
                 // These actions are sent as they were queued: less than there was room for is all.
                 Phase::Signed(_) if payloads.iter().all(is_action) => payloads.len() >= room,
                 _ => !payloads.is_empty(),
             };
-            for payload in payloads {
-                self.send(payload).await?;
-            }
-            self.more &= more;
+            self.outgoing.extend(payloads);
+            self.more = more;
         }
     }
 
     /// Whether there may be something to send.
     fn has_more(&self) -> bool {
-        self.more || !self.handed.is_empty()
+        self.more || !self.outgoing.is_empty()
     }
 
-    /// Nothing can be sent any more. What was handed over is found on the disk by the session that follows.
+    /// What dispatch has handed over is older than all that it gives out afterwards.
+    fn take_handed(&mut self) {
+        self.outgoing.extend(self.session.handed().into_iter().map(Payload::Action));
+    }
+
+    /// Nothing can be sent any more. What was to go out is found on the disk by the session that follows.
     fn nothing_more(&mut self) {
         self.more = false;
-        self.handed.clear();
+        self.outgoing.clear();
     }
 
     /// Whether the agent may be sent actions now.

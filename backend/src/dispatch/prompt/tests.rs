@@ -155,46 +155,96 @@ async fn of_an_edit_that_was_given_up_only_what_is_on_the_disk_is_sent() {
     }
 }
 
-#[tokio::test]
-async fn to_many_it_is_handed_over_in_slices() {
-    let backend = TestBackend::new().await;
+/// Many sessions that something was just handed over to.
+async fn many_handed(backend: &TestBackend) -> Vec<Session> {
     let (mut servers, mut sessions) = (Vec::new(), Vec::new());
     for number in 0..130 {
         servers.push(backend.enroll(&format!("s{number}"), number).await.id);
-        sessions.push(obedient(&backend, number).await);
+        sessions.push(obedient(backend, number).await);
     }
-    let (tx, prompt) = enqueue(&backend, removals(servers)).await;
+    let (tx, prompt) = enqueue(backend, removals(servers)).await;
     tx.commit().await.expect("committed");
     prompt.hand_over();
-    let handed = || -> usize { sessions.iter().map(|session| session.handed().len()).sum() };
-    assert_eq!(handed(), SLICE, "the others' turn comes later");
-    tokio::time::timeout(Duration::from_secs(20), async {
-        let mut left = 130 - SLICE;
-        while left > 0 {
-            tokio::task::yield_now().await;
-            left -= handed();
-        }
-    })
-    .await
-    .expect("all of them");
-    assert_eq!(handed(), 0, "each once");
+    sessions
 }
 
 #[tokio::test]
-async fn a_handing_over_that_is_given_up_is_finished_at_once() {
+async fn many_are_told_one_after_the_other_and_who_looks_before_finds_it() {
     let backend = TestBackend::new().await;
-    let (mut servers, mut sessions) = (Vec::new(), Vec::new());
-    for number in 0..130 {
-        servers.push(backend.enroll(&format!("s{number}"), number).await.id);
-        sessions.push(obedient(&backend, number).await);
+    let mut sessions = many_handed(&backend).await;
+    let last = sessions.last_mut().expect("many");
+    tokio::select! {
+        biased;
+        early = last.signal() => panic!("its turn comes later: {early:?}"),
+        () = std::future::ready(()) => {}
     }
-    let (tx, prompt) = enqueue(&backend, removals(servers)).await;
-    tx.commit().await.expect("committed");
-    prompt.hand_over();
-    backend.dispatch.handing_over.lock().expect("nobody panics").abort_all();
-    tokio::task::yield_now().await;
+    assert_eq!(last.handed().len(), 1);
+    for session in &mut sessions {
+        assert_eq!(signal(session).await, Signal::Handed);
+    }
     let handed: usize = sessions.iter().map(|session| session.handed().len()).sum();
-    assert_eq!(handed, 130);
+    assert_eq!(handed, 129, "each once");
+}
+
+#[tokio::test]
+async fn a_telling_that_is_given_up_is_finished_at_once() {
+    let backend = TestBackend::new().await;
+    let mut sessions = many_handed(&backend).await;
+    backend.dispatch.telling.lock().expect("nobody panics").abort_all();
+    for session in &mut sessions {
+        assert_eq!(signal(session).await, Signal::Handed);
+    }
+}
+
+#[tokio::test]
+async fn nothing_newer_is_taken_out_of_the_queue_before_it_is_handed_over() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let mut session = obedient(&backend, 1).await;
+    let (tx, first) = enqueue(&backend, removals([web])).await;
+    tx.commit().await.expect("committed");
+    // Another edit is quicker than who is to hand over the first one's.
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert!(session.next(10).await.expect("a queue").is_empty(), "alice's is newer");
+    first.hand_over();
+    assert_eq!(signal(&mut session).await, Signal::Work, "it may look again");
+    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&session.next(10).await.expect("a queue")), ["alice"]);
+}
+
+#[tokio::test]
+async fn nothing_newer_is_taken_out_before_what_was_given_up_is_queued_again() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let mut session = obedient(&backend, 1).await;
+    let (tx, first) = enqueue(&backend, removals([web])).await;
+    tx.commit().await.expect("committed");
+    drop(first);
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert!(session.next(10).await.expect("a queue").is_empty());
+    assert_eq!(signal(&mut session).await, Signal::Unclear);
+    session.send_again().await.expect("a store");
+    let told = session.next(10).await.expect("a queue");
+    assert_eq!(users(&told), ["nobody-here", "alice"], "in order");
+}
+
+#[tokio::test]
+async fn what_is_promised_is_not_queued_again_under_the_hand_of_its_edit() {
+    let backend = TestBackend::new().await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let mut session = obedient(&backend, 1).await;
+    let (tx, given_up) = enqueue(&backend, removals([web])).await;
+    drop((tx, given_up));
+    assert_eq!(signal(&mut session).await, Signal::Unclear);
+    let (tx, second) = enqueue(&backend, removals([web])).await;
+    tx.commit().await.expect("committed");
+    session.send_again().await.expect("a store");
+    assert_eq!(pending(&backend, web).await[0].tries, 1);
+    second.hand_over();
+    assert_eq!(signal(&mut session).await, Signal::Unclear, "again");
+    session.send_again().await.expect("a store");
+    assert!(session.handed().is_empty(), "it is in the queue");
+    assert_eq!(users(&session.next(10).await.expect("a queue")), ["nobody-here"]);
 }
 
 #[tokio::test]
