@@ -58,8 +58,8 @@ pub struct Dispatch {
     desk: Arc<Desk<Slip, Given>>,
     /// Where keys are looked up.
     logins: Arc<Desk<String, Option<ServerIdentity>>>,
-    /// Who tells many sessions that something was handed over.
-    telling: Arc<Mutex<JoinSet<()>>>,
+    /// What comes to its end whether or not anybody waits for it.
+    tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// The server that a key belongs to.
@@ -90,9 +90,6 @@ pub enum Signal {
     Work,
     /// Something was handed over: call [`Session::handed`].
     Handed,
-    /// It may be that something on the disk as sent was never handed over: call [`Session::send_again`], then as for
-    /// [`Signal::Work`].
-    Unclear,
     /// The channel must be closed.
     End(EndReason),
 }
@@ -152,8 +149,8 @@ impl Dispatch {
     pub fn new(store: Store) -> Self {
         let (presence, drift_rows) = (Presence::default(), Arc::default());
         let (desk, logins) = (Arc::default(), Arc::default());
-        let (meter, telling) = (ActionMeter::new(), Arc::default());
-        Self { store, presence, drift_rows, meter, desk, logins, telling }
+        let (meter, tasks) = (ActionMeter::new(), Arc::default());
+        Self { store, presence, drift_rows, meter, desk, logins, tasks }
     }
 
     /// The server whose agent has this key; `None` means that the login is refused.

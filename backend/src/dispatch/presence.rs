@@ -44,13 +44,11 @@ struct Live {
     mailbox: watch::Sender<Mail>,
     /// Whether its agent obeys orders.
     obeys: bool,
-    /// An edit is being written that is to hand something over: until it has, or is given up, nothing is taken out of the
-    /// queue, where something newer may be already.
-    promised: bool,
+    /// So many edits are being written that are to hand something over: until they have, or are given up, nothing is taken
+    /// out of the queue, where something newer may be already.
+    promised: u32,
     /// Somebody wanted to take something out meanwhile.
     held_back: bool,
-    /// Something is perhaps on the disk as sent that was never handed over: first that is queued again.
-    unclear: bool,
     /// What is to be sent, in order, and is on the disk as sent.
     handed: Vec<ActionMessage>,
 }
@@ -59,8 +57,6 @@ struct Live {
 struct Mail {
     work: u64,
     handed: u64,
-    /// How often it was unclear whether something was to be handed over.
-    unclear: u64,
     end: Option<EndReason>,
     /// The server's name, once it has another than at the login.
     name: Option<ServerName>,
@@ -72,7 +68,6 @@ pub(super) struct Inbox {
     mail: watch::Receiver<Mail>,
     /// What of it was looked at.
     work: u64,
-    unclear: u64,
 }
 
 impl Presence {
@@ -86,7 +81,7 @@ impl Presence {
         if let Some(old) = registry.sessions.insert(server, live) {
             old.mailbox.send_modify(|mail| mail.end = Some(EndReason::TakenOver));
         }
-        (Place { generation, epoch }, Inbox { mail: inbox, work: 0, unclear: 0 })
+        (Place { generation, epoch }, Inbox { mail: inbox, work: 0 })
     }
 
     /// Strikes a session off, unless a newer one has taken its place; whether it did.
@@ -130,7 +125,7 @@ impl Presence {
         let mut registry = self.lock();
         for (server, place) in places {
             if let Some(live) = registry.current(*server, place.generation) {
-                live.promised = true;
+                live.promised = live.promised.saturating_add(1);
             }
         }
     }
@@ -164,13 +159,16 @@ impl Presence {
         }
     }
 
-    /// What was promised to these sessions is not handed over: they have to look whether it is on the disk as sent.
-    pub(super) fn give_up(&self, places: &BTreeMap<ServerId, Place>) {
-        let mut registry = self.lock();
+    /// What was promised to these sessions never comes, as it is not on the disk.
+    pub(super) fn take_back(&self, places: &BTreeMap<ServerId, Place>) {
+        self.hand_over(places, std::iter::empty());
+    }
+
+    /// Ends these sessions, as nobody knows whether what was promised to them is on the disk; those that follow find out.
+    pub(super) fn end_promised(&self, places: &BTreeMap<ServerId, Place>) {
         for (server, place) in places {
-            if let Some(live) = registry.current(*server, place.generation) {
-                live.unclear = true;
-                live.keep_promise();
+            if self.is_current(*server, place.generation) {
+                self.end(*server, EndReason::Adrift);
             }
         }
     }
@@ -179,21 +177,8 @@ impl Presence {
     pub(super) fn is_promised(&self, server: ServerId, generation: Generation) -> bool {
         let mut registry = self.lock();
         let Some(live) = registry.current(server, generation) else { return false };
-        let is_held = live.promised || live.unclear;
-        live.held_back |= is_held;
-        is_held
-    }
-
-    /// Before what is on the disk as sent is queued again: forgets what of it was handed over. Not now while something is
-    /// promised; the session is told when it may.
-    pub(super) fn forget_handed(&self, server: ServerId, generation: Generation) -> bool {
-        let mut registry = self.lock();
-        let Some(live) = registry.current(server, generation) else { return true };
-        live.unclear = live.promised;
-        if !live.promised {
-            live.handed.clear();
-        }
-        !live.promised
+        live.held_back |= live.promised > 0;
+        live.promised > 0
     }
 
     /// What was handed over to that session since it was asked last.
@@ -291,17 +276,13 @@ impl Presence {
 
 impl Live {
     fn new(generation: Generation, epoch: Option<i64>, mailbox: watch::Sender<Mail>) -> Self {
-        let (obeys, promised, held_back, unclear) = (false, false, false, false);
-        let handed = Vec::new();
-        Self { generation, epoch, mailbox, obeys, promised, held_back, unclear, handed }
+        let (obeys, promised, held_back) = (false, 0, false);
+        Self { generation, epoch, mailbox, obeys, promised, held_back, handed: Vec::new() }
     }
 
     fn keep_promise(&mut self) {
-        self.promised = false;
-        let was_held_back = std::mem::take(&mut self.held_back);
-        if self.unclear {
-            self.mailbox.send_modify(|mail| mail.unclear += 1);
-        } else if was_held_back {
+        self.promised = self.promised.saturating_sub(1);
+        if self.promised == 0 && std::mem::take(&mut self.held_back) {
             self.mailbox.send_modify(|mail| mail.work += 1);
         }
     }
@@ -325,10 +306,6 @@ impl Inbox {
         match mail.end {
             Some(reason) => Signal::End(reason),
             None if !alive => Signal::End(EndReason::TakenOver),
-            None if std::mem::replace(&mut self.unclear, mail.unclear) != mail.unclear => {
-                self.work = mail.work;
-                Signal::Unclear
-            }
             None if std::mem::replace(&mut self.work, mail.work) != mail.work => Signal::Work,
             None => Signal::Handed,
         }

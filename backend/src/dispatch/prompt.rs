@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use bastio_protocol::ActionMessage;
+use tokio::sync::oneshot;
 
 use super::Dispatch;
 use super::presence::Place;
@@ -26,13 +27,12 @@ const MOST: usize = 16;
 /// orders are signed.
 const SLICE: usize = 100;
 
-/// What is to be handed over once it is on the disk. Dropped before, the sessions see for themselves whether it is.
+/// What is to be handed over once it is on the disk. Dropped before, it never was.
 #[derive(Debug)]
 pub(crate) struct Prompt {
     dispatch: Dispatch,
     places: BTreeMap<ServerId, Place>,
     messages: Vec<(ServerId, ActionMessage)>,
-    is_stored: bool,
 }
 
 /// Sessions that do not know yet that something was handed over to them.
@@ -53,13 +53,33 @@ impl Dispatch {
     ) -> Result<Prompt, StoreError> {
         let places = self.free(tx, &messages).await?;
         self.presence.promise(&places);
-        let prompt = Prompt { dispatch: self.clone(), places, messages, is_stored: false };
+        let prompt = Prompt { dispatch: self.clone(), places, messages };
         let going = |server: &ServerId| match prompt.includes(*server) {
             true => Going::Now,
             false => Going::Later,
         };
         actions::enqueue(tx, &[revision], &prompt.messages, going, now).await?;
         Ok(prompt)
+    }
+
+    /// Lets `work` come to its end whether or not anybody waits for it; what comes of it, unless it panics.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (said, says) = oneshot::channel();
+        self.keep(async move {
+            // Who does not wait any more does not want to know.
+            let _ = said.send(work.await);
+        });
+        says.await.ok()
+    }
+
+    /// Keeps a task until it has ended.
+    fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     /// The sessions that have nothing else to do, of those that get something.
@@ -98,24 +118,27 @@ impl Prompt {
     /// It is on the disk, and is handed over at once. Many sessions are told so one after the other, in a task that the
     /// dispatch keeps until it has ended; until then they find it when they look.
     pub(crate) fn hand_over(mut self) {
-        self.is_stored = true;
         let (places, messages) =
             (std::mem::take(&mut self.places), std::mem::take(&mut self.messages));
         self.dispatch.presence.hand_over(&places, messages.into_iter());
         let mut untold = Untold { dispatch: self.dispatch.clone(), places: places.into_iter() };
         if untold.tell_some(SLICE) {
-            let mut tasks = self.dispatch.telling.lock().unwrap_or_else(PoisonError::into_inner);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(untold.tell_rest());
+            self.dispatch.keep(untold.tell_rest());
+        }
+    }
+
+    /// The database failed when it was to be written. SQLite has not written it then; of PostgreSQL, which may be out of
+    /// reach, nobody knows.
+    pub(crate) fn has_failed(mut self) {
+        if self.dispatch.store.is_shared() {
+            self.dispatch.presence.end_promised(&std::mem::take(&mut self.places));
         }
     }
 }
 
 impl Drop for Prompt {
     fn drop(&mut self) {
-        if !self.is_stored {
-            self.dispatch.presence.give_up(&self.places);
-        }
+        self.dispatch.presence.take_back(&self.places);
     }
 }
 

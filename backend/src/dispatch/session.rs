@@ -161,22 +161,6 @@ impl Session {
         self.dispatch.presence.handed(self.server.id, self.place.generation)
     }
 
-    /// Queues again what is on the disk as sent and not answered, also what was handed over and is not asked for yet; what
-    /// the agent has in hand, too, which it knows then. While something else is promised nothing is done, and
-    /// [`Signal::Unclear`] comes again.
-    ///
-    /// # Errors
-    /// [`DispatchError::TakenOver`], [`DispatchError::Store`].
-    pub async fn send_again(&self) -> Result<(), DispatchError> {
-        let mut tx = self.write().await?;
-        if !self.dispatch.presence.forget_handed(self.server.id, self.place.generation) {
-            return Ok(());
-        }
-        store::arrivals::requeue_sent(&mut tx, &[self.server.id]).await?;
-        tx.commit().await.map_err(StoreError::from)?;
-        Ok(())
-    }
-
     /// The number for an order: higher than all that this server ever had, also for what was sent before.
     ///
     /// # Errors

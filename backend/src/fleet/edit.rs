@@ -49,7 +49,7 @@ pub(super) struct Edit<'a> {
 }
 
 /// The sessions to be told. Told when dropped, so that they are told even when the caller has
-/// stopped waiting while the transaction is being written.
+/// stopped waiting.
 struct Notify {
     dispatch: Dispatch,
     wake: Vec<ServerId>,
@@ -60,6 +60,23 @@ struct Notify {
 }
 
 impl Notify {
+    /// Makes an edit durable and tells the sessions. It comes to its end even when the caller stops waiting: what is on the
+    /// disk as sent has to be handed over.
+    async fn commit(mut self, tx: Tx) -> Result<(), StoreError> {
+        let dispatch = self.dispatch.clone();
+        let committed = dispatch.finish(async move {
+            let committed = tx.commit().await;
+            match (self.prompt.take(), &committed) {
+                (Some(prompt), Ok(())) => prompt.hand_over(),
+                (Some(prompt), Err(_)) => prompt.has_failed(),
+                (None, _) => {}
+            }
+            drop(self);
+            committed
+        });
+        Ok(committed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
+    }
+
     fn forget(&mut self) {
         self.wake.clear();
         self.end.clear();
@@ -251,12 +268,8 @@ impl<'a> Edit<'a> {
         let is_left = |server: &ServerId| prompt.is_none_or(|prompt| !prompt.includes(*server));
         self.notify.wake.extend(touched.filter(is_left));
         let servers = planned.servers.len();
-        let Self { fleet, actor, tx, mut notify, .. } = self;
-        tx.commit().await.map_err(StoreError::from)?;
-        if let Some(prompt) = notify.prompt.take() {
-            prompt.hand_over();
-        }
-        drop(notify);
+        let Self { fleet, actor, tx, notify, .. } = self;
+        notify.commit(tx).await?;
         fleet.turns.notify_one();
         tracing::info!(revision, %actor, servers, summary, "model edited");
         fleet.read_change(revision).await
@@ -377,9 +390,7 @@ impl<'a> Edit<'a> {
         let oldest = self.oldest(next);
         self.history.keep(&mut self.tx, next, oldest).await?;
         let Self { tx, notify, .. } = self;
-        tx.commit().await.map_err(StoreError::from)?;
-        drop(notify);
-        Ok(())
+        Ok(notify.commit(tx).await?)
     }
 
     /// The person of that name.

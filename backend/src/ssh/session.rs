@@ -173,13 +173,6 @@ impl Owner {
                 self.more = true;
                 Box::pin(self.agree()).await
             }
-            Event::Signal(Signal::Unclear) => {
-                // That is among what is sent again.
-                self.outgoing.clear();
-                Box::pin(self.session.send_again()).await?;
-                self.more = true;
-                Ok(())
-            }
             Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
             Event::Ended => Err(self.reader_ended()),
             Event::WriterHasRoom => Ok(()),

@@ -6,7 +6,7 @@ use bastio_protocol::api::{NewRequest, RequestKind};
 use bastio_protocol::{Action, MessageId, Status};
 
 use super::*;
-use crate::dispatch::{FeedbackOutcome, Session, Signal};
+use crate::dispatch::{EndReason, FeedbackOutcome, Session, Signal};
 use crate::store::actions::QueuedAction;
 use crate::testing::{NOW, TestBackend, host, key, login};
 
@@ -134,27 +134,6 @@ async fn what_a_session_did_not_get_to_is_sent_by_the_next() {
     assert_eq!(users(&next.next(10).await.expect("a queue")), ["nobody-here"]);
 }
 
-#[tokio::test]
-async fn of_an_edit_that_was_given_up_only_what_is_on_the_disk_is_sent() {
-    for is_stored in [false, true] {
-        let backend = TestBackend::new().await;
-        let web = backend.enroll("web-1", 1).await.id;
-        let mut session = obedient(&backend, 1).await;
-        let (tx, prompt) = enqueue(&backend, removals([web])).await;
-        assert!(prompt.includes(web));
-        match is_stored {
-            true => tx.commit().await.expect("committed"),
-            false => drop(tx),
-        }
-        drop(prompt);
-        assert_eq!(signal(&mut session).await, Signal::Unclear);
-        session.send_again().await.expect("a store");
-        assert!(session.handed().is_empty());
-        let told = session.next(10).await.expect("a queue");
-        assert_eq!(told.len(), usize::from(is_stored), "{told:?}");
-    }
-}
-
 /// Many sessions that something was just handed over to.
 async fn many_handed(backend: &TestBackend) -> Vec<Session> {
     let (mut servers, mut sessions) = (Vec::new(), Vec::new());
@@ -190,18 +169,25 @@ async fn many_are_told_one_after_the_other_and_who_looks_before_finds_it() {
 async fn a_telling_that_is_given_up_is_finished_at_once() {
     let backend = TestBackend::new().await;
     let mut sessions = many_handed(&backend).await;
-    backend.dispatch.telling.lock().expect("nobody panics").abort_all();
+    backend.dispatch.tasks.lock().expect("nobody panics").abort_all();
     for session in &mut sessions {
         assert_eq!(signal(session).await, Signal::Handed);
     }
 }
 
+/// One server with an agent that obeys, and a removal that is promised to it.
+async fn promised(backend: &TestBackend) -> (Session, store::Tx, Prompt) {
+    let web = backend.enroll("web-1", 1).await.id;
+    let session = obedient(backend, 1).await;
+    let (tx, prompt) = enqueue(backend, removals([web])).await;
+    assert!(prompt.includes(web));
+    (session, tx, prompt)
+}
+
 #[tokio::test]
 async fn nothing_newer_is_taken_out_of_the_queue_before_it_is_handed_over() {
     let backend = TestBackend::new().await;
-    let web = backend.enroll("web-1", 1).await.id;
-    let mut session = obedient(&backend, 1).await;
-    let (tx, first) = enqueue(&backend, removals([web])).await;
+    let (mut session, tx, first) = promised(&backend).await;
     tx.commit().await.expect("committed");
     // Another edit is quicker than who is to hand over the first one's.
     backend.add_user("alice", &[key(10)], "web-1", false).await;
@@ -213,38 +199,82 @@ async fn nothing_newer_is_taken_out_of_the_queue_before_it_is_handed_over() {
 }
 
 #[tokio::test]
-async fn nothing_newer_is_taken_out_before_what_was_given_up_is_queued_again() {
+async fn what_asks_for_the_whole_server_does_not_pass_it_either() {
     let backend = TestBackend::new().await;
-    let web = backend.enroll("web-1", 1).await.id;
-    let mut session = obedient(&backend, 1).await;
-    let (tx, first) = enqueue(&backend, removals([web])).await;
+    let (mut session, tx, first) = promised(&backend).await;
     tx.commit().await.expect("committed");
-    drop(first);
-    backend.add_user("alice", &[key(10)], "web-1", false).await;
-    assert!(session.next(10).await.expect("a queue").is_empty());
-    assert_eq!(signal(&mut session).await, Signal::Unclear);
-    session.send_again().await.expect("a store");
-    let told = session.next(10).await.expect("a queue");
-    assert_eq!(users(&told), ["nobody-here", "alice"], "in order");
+    let sync = NewRequest { kind: RequestKind::Sync, allow_no_admin: false };
+    backend.fleet.request(&backend.admin, &host("web-1"), sync).await.expect("asked");
+    assert!(session.next_payloads(10).await.expect("a queue").is_empty());
+    first.hand_over();
+    assert_eq!(signal(&mut session).await, Signal::Work);
+    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(session.next_payloads(10).await.expect("a queue").len(), 1);
 }
 
 #[tokio::test]
-async fn what_is_promised_is_not_queued_again_under_the_hand_of_its_edit() {
+async fn an_edit_that_never_was_leaves_nothing_and_holds_nothing_back() {
+    let backend = TestBackend::new().await;
+    let (session, tx, given_up) = promised(&backend).await;
+    drop((tx, given_up));
+    assert!(session.handed().is_empty());
+    assert!(session.next(10).await.expect("a queue").is_empty());
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert_eq!(users(&session.handed()), ["alice"]);
+}
+
+#[tokio::test]
+async fn an_edit_that_is_given_up_late_takes_nothing_of_the_next_one_back() {
+    let backend = TestBackend::new().await;
+    let (mut session, tx, given_up) = promised(&backend).await;
+    drop(tx);
+    let (tx, second) = enqueue(&backend, removals([session.server().id])).await;
+    tx.commit().await.expect("committed");
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    drop(given_up);
+    assert!(session.next(10).await.expect("a queue").is_empty(), "the second's comes first");
+    second.hand_over();
+    assert_eq!(signal(&mut session).await, Signal::Work);
+    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&session.next(10).await.expect("a queue")), ["alice"]);
+}
+
+#[tokio::test]
+async fn after_a_database_that_failed_nothing_is_in_doubt() {
+    let backend = TestBackend::new().await;
+    let (mut session, tx, failed) = promised(&backend).await;
+    drop(tx);
+    failed.has_failed();
+    if backend.store.is_shared() {
+        assert_eq!(signal(&mut session).await, Signal::End(EndReason::Adrift), "nobody knows");
+        return;
+    }
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    assert_eq!(users(&session.handed()), ["alice"], "SQLite has not written it");
+}
+
+#[tokio::test]
+async fn who_asked_for_an_edit_may_go_while_it_is_written() {
     let backend = TestBackend::new().await;
     let web = backend.enroll("web-1", 1).await.id;
     let mut session = obedient(&backend, 1).await;
-    let (tx, given_up) = enqueue(&backend, removals([web])).await;
-    drop((tx, given_up));
-    assert_eq!(signal(&mut session).await, Signal::Unclear);
-    let (tx, second) = enqueue(&backend, removals([web])).await;
-    tx.commit().await.expect("committed");
-    session.send_again().await.expect("a store");
-    assert_eq!(pending(&backend, web).await[0].tries, 1);
-    second.hand_over();
-    assert_eq!(signal(&mut session).await, Signal::Unclear, "again");
-    session.send_again().await.expect("a store");
-    assert!(session.handed().is_empty(), "it is in the queue");
-    assert_eq!(users(&session.next(10).await.expect("a queue")), ["nobody-here"]);
+    let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+    let (tx, prompt) = enqueue(&backend, removals([web])).await;
+    let dispatch = backend.dispatch.clone();
+    let asked = tokio::spawn(async move {
+        let work = async move {
+            begun.await.expect("begun");
+            tx.commit().await.expect("committed");
+            prompt.hand_over();
+        };
+        dispatch.finish(work).await
+    });
+    tokio::task::yield_now().await;
+    asked.abort();
+    assert!(asked.await.expect_err("given up").is_cancelled());
+    begin.send(()).expect("it goes on");
+    assert_eq!(signal(&mut session).await, Signal::Handed);
+    assert_eq!(users(&session.handed()), ["nobody-here"]);
 }
 
 #[tokio::test]
