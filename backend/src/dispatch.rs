@@ -26,11 +26,11 @@ mod session;
 mod sparingly;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bastio_protocol::{PublicKey, ServerName};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::meters::ActionMeter;
@@ -195,6 +195,26 @@ impl Dispatch {
         arrivals::tell(&session, again);
         self.presence.step();
         Ok(session)
+    }
+
+    /// Lets `work` come to its end whether or not anybody waits for it; what comes of it, unless it panics.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (said, says) = oneshot::channel();
+        self.keep(async move {
+            // Who does not wait any more does not want to know.
+            let _ = said.send(work.await);
+        });
+        says.await.ok()
+    }
+
+    /// Keeps a task until it has ended.
+    fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     /// Who does what many sessions want.

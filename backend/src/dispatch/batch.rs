@@ -246,7 +246,7 @@ async fn hand_out(
     let current = |asked: &HandOut| dispatch.presence.is_current(asked.server, asked.generation);
     let (held, asked): (Vec<_>, Vec<_>) = asked
         .filter(|(_, asked)| current(asked))
-        .partition(|(_, asked)| dispatch.presence.is_promised(asked.server, asked.generation));
+        .partition(|(_, asked)| dispatch.presence.holds_back(asked.server, asked.generation));
     held.iter().for_each(|(place, _)| set(written, *place, Given::Actions(Vec::new())));
     if asked.is_empty() {
         return Ok(());

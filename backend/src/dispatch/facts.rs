@@ -9,7 +9,6 @@ use super::meeting::Guest;
 use super::queue::{self, Scope};
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Host, Reach};
-use crate::store::actions::Going;
 use crate::store::{self, Connection, StoreError};
 
 /// How the labels of a server change.
@@ -102,7 +101,7 @@ impl Guest {
             tracing::warn!(%conflict, "left out: the grants of this account contradict each other");
         }
         // The session is about to look for what it can send.
-        store::actions::enqueue(db, &[revision], &planned.queue, |_| Going::Later, now).await
+        store::actions::enqueue(db, &[revision], &planned.queue, now).await
     }
 }
 

@@ -174,7 +174,7 @@ impl Presence {
     }
 
     /// Whether nothing may be taken out of the queue for that session now; it is told when it may again.
-    pub(super) fn is_promised(&self, server: ServerId, generation: Generation) -> bool {
+    pub(super) fn holds_back(&self, server: ServerId, generation: Generation) -> bool {
         let mut registry = self.lock();
         let Some(live) = registry.current(server, generation) else { return false };
         live.held_back |= live.promised > 0;

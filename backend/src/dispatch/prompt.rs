@@ -7,14 +7,12 @@
 //! is ordered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 
 use bastio_protocol::ActionMessage;
-use tokio::sync::oneshot;
 
 use super::Dispatch;
 use super::presence::Place;
-use crate::store::actions::{self, Going};
+use crate::store::actions;
 use crate::store::{self, Connection, ServerId, StoreError};
 
 /// Leases of one query; two values each stay far below the engine's limit of 65535.
@@ -54,32 +52,9 @@ impl Dispatch {
         let places = self.free(tx, &messages).await?;
         self.presence.promise(&places);
         let prompt = Prompt { dispatch: self.clone(), places, messages };
-        let going = |server: &ServerId| match prompt.includes(*server) {
-            true => Going::Now,
-            false => Going::Later,
-        };
-        actions::enqueue(tx, &[revision], &prompt.messages, going, now).await?;
+        let is_sent = |server| prompt.includes(server);
+        actions::enqueue_or_send(tx, &[revision], &prompt.messages, is_sent, now).await?;
         Ok(prompt)
-    }
-
-    /// Lets `work` come to its end whether or not anybody waits for it; what comes of it, unless it panics.
-    pub(crate) async fn finish<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        let (said, says) = oneshot::channel();
-        self.keep(async move {
-            // Who does not wait any more does not want to know.
-            let _ = said.send(work.await);
-        });
-        says.await.ok()
-    }
-
-    /// Keeps a task until it has ended.
-    fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
     }
 
     /// The sessions that have nothing else to do, of those that get something.

@@ -9,7 +9,7 @@ use bastio_protocol::{
 };
 
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
-use crate::store::actions::{ActionId, Going, QueuedAction, step};
+use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::adoptions::Adopted;
 use crate::store::speech::Speech;
 use crate::store::{self, Connection, ServerId, StoreError};
@@ -291,7 +291,7 @@ pub(crate) async fn settle(
     let queue: Vec<(ServerId, ActionMessage)> =
         fresh.map(|step| (server, message(step, &removals, overlay.get(&server)))).collect();
     let revisions = store::actions::revisions_of(db, ended).await?;
-    store::actions::enqueue(db, &revisions, &queue, |_| Going::Later, now).await?;
+    store::actions::enqueue(db, &revisions, &queue, now).await?;
     Ok(!queue.is_empty())
 }
 

@@ -176,7 +176,8 @@ impl Session {
 
     async fn reserve_numbers(&mut self) -> Result<(), DispatchError> {
         let mut tx = self.write().await?;
-        let last = store::servers::reserve(&mut tx, self.server.id, numbers::AT_ONCE).await?;
+        let last =
+            store::servers::reserve_numbers(&mut tx, self.server.id, numbers::AT_ONCE).await?;
         tx.commit().await.map_err(StoreError::from)?;
         self.numbers = Numbers::up_to(last);
         Ok(())
@@ -261,7 +262,7 @@ impl Session {
         if !self.dispatch.presence.is_current(self.server.id, self.place.generation) {
             return Err(DispatchError::TakenOver);
         }
-        if self.dispatch.presence.is_promised(self.server.id, self.place.generation) {
+        if self.dispatch.presence.holds_back(self.server.id, self.place.generation) {
             return Ok(Vec::new());
         }
         let mut messages = Vec::new();

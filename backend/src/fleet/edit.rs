@@ -16,7 +16,6 @@ use crate::dispatch::prompt::Prompt;
 use crate::dispatch::queue::{self, Replanned, Scope};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::plan;
-use crate::store::actions::Going;
 use crate::store::groups::GroupId;
 use crate::store::servers::ServerRow;
 use crate::store::users::UserRow;
@@ -283,8 +282,7 @@ impl<'a> Edit<'a> {
     ) -> Result<(), FleetError> {
         let dispatch = self.notify.dispatch.clone();
         self.notify.prompt = Some(dispatch.enqueue(&mut self.tx, revision, queue, self.now).await?);
-        let later = |_: &ServerId| Going::Later;
-        Ok(store::actions::enqueue(&mut self.tx, &[revision], &self.extra, later, self.now).await?)
+        Ok(store::actions::enqueue(&mut self.tx, &[revision], &self.extra, self.now).await?)
     }
 
     /// Says of something that it makes root, which the model does not.

@@ -20,7 +20,6 @@ use super::{Port, PortError, PortKind};
 use crate::config::{Limits, RivalPolicy, Seconds};
 use crate::dispatch::{Dispatch, EndReason};
 use crate::signing::{KeyFiles, Orders, Signing};
-use crate::store::actions::Going;
 use crate::store::audit::Page;
 use crate::store::{self, ServerId, Store};
 
@@ -96,7 +95,7 @@ impl Backend {
             })
             .collect();
         let mut tx = self.store.write().await.unwrap();
-        store::actions::enqueue(&mut tx, &[], &actions, |_| Going::Later, 0).await.unwrap();
+        store::actions::enqueue(&mut tx, &[], &actions, 0).await.unwrap();
         tx.commit().await.unwrap();
         self.dispatch.wake(server);
     }

@@ -65,21 +65,22 @@ pub struct Ending {
 type Pending = BTreeMap<ServerId, Vec<QueuedAction>>;
 type QueuedColumns = (ActionId, String, i64);
 
-/// When an action goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Going {
-    /// As soon as it is on the disk: it is sent by then.
-    Now,
-    /// When it is its turn.
-    Later,
-}
-
 /// Puts actions at the end of their servers' queues, and lets these revisions wait for them.
 pub async fn enqueue(
     db: &mut Connection,
     revisions: &[i64],
     actions: &[(ServerId, ActionMessage)],
-    going: impl Fn(&ServerId) -> Going,
+    now: i64,
+) -> Result<(), StoreError> {
+    enqueue_or_send(db, revisions, actions, |_| false, now).await
+}
+
+/// As [`enqueue`]; those of servers that get theirs as soon as it is on the disk are sent by then.
+pub async fn enqueue_or_send(
+    db: &mut Connection,
+    revisions: &[i64],
+    actions: &[(ServerId, ActionMessage)],
+    is_sent: impl Fn(ServerId) -> bool,
     now: i64,
 ) -> Result<(), StoreError> {
     if actions.is_empty() {
@@ -93,9 +94,9 @@ pub async fn enqueue(
              (mid, server_id, login, action, message, state, steps, tries, created, sent_at) ",
         );
         insert.push_values(chunk, |mut row, (server, message)| {
-            let (state, steps, tries, sent_at) = match going(server) {
-                Going::Now => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
-                Going::Later => (ActionState::Queued, 1, 0, None),
+            let (state, steps, tries, sent_at) = match is_sent(*server) {
+                true => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
+                false => (ActionState::Queued, 1, 0, None),
             };
             row.push_bind(message.mid.text())
                 .push_bind(*server)

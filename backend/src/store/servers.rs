@@ -281,7 +281,11 @@ pub async fn seen_last(db: &mut Connection, server: ServerId, now: i64) -> Resul
 }
 
 /// Reserves `count` numbers for orders of a server; the last of them.
-pub async fn reserve(db: &mut Connection, server: ServerId, count: u32) -> Result<u64, StoreError> {
+pub async fn reserve_numbers(
+    db: &mut Connection,
+    server: ServerId,
+    count: u32,
+) -> Result<u64, StoreError> {
     let last: i64 = sql::query_scalar(
         "UPDATE servers SET sequence = sequence + $1 WHERE id = $2 RETURNING sequence",
     )

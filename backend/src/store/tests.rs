@@ -7,7 +7,6 @@ use bastio_protocol::{Action, ActionMessage, MessageId};
 
 use sqlx::sqlite::SqliteConnectOptions;
 
-use super::actions::Going;
 use super::engine::sqlite_pool as pool;
 use super::*;
 use crate::plan::{self, Accounts, Step};
@@ -86,7 +85,7 @@ async fn queue_order_survives_a_kill_and_thousands_of_rows() {
         })
         .collect();
     let mut tx = backend.store.write().await.expect("a writer");
-    super::actions::enqueue(&mut tx, &[], &actions, |_| Going::Later, NOW).await.expect("queued");
+    super::actions::enqueue(&mut tx, &[], &actions, NOW).await.expect("queued");
     tx.commit().await.expect("committed");
     let backend = backend.after_kill().await;
     let mut tx = backend.store.read().await.expect("a reader");
@@ -174,8 +173,8 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     assert_eq!(name.as_str(), "web-1");
     assert!(servers::facts(&mut tx, server).await.expect("read").is_empty());
     assert!(servers::signing_keys(&mut tx).await.expect("read").is_empty());
-    assert_eq!(servers::reserve(&mut tx, server, 3).await.expect("reserved"), 3);
-    assert_eq!(servers::reserve(&mut tx, server, 1).await.expect("reserved"), 4);
+    assert_eq!(servers::reserve_numbers(&mut tx, server, 3).await.expect("reserved"), 3);
+    assert_eq!(servers::reserve_numbers(&mut tx, server, 1).await.expect("reserved"), 4);
     let rows = audit::list(&mut tx, &LogFilter::default(), audit::Page::Last, 10).await;
     let rows = rows.expect("read");
     assert!(rows.len() == 1 && rows[0].is_whole(), "a row's hash stays good: {rows:?}");

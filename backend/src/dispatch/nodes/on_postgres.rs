@@ -9,7 +9,6 @@ use super::*;
 use crate::dispatch::arrivals::Arrival;
 use crate::dispatch::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
-use crate::store::actions::Going;
 use crate::store::{self, ServerId, Store, sql};
 use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, key, login};
 
@@ -31,8 +30,7 @@ async fn enqueue(store: &Store, server: ServerId, number: u64) -> store::Tx {
     let action = Action::UpdateUser { sudo: true };
     let action = ActionMessage { mid, username: login("alice"), action };
     let mut tx = store.write().await.expect("a writer");
-    let later = |_: &ServerId| Going::Later;
-    store::actions::enqueue(&mut tx, &[], &[(server, action)], later, NOW).await.expect("queued");
+    store::actions::enqueue(&mut tx, &[], &[(server, action)], NOW).await.expect("queued");
     tx
 }
 
