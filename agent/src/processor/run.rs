@@ -255,6 +255,7 @@ impl<A: System> Service<A> {
     /// Hands over what an earlier connector did not deliver; false when nobody takes it.
     fn welcome(&mut self, end_point: &EndPoint) -> bool {
         let left = self.once.new_connector();
+        self.verifier.new_line();
         let words = self.obeys().into_iter().chain([ToConnector::Ready]);
         left.into_iter().chain(words).all(|word| self.say(word, end_point))
     }
@@ -294,10 +295,11 @@ impl<A: System> Service<A> {
             };
             match message {
                 Some(ToProcessor::Link(link)) => {
-                    if matches!(link, LinkState::Connected { .. }) {
-                        self.once.new_line();
-                    }
                     let is_up = matches!(link, LinkState::Connected { .. });
+                    if is_up {
+                        self.once.new_line();
+                        self.verifier.new_line();
+                    }
                     self.status.set_link(link);
                     let words = if is_up { self.connected() } else { Vec::new() };
                     if !self.say_obeys(end_point) || !self.say_all(words, end_point) {

@@ -36,6 +36,8 @@ pub(super) struct Verifier {
     trusted: Option<Trusted>,
     require_signed: bool,
     file: PathBuf,
+    /// The first order of this connection that came too late.
+    late: Option<Late>,
 }
 
 /// Whom to obey, as told to the processor.
@@ -119,7 +121,12 @@ impl Verifier {
                 Some(Trusted { server, key, pinned, sequence })
             }
         };
-        Ok(Self { trusted, require_signed, file })
+        Ok(Self { trusted, require_signed, file, late: None })
+    }
+
+    /// A new connection: what was refused as too late comes again, in order.
+    pub(super) fn new_line(&mut self) {
+        self.late = None;
     }
 
     /// Whether an action without an order around it may be obeyed.
@@ -128,8 +135,14 @@ impl Verifier {
     }
 
     /// What the order asks for, if it is to be obeyed. `highest` is the highest number obeyed so
-    /// far, `now` the time in seconds since the Unix epoch.
-    pub(super) fn check(&self, order: &Order, highest: u64, now: i64) -> Result<Payload, Refusal> {
+    /// far, `now` the time in seconds since the Unix epoch. Behind one that came too late nothing is obeyed before
+    /// [`Verifier::new_line`]: that one comes again, and must not be done after what was ordered later.
+    pub(super) fn check(
+        &mut self,
+        order: &Order,
+        highest: u64,
+        now: i64,
+    ) -> Result<Payload, Refusal> {
         let trusted = self.trusted.as_ref().ok_or(Refusal::NoKey)?;
         if *order.server() != trusted.server {
             return Err(Refusal::OtherServer { found: order.server().clone() });
@@ -138,8 +151,11 @@ impl Verifier {
             return Err(Refusal::BadSignature { known: trusted.key.fingerprint() });
         }
         let (sequence, not_after) = (order.sequence(), order.not_after());
-        if now > not_after.saturating_add(SKEW) {
-            return Err(Late { not_after, now }.into());
+        if self.late.is_none() && now > not_after.saturating_add(SKEW) {
+            self.late = Some(Late { not_after, now });
+        }
+        if let Some(late) = self.late {
+            return Err(late.into());
         }
         let highest = highest.max(trusted.sequence);
         if sequence <= highest {

@@ -43,7 +43,7 @@ fn altered(order: &Order, from: &str, to: &str) -> Order {
 #[test]
 fn a_good_order_is_obeyed() {
     let state = tempfile::tempdir().unwrap();
-    let verifier = verifier(state.path());
+    let mut verifier = verifier(state.path());
     for not_after in [NOW + 600, NOW, NOW - SKEW, i64::MAX] {
         let found = verifier.check(&order(1, "7", 5, not_after), 4, NOW).unwrap();
         assert_eq!(found, payload());
@@ -54,9 +54,12 @@ fn a_good_order_is_obeyed() {
 #[test]
 fn every_other_order_is_refused_by_its_own_name() {
     let state = tempfile::tempdir().unwrap();
-    let verifier = verifier(state.path());
+    let mut verifier = verifier(state.path());
     let good = order(1, "7", 5, NOW + 600);
-    let check = |order: &Order| verifier.check(order, 4, NOW).unwrap_err();
+    let mut check = |order: &Order| {
+        verifier.new_line();
+        verifier.check(order, 4, NOW).unwrap_err()
+    };
     for forged in [
         order(2, "7", 5, NOW + 600),
         altered(&good, "alice", "alicf"),
@@ -74,9 +77,34 @@ fn every_other_order_is_refused_by_its_own_name() {
         let refusal = check(&order(1, "7", sequence, NOW + 600));
         assert!(matches!(refusal, Refusal::Replayed { highest: 4, .. }), "{refusal}");
     }
+    verifier.new_line();
     // Signed, but with more in it than is understood.
     let refusal = verifier.check(&payload_with_more(), 0, NOW).unwrap_err();
     assert!(matches!(refusal, Refusal::Unreadable(PayloadError::Spelling)), "{refusal}");
+}
+
+#[test]
+fn behind_an_order_that_came_too_late_nothing_is_obeyed_before_it_comes_again() {
+    let state = tempfile::tempdir().unwrap();
+    let mut verifier = verifier(state.path());
+    let grant = order(1, "7", 5, NOW - SKEW - 1);
+    let revocation = order(1, "7", 6, NOW + 600);
+    let forged = order(2, "7", 5, NOW - SKEW - 1);
+    assert!(matches!(verifier.check(&forged, 4, NOW), Err(Refusal::BadSignature { .. })));
+    assert!(
+        verifier.check(&order(1, "7", 5, NOW), 4, NOW).is_ok(),
+        "what is forged holds up nothing"
+    );
+    for order in [&grant, &revocation, &revocation] {
+        let refusal = verifier.check(order, 4, NOW).unwrap_err();
+        let Refusal::Expired(late) = &refusal else { panic!("{refusal}") };
+        assert_eq!((late.not_after, late.now), (NOW - SKEW - 1, NOW), "the first one is why");
+        assert_eq!(Late::parse(&refusal.to_string()), Some(*late), "the backend can tell");
+    }
+    verifier.new_line();
+    for sequence in [7, 8] {
+        assert!(verifier.check(&order(1, "7", sequence, NOW + 600), 4, NOW).is_ok());
+    }
 }
 
 /// From docs/vectors/orders.json, signed by the key of seed 1.
@@ -101,7 +129,7 @@ fn the_answer_to_a_refused_order_has_the_id_of_its_payload() {
 #[test]
 fn without_a_key_no_order_is_obeyed_and_plain_actions_are() {
     let state = tempfile::tempdir().unwrap();
-    let without = Verifier::new(Obedience::default(), state.path()).unwrap();
+    let mut without = Verifier::new(Obedience::default(), state.path()).unwrap();
     assert!(without.plain().is_ok() && without.key().is_none());
     let refusal = without.check(&order(1, "7", 5, NOW), 0, NOW).unwrap_err();
     assert!(matches!(refusal, Refusal::NoKey));
@@ -113,10 +141,10 @@ fn a_key_that_took_over_is_obeyed_after_a_restart_and_the_old_one_is_not() {
     let state = tempfile::tempdir().unwrap();
     let mut first = verifier(state.path());
     first.obey_instead(key(2).verifying_key(), 9).unwrap();
-    for verifier in [first, verifier(state.path())] {
+    for mut verifier in [first, verifier(state.path())] {
         assert_eq!(verifier.key(), Some(key(2).verifying_key().fingerprint()));
         assert_eq!((verifier.at_least(3), verifier.at_least(12)), (9, 12));
-        let check = |order: Order| verifier.check(&order, 0, NOW);
+        let mut check = |order: Order| verifier.check(&order, 0, NOW);
         assert!(check(order(2, "7", 10, NOW)).is_ok());
         assert!(matches!(check(order(1, "7", 10, NOW)), Err(Refusal::BadSignature { .. })));
         assert!(matches!(check(order(2, "7", 9, NOW)), Err(Refusal::Replayed { .. })));
@@ -125,7 +153,7 @@ fn a_key_that_took_over_is_obeyed_after_a_restart_and_the_old_one_is_not() {
     for (to, seed) in [("7", 3), ("8", 1)] {
         let signer = Some(Signer { server: server(to), key: key(seed).verifying_key() });
         let anew = Obedience { signer, require_signed: true };
-        let anew = Verifier::new(anew, state.path()).unwrap();
+        let mut anew = Verifier::new(anew, state.path()).unwrap();
         assert!(anew.check(&order(seed, to, 1, NOW), 0, NOW).is_ok());
     }
 }
