@@ -4,9 +4,11 @@
 //! the disk before it is handed out, and what was not answered is queued again when the agent
 //! comes back. This room must not know SSH or frames.
 
+mod ahead;
 mod answers;
 mod arrivals;
 mod batch;
+mod certain;
 mod desk;
 mod doubts;
 mod facts;
@@ -31,10 +33,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bastio_protocol::{PublicKey, ServerName};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::meters::ActionMeter;
 use crate::store::{ServerId, Store, StoreError};
+pub use ahead::{Handed, SignedOrder};
 use arrivals::Arrival;
 use batch::{Given, Slip, Wanted};
 use desk::Desk;
@@ -138,6 +141,12 @@ async fn look_up(store: Store, fingerprints: Vec<String>) -> Vec<Option<Option<S
     }
 }
 
+fn log_failed(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task of the dispatch has failed");
+    }
+}
+
 /// An agent's words made fit for a log.
 pub(crate) fn for_people(text: &str) -> String {
     queue::for_people(text, MAX_LOGGED)
@@ -213,8 +222,19 @@ impl Dispatch {
     /// Keeps a task until it has ended.
     fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            log_failed(ended);
+        }
         tasks.spawn(task);
+    }
+
+    /// Waits for what was to come to its end.
+    pub(crate) async fn drain(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some(ended) = tasks.join_next().await {
+            log_failed(ended);
+        }
     }
 
     /// Who does what many sessions want.

@@ -33,6 +33,8 @@ use crate::unsealing::{SEALED, Unsealing};
 /// For the agents' ports to end, and then for the API; each has a shorter limit of its own.
 const AGENTS_STOP_LIMIT: Duration = Duration::from_secs(6);
 const API_STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How long edits that are being written may take to come to their end.
+const EDITS_STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// A backend whose ports are bound and whose store is open.
 #[derive(Debug)]
@@ -164,7 +166,7 @@ impl Backend {
         let Self { folder, store, dispatch, ports, http, router, fleet, draining, welcome } = self;
         // Not a child of `stop`: the parts end when we say so, and before that is a failure.
         let serving = CancellationToken::new();
-        let mut parts = spawn_parts(ports, fleet, dispatch, &serving);
+        let mut parts = spawn_parts(ports, fleet, dispatch.clone(), &serving);
         let (mut api, api_serving) = (JoinSet::new(), CancellationToken::new());
         let ends = api_serving.clone();
         api.spawn(async move {
@@ -188,6 +190,9 @@ impl Backend {
         end(parts, AGENTS_STOP_LIMIT).await;
         api_serving.cancel();
         end(api, API_STOP_LIMIT).await;
+        if tokio::time::timeout(EDITS_STOP_LIMIT, dispatch.drain()).await.is_err() {
+            warn!("an edit is not written in time and is cut");
+        }
         store.close().await;
         info!("stopped");
         ended.map_or(Ok(()), |part| Err(ServeError::Ended(part)))

@@ -6,6 +6,7 @@
 mod files;
 mod guesses;
 mod secrets;
+mod signer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,7 @@ use crate::sealed::{Passphrase, PassphraseError, SealError};
 pub use files::{KeyFile, KeyFiles};
 use guesses::Guesses;
 pub use secrets::{Credentials, read_passphrase};
+pub use signer::Signer;
 
 /// All signing keys of this backend, opened.
 #[derive(Debug, Clone)]

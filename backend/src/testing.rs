@@ -1,20 +1,23 @@
 //! What the tests of this crate share: keys that need no randomness, and a backend without ports.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bastio_protocol::api::{Change, NewUser, Terms};
 use bastio_protocol::audit::{ChainedRow, LogFilter};
 use bastio_protocol::{
-    AccountSpec, AgentHello, Facts, FeedbackMessage, KeyPolicy, MessageId, PublicKey, ServerName,
-    Status, Username, V2,
+    AccountSpec, ActionMessage, AgentHello, Facts, FeedbackMessage, KeyPolicy, MessageId,
+    PublicKey, ServerName, SigningKey, Status, Username, V2,
 };
 use tempfile::TempDir;
 
 use crate::access::{Admin, ApiKeys, Enroller, Intent, first_admin_token};
 use crate::dispatch::{Dispatch, Session, SessionInfo};
 use crate::fleet::{Enrolled, Enrolment, Fleet, MAX_LOG};
+use crate::signing::Signer;
 use crate::store::audit::Page;
 use crate::store::{DatabaseUrl, Location, Store};
 
@@ -58,6 +61,23 @@ pub(crate) fn rsa_key(number: u8, bytes: usize) -> PublicKey {
 /// A key that a FIDO token holds.
 pub(crate) fn token_key() -> PublicKey {
     line("sk-ssh-ed25519@openssh.com", &[&[9; 32], b"ssh:"], "token@test")
+}
+
+/// The key that signs orders: PKCS#8 (RFC 8410) around a seed.
+pub(crate) fn signing_key() -> SigningKey {
+    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    SigningKey::from_pkcs8(&[&head[..], &[7; 32]].concat()).expect("a signing key")
+}
+
+/// Signs with it, for five minutes.
+pub(crate) fn signer() -> Signer {
+    Signer::new(Arc::new(signing_key()), Duration::from_secs(300))
+}
+
+/// What was handed over to that session.
+pub(crate) fn handed(session: &Session) -> Vec<ActionMessage> {
+    let handed = session.handed().expect("a session");
+    handed.into_iter().map(|one| ActionMessage::clone(&one.message)).collect()
 }
 
 pub(crate) fn login(text: &str) -> Username {

@@ -5,26 +5,20 @@
 //! success that leave no doubt. All else is handed back, and its session does it alone, as [`super::session`] says; the
 //! same happens to all when the transaction fails. This file must not know SSH.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bastio_protocol::api::{ActionState, AuditRow};
-use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Receipt, ServerName, VerifyingKey};
+use bastio_protocol::{ActionMessage, FeedbackMessage, ServerName, VerifyingKey};
 
 use super::arrivals::{self, Arrival};
 use super::meeting::{self, Guest, Hello, Met};
 use super::presence::Generation;
-use super::session::{MAX_DETAIL, MAX_FEEDBACK, Session};
-use super::{Dispatch, DispatchError, queue, receipts};
-use crate::audit::{self, Actor, Event};
-use crate::plan::{self, Accounts};
-use crate::store::actions::{ActionId, Ending, KnownAction, step};
-use crate::store::batch::{self, Place, Sent};
-use crate::store::confirmed::{self, Change, Confirmed};
-use crate::store::requests::detail_text;
-use crate::store::{self, Connection, ServerId, StoreError, Tx};
+use super::session::Session;
+use super::{Dispatch, DispatchError, EndReason, certain};
+use crate::store::actions::{ActionId, KnownAction};
+use crate::store::batch;
+use crate::store::{self, ServerId, StoreError, Tx};
 
 /// So many actions that end together have a line each in the log; of more there is one that counts them. The audit log
 /// has a row of each.
@@ -93,12 +87,12 @@ pub(super) enum Given {
 
 /// What one batch has to say once it is written.
 #[derive(Default)]
-struct Written {
+pub(super) struct Written {
     results: Vec<Option<Given>>,
     /// Which sessions have begun, and how many actions are sent again in each.
     opened: Vec<(usize, u64)>,
     /// How each answered action ended, and how long it had waited, for the meter and the log.
-    ended: Vec<(usize, KnownAction)>,
+    pub(super) ended: Vec<(usize, KnownAction)>,
 }
 
 /// What becomes of all of it.
@@ -109,7 +103,11 @@ pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Giv
     let count = slips.len();
     let (mut wanted, leases): (Vec<Wanted>, Vec<Option<Lease>>) =
         slips.into_iter().map(|slip| (slip.wanted, slip.lease)).unzip();
-    match write(&dispatch, &mut wanted, &leases).await {
+    let written = match write(&dispatch, &mut wanted, &leases).await {
+        Ok((tx, written)) => commit(&dispatch, tx, &wanted, written).await,
+        Err(error) => Err(error),
+    };
+    match written {
         Ok(written) => {
             for (place, again) in &written.opened {
                 if let Some(Some(Given::Opened(opened))) = written.results.get(*place)
@@ -147,11 +145,11 @@ fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction, aloud: bool) 
     }
 }
 
-async fn write(
+pub(super) async fn write(
     dispatch: &Dispatch,
     wanted: &mut [Wanted],
     leases: &[Option<Lease>],
-) -> Result<Written, StoreError> {
+) -> Result<(Tx, Written), StoreError> {
     let mut tx = dispatch.store.write().await?;
     let mut written = Written::default();
     written.results.resize_with(wanted.len(), || None);
@@ -159,12 +157,37 @@ async fn write(
     strike_lost(&mut tx, wanted, leases).await?;
     meet(dispatch, &mut tx, wanted, &mut written).await?;
     hand_out(dispatch, &mut tx, wanted, &mut written).await?;
-    take_answers(dispatch, &mut tx, wanted, &mut written).await?;
+    certain::take_answers(dispatch, &mut tx, wanted, &mut written).await?;
     note_gone(dispatch, &mut tx, (wanted, leases), &mut written).await?;
-    if written.results.iter().any(Option::is_some) {
-        tx.commit().await?;
+    Ok((tx, written))
+}
+
+/// Makes it durable. If PostgreSQL fails just then, nobody knows whether something is on the disk as sent: the sessions that
+/// asked for it are ended, and those that follow find out. SQLite has written nothing when it fails.
+pub(super) async fn commit(
+    dispatch: &Dispatch,
+    tx: Tx,
+    wanted: &[Wanted],
+    written: Written,
+) -> Result<Written, StoreError> {
+    if written.results.iter().all(Option::is_none) {
+        return Ok(written);
     }
+    let committed = tx.commit().await;
+    if committed.is_err() && dispatch.store.is_shared() {
+        end_those_in_doubt(dispatch, wanted);
+    }
+    committed?;
     Ok(written)
+}
+
+/// Ends the sessions that something may be on the disk for as sent, without their knowing.
+fn end_those_in_doubt(dispatch: &Dispatch, wanted: &[Wanted]) {
+    for wanted in wanted {
+        if let Wanted::HandOut(asked) = wanted {
+            dispatch.presence.end_session(asked.server, asked.generation, EndReason::Adrift);
+        }
+    }
 }
 
 /// Lets agents in.
@@ -270,7 +293,7 @@ async fn hand_out(
     batch::mark_sent(tx, &sent, dispatch.store.now()).await
 }
 
-fn set(written: &mut Written, place: usize, given: Given) {
+pub(super) fn set(written: &mut Written, place: usize, given: Given) {
     if let Some(result) = written.results.get_mut(place) {
         *result = Some(given);
     }
@@ -297,200 +320,6 @@ async fn note_gone(
     store::leases::release_all(tx, &given_back).await?;
     places.into_iter().for_each(|place| set(written, place, Given::Taken));
     Ok(())
-}
-
-/// An answer with the action that it is about.
-struct Matched<'a> {
-    place: usize,
-    answer: &'a Answer,
-    known: KnownAction,
-    /// The account as it is confirmed; `None` is no account.
-    before: Option<Confirmed>,
-    /// A receipt of the account is kept.
-    certified: bool,
-}
-
-impl Matched<'_> {
-    /// Whether the answer has the receipt that it must have, and a good one.
-    fn is_proved(&self) -> bool {
-        let Some(key) = &self.answer.receipt_key else { return true };
-        let (message, status) = (&self.known.action.message, self.answer.feedback.status);
-        self.answer.feedback.receipt.as_deref().is_some_and(|receipt| {
-            receipts::check(receipt, key, self.answer.server, message, status).is_ok()
-        })
-    }
-
-    /// What is to be kept of it.
-    fn receipt(&self) -> Option<Box<Receipt>> {
-        self.answer.feedback.receipt.clone().filter(|_| self.answer.receipt_key.is_some())
-    }
-
-    fn account(&self) -> Place {
-        (self.answer.server, self.known.action.message.username.clone())
-    }
-}
-
-/// Takes the answers of success that leave no doubt.
-async fn take_answers(
-    dispatch: &Dispatch,
-    tx: &mut Tx,
-    wanted: &[Wanted],
-    written: &mut Written,
-) -> Result<(), StoreError> {
-    let matched = certain(tx, wanted).await?;
-    if matched.is_empty() {
-        return Ok(());
-    }
-    let mut changes = BTreeMap::new();
-    let (mut done, mut rows) = (Vec::new(), Vec::new());
-    let (mut receipts, mut outdated) = (Vec::new(), Vec::new());
-    let now = dispatch.store.now();
-    for mut matched in matched {
-        let place = matched.account();
-        let before = matched.before.take();
-        let Some(after) = after(&place, before.as_ref(), &matched.known) else { continue };
-        outdated.extend(matched.certified.then(|| place.clone()));
-        receipts.extend(matched.receipt().map(|receipt| (place.clone(), receipt)));
-        if after != before {
-            changes.insert(place, Change { before, after });
-        }
-        let ending = ending(&matched.answer.feedback);
-        rows.push(row(&matched, &ending, now));
-        done.push((matched.known.action.id, ending));
-        set(written, matched.place, Given::Taken);
-        written.ended.push((matched.place, matched.known));
-    }
-    if done.is_empty() {
-        return Ok(());
-    }
-    let head = store::audit::head(tx).await?;
-    // While the database works, what it is asked next is prepared.
-    let (confirmed, (finish, append)) = tokio::join!(confirmed::confirm(tx, &changes), async {
-        let finish = batch::finish(&done, now);
-        tokio::task::yield_now().await;
-        (finish, batch::append(head, rows))
-    });
-    confirmed?;
-    batch::forget_receipts(tx, &outdated).await?;
-    batch::keep_receipts(tx, &receipts, now).await?;
-    finish.execute(tx).await?;
-    append.execute(tx).await?;
-    Ok(())
-}
-
-/// The answers of success to what waits for them, at accounts where nothing else is to be thought of; of each account
-/// one.
-async fn certain<'a>(
-    tx: &mut Connection,
-    wanted: &'a [Wanted],
-) -> Result<Vec<Matched<'a>>, StoreError> {
-    let answers: Vec<(usize, &Answer)> = wanted
-        .iter()
-        .enumerate()
-        .filter_map(|(place, wanted)| match wanted {
-            Wanted::Answer(answer) => Some((place, &**answer)),
-            _ => None,
-        })
-        .filter(|(_, answer)| answer.feedback.status.is_success())
-        .collect();
-    if answers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let asked = answers.iter().map(|(_, answer)| (&answer.feedback.mid, answer.asked.as_deref()));
-    let mut sent = batch::find_sent(tx, &asked.collect::<Vec<_>>()).await?;
-    let mut accounts = BTreeSet::new();
-    let mut matched = Vec::new();
-    for (place, answer) in answers {
-        let Some(sent) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
-            continue;
-        };
-        let Sent { known, before, uncertain, certified } = sent;
-        let waits = matches!(known.state, ActionState::Queued | ActionState::Sent)
-            && known.action.message.mid == answer.feedback.mid;
-        let one = Matched { place, answer, known, before, certified };
-        if waits && !uncertain && one.is_proved() && accounts.insert(one.account()) {
-            matched.push(one);
-        }
-    }
-    keep_going_on(tx, &mut matched).await?;
-    with_keys(tx, &mut matched).await?;
-    Ok(matched)
-}
-
-/// Takes out those whose receipts are older than what is known of their accounts.
-async fn keep_going_on(
-    tx: &mut Connection,
-    matched: &mut Vec<Matched<'_>>,
-) -> Result<(), StoreError> {
-    let signed = matched.iter().filter(|one| one.receipt().is_some());
-    let signed: Vec<Place> = signed.map(Matched::account).collect();
-    let known = store::receipts::sequences(tx, &signed).await?;
-    matched.retain(|one| {
-        one.receipt().is_none_or(|receipt| {
-            receipts::goes_on(&receipt, known.get(&one.account()).copied()).is_ok()
-        })
-    });
-    Ok(())
-}
-
-/// Puts the keys to the accounts.
-async fn with_keys(tx: &mut Connection, matched: &mut [Matched<'_>]) -> Result<(), StoreError> {
-    let there = matched.iter().filter(|one| one.before.is_some());
-    let there: Vec<Place> = there.map(Matched::account).collect();
-    let mut keys = confirmed::keys(tx, &there).await?;
-    for one in matched {
-        let found = keys.remove(&one.account());
-        if let (Some(before), Some(found)) = (&mut one.before, found) {
-            before.account.keys.extend(found);
-        }
-    }
-    Ok(())
-}
-
-/// The account as it is confirmed now; `None` when that is not for here to say.
-fn after(
-    (_, login): &Place,
-    before: Option<&Confirmed>,
-    known: &KnownAction,
-) -> Option<Option<Confirmed>> {
-    let message = &known.action.message;
-    let makes = matches!(message.action, Action::AddUser { .. } | Action::SetUser { .. });
-    let ends = matches!(message.action, Action::RemoveUser { .. });
-    let surprising = before.is_none() && !makes && !ends;
-    // An account that is given back is also forgotten as adopted.
-    let given_back =
-        matches!(&message.action, Action::SetUser { wanted } if wanted.release.is_some());
-    if surprising || given_back || before.is_some_and(|before| before.doubtful) {
-        return None;
-    }
-    let mut accounts = Accounts::new();
-    accounts.extend(before.map(|before| (login.clone(), before.account.clone())));
-    plan::confirm(&mut accounts, &step(message.clone()));
-    Some(accounts.remove(login).map(|account| Confirmed { account, doubtful: false }))
-}
-
-fn ending(feedback: &FeedbackMessage) -> Ending {
-    Ending {
-        state: ActionState::Done,
-        status: Some(feedback.status),
-        feedback: queue::for_people(&feedback.feedback, MAX_FEEDBACK),
-        detail: feedback.detail.as_deref().and_then(|detail| detail_text(detail, MAX_DETAIL)),
-    }
-}
-
-fn row(matched: &Matched<'_>, ending: &Ending, now: i64) -> AuditRow {
-    let answer = matched.answer;
-    let message = &matched.known.action.message;
-    let detail = audit::of_action(message.action.name(), ending.status, &ending.feedback);
-    let event = Event {
-        action: "action.done",
-        user: Some(&message.username),
-        server: Some(&answer.name),
-        detail: &detail,
-        status: ending.status,
-        ..Event::default()
-    };
-    audit::row(now, &Actor::agent(&answer.name, answer.address), event)
 }
 
 #[cfg(test)]

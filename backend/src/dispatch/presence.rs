@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bastio_protocol::{ActionMessage, ServerName};
+use bastio_protocol::ServerName;
 use tokio::sync::watch;
 
+use super::ahead::{Handed, OrderMaker};
 use super::{EndReason, Signal};
 use crate::store::ServerId;
 
@@ -42,15 +43,15 @@ struct Live {
     generation: Generation,
     epoch: Option<i64>,
     mailbox: watch::Sender<Mail>,
-    /// Whether its agent obeys orders.
-    obeys: bool,
+    /// How its orders are made, if its agent obeys any.
+    orders: Option<OrderMaker>,
     /// So many edits are being written that are to hand something over: until they have, or are given up, nothing is taken
     /// out of the queue, where something newer may be already.
     promised: u32,
     /// Somebody wanted to take something out meanwhile.
     held_back: bool,
     /// What is to be sent, in order, and is on the disk as sent.
-    handed: Vec<ActionMessage>,
+    handed: Vec<Handed>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -104,9 +105,9 @@ impl Presence {
     }
 
     /// The agent of that session obeys orders from now on.
-    pub(super) fn obeys(&self, server: ServerId, generation: Generation) {
+    pub(super) fn obeys(&self, server: ServerId, generation: Generation, orders: OrderMaker) {
         if let Some(live) = self.lock().current(server, generation) {
-            live.obeys = true;
+            live.orders = Some(orders);
         }
     }
 
@@ -114,10 +115,22 @@ impl Presence {
     pub(super) fn obedient(&self, servers: &BTreeSet<ServerId>) -> BTreeMap<ServerId, Place> {
         let registry = self.lock();
         let place = |server: &ServerId| {
-            let live = registry.sessions.get(server).filter(|live| live.obeys)?;
+            let live = registry.sessions.get(server).filter(|live| live.orders.is_some())?;
             Some((*server, Place { generation: live.generation, epoch: live.epoch }))
         };
         servers.iter().filter_map(place).collect()
+    }
+
+    /// How orders are made for those of these sessions that still are.
+    pub(super) fn order_makers(
+        &self,
+        places: &BTreeMap<ServerId, Place>,
+    ) -> HashMap<ServerId, OrderMaker> {
+        let mut registry = self.lock();
+        let mut maker = |(server, place): (&ServerId, &Place)| {
+            Some((*server, registry.current(*server, place.generation)?.orders.clone()?))
+        };
+        places.iter().filter_map(&mut maker).collect()
     }
 
     /// Holds back what is queued for these sessions until what is promised is handed over, or given up.
@@ -135,14 +148,14 @@ impl Presence {
     pub(super) fn hand_over(
         &self,
         places: &BTreeMap<ServerId, Place>,
-        messages: impl Iterator<Item = (ServerId, ActionMessage)>,
+        actions: impl Iterator<Item = (ServerId, Handed)>,
     ) {
         let mut registry = self.lock();
-        for (server, message) in messages {
+        for (server, action) in actions {
             if let Some(place) = places.get(&server)
                 && let Some(live) = registry.current(server, place.generation)
             {
-                live.handed.push(message);
+                live.handed.push(action);
             }
         }
         for (server, place) in places {
@@ -164,15 +177,6 @@ impl Presence {
         self.hand_over(places, std::iter::empty());
     }
 
-    /// Ends these sessions, as nobody knows whether what was promised to them is on the disk; those that follow find out.
-    pub(super) fn end_promised(&self, places: &BTreeMap<ServerId, Place>) {
-        for (server, place) in places {
-            if self.is_current(*server, place.generation) {
-                self.end(*server, EndReason::Adrift);
-            }
-        }
-    }
-
     /// Whether nothing may be taken out of the queue for that session now; it is told when it may again.
     pub(super) fn holds_back(&self, server: ServerId, generation: Generation) -> bool {
         let mut registry = self.lock();
@@ -181,12 +185,11 @@ impl Presence {
         live.promised > 0
     }
 
-    /// What was handed over to that session since it was asked last.
-    pub(super) fn handed(&self, server: ServerId, generation: Generation) -> Vec<ActionMessage> {
+    /// What was handed over to that session since it was asked last; `None` once it is not the server's session any more:
+    /// then nobody keeps what was.
+    pub(super) fn handed(&self, server: ServerId, generation: Generation) -> Option<Vec<Handed>> {
         let mut registry = self.lock();
-        let handed =
-            registry.current(server, generation).map(|live| std::mem::take(&mut live.handed));
-        handed.unwrap_or_default()
+        registry.current(server, generation).map(|live| std::mem::take(&mut live.handed))
     }
 
     pub(super) fn is_connected(&self, server: ServerId) -> bool {
@@ -261,6 +264,19 @@ impl Presence {
         }
     }
 
+    /// Ends that session, unless it is over.
+    pub(super) fn end_session(&self, server: ServerId, generation: Generation, reason: EndReason) {
+        let mut registry = self.lock();
+        if !registry.is_current(server, generation) {
+            return;
+        }
+        if let Some(live) = registry.sessions.remove(&server) {
+            live.mailbox.send_modify(|mail| mail.end = Some(reason));
+        }
+        drop(registry);
+        self.step();
+    }
+
     pub(super) fn steps(&self) -> watch::Receiver<u64> {
         self.steps.subscribe()
     }
@@ -276,8 +292,8 @@ impl Presence {
 
 impl Live {
     fn new(generation: Generation, epoch: Option<i64>, mailbox: watch::Sender<Mail>) -> Self {
-        let (obeys, promised, held_back) = (false, 0, false);
-        Self { generation, epoch, mailbox, obeys, promised, held_back, handed: Vec::new() }
+        let (orders, promised, held_back) = (None, 0, false);
+        Self { generation, epoch, mailbox, orders, promised, held_back, handed: Vec::new() }
     }
 
     fn keep_promise(&mut self) {

@@ -7,11 +7,13 @@
 //! is ordered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bastio_protocol::ActionMessage;
 
-use super::Dispatch;
+use super::ahead::{Handed, SigningAhead, Unsigned};
 use super::presence::Place;
+use super::{Dispatch, EndReason};
 use crate::store::actions;
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -30,7 +32,8 @@ const SLICE: usize = 100;
 pub(crate) struct Prompt {
     dispatch: Dispatch,
     places: BTreeMap<ServerId, Place>,
-    messages: Vec<(ServerId, ActionMessage)>,
+    messages: Vec<(ServerId, Arc<ActionMessage>)>,
+    ahead: Option<SigningAhead>,
 }
 
 /// Sessions that do not know yet that something was handed over to them.
@@ -51,7 +54,10 @@ impl Dispatch {
     ) -> Result<Prompt, StoreError> {
         let places = self.free(tx, &messages).await?;
         self.presence.promise(&places);
-        let prompt = Prompt { dispatch: self.clone(), places, messages };
+        let messages = messages.into_iter().map(|(server, message)| (server, Arc::new(message)));
+        let (dispatch, messages) = (self.clone(), messages.collect());
+        let mut prompt = Prompt { dispatch, places, messages, ahead: None };
+        prompt.sign_ahead(now);
         let is_sent = |server| prompt.includes(server);
         actions::enqueue_or_send(tx, &[revision], &prompt.messages, is_sent, now).await?;
         Ok(prompt)
@@ -85,6 +91,33 @@ impl Dispatch {
 }
 
 impl Prompt {
+    /// Begins to sign what is to be handed over. A few orders are signed as quickly by their sessions.
+    fn sign_ahead(&mut self, now: i64) {
+        if self.places.len() <= SLICE {
+            return;
+        }
+        let makers = self.dispatch.presence.order_makers(&self.places);
+        let unsigned = |(place, (server, message)): (usize, &(ServerId, Arc<ActionMessage>))| {
+            let maker = makers.get(server)?;
+            let (number, signer) = (maker.numbers.next()?, maker.signer.clone());
+            let server = bastio_protocol::ServerId::from_number(server.0);
+            Some(Unsigned { place, server, message: Arc::clone(message), number, signer })
+        };
+        let orders = self.messages.iter().enumerate().filter_map(unsigned).collect();
+        self.ahead = Some(SigningAhead::begin(orders, now));
+    }
+
+    /// The actions, with the orders that were signed ahead.
+    fn take_actions(&mut self) -> impl Iterator<Item = (ServerId, Handed)> + use<> {
+        let signed = self.ahead.take().map(SigningAhead::signed).unwrap_or_default();
+        let mut signed = signed.into_iter().peekable();
+        let messages = std::mem::take(&mut self.messages).into_iter().enumerate();
+        messages.map(move |(place, (server, message))| {
+            let order = signed.next_if(|(of, _)| *of == place).map(|(_, order)| order);
+            (server, Handed { message, order })
+        })
+    }
+
     /// Whether nothing has to look for what this server is to do.
     pub(crate) fn includes(&self, server: ServerId) -> bool {
         self.places.contains_key(&server)
@@ -93,9 +126,8 @@ impl Prompt {
     /// It is on the disk, and is handed over at once. Many sessions are told so one after the other, in a task that the
     /// dispatch keeps until it has ended; until then they find it when they look.
     pub(crate) fn hand_over(mut self) {
-        let (places, messages) =
-            (std::mem::take(&mut self.places), std::mem::take(&mut self.messages));
-        self.dispatch.presence.hand_over(&places, messages.into_iter());
+        let (places, actions) = (std::mem::take(&mut self.places), self.take_actions());
+        self.dispatch.presence.hand_over(&places, actions);
         let mut untold = Untold { dispatch: self.dispatch.clone(), places: places.into_iter() };
         if untold.tell_some(SLICE) {
             self.dispatch.keep(untold.tell_rest());
@@ -106,7 +138,9 @@ impl Prompt {
     /// reach, nobody knows.
     pub(crate) fn has_failed(mut self) {
         if self.dispatch.store.is_shared() {
-            self.dispatch.presence.end_promised(&std::mem::take(&mut self.places));
+            for (server, place) in std::mem::take(&mut self.places) {
+                self.dispatch.presence.end_session(server, place.generation, EndReason::Adrift);
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{
@@ -11,6 +10,7 @@ use bastio_protocol::{
 };
 use tokio::time::Instant;
 
+use super::ahead::{Handed, OrderMaker};
 use super::batch::{Answer, Given, HandOut, Slip, Wanted};
 use super::fit::{for_original_agent, for_version_1};
 use super::meeting::{Guest, Hello, Met};
@@ -20,6 +20,7 @@ use super::presence::{Inbox, Place};
 use super::requests::SILENCE;
 use super::{Dispatch, DispatchError, ServerIdentity, SessionInfo, Signal, queue};
 use crate::meters::ActionMeter;
+use crate::signing::Signer;
 use crate::store::actions::{Ending, KnownAction, QueuedAction};
 use crate::store::{self, Connection, StoreError, Tx};
 
@@ -58,6 +59,9 @@ pub enum FeedbackOutcome {
     Duplicate,
     /// Nothing that was ever sent to this server. Ignored.
     Unknown,
+    /// An action that is behind another of its account, which waits for its answer still. Ignored: should that one be done
+    /// only later, this one has to be done again behind it.
+    Early,
 }
 
 impl Session {
@@ -149,16 +153,21 @@ impl Session {
         Ok(payloads.into_iter().filter_map(action).collect())
     }
 
-    /// The agent obeys orders from now on: what its server is to do is handed over to this session as soon as it is on
+    /// The agent obeys orders of that signer from now on: what its server is to do is handed over to this session as soon as it is on
     /// the disk, while nothing else waits.
-    pub fn obeys(&self) {
-        self.dispatch.presence.obeys(self.server.id, self.place.generation);
+    pub fn obeys(&self, signer: Signer) {
+        let orders = OrderMaker { signer, numbers: self.numbers.clone() };
+        self.dispatch.presence.obeys(self.server.id, self.place.generation, orders);
     }
 
     /// What was handed over since this was called last, in the order in which it is to be sent. It is on the disk as sent.
-    #[must_use]
-    pub fn handed(&self) -> Vec<ActionMessage> {
-        self.dispatch.presence.handed(self.server.id, self.place.generation)
+    ///
+    /// # Errors
+    /// [`DispatchError::TakenOver`]: the session is over, and something older than what it has from
+    /// [`Session::next_payloads`] may be lost to it. Nothing may be sent any more.
+    pub fn handed(&self) -> Result<Vec<Handed>, DispatchError> {
+        let handed = self.dispatch.presence.handed(self.server.id, self.place.generation);
+        handed.ok_or(DispatchError::TakenOver)
     }
 
     /// The number for an order: higher than all that this server ever had, also for what was sent before.
@@ -176,18 +185,21 @@ impl Session {
 
     async fn reserve_numbers(&mut self) -> Result<(), DispatchError> {
         let mut tx = self.write().await?;
+        // The next session's are the higher ones.
+        if !self.dispatch.presence.is_current(self.server.id, self.place.generation) {
+            return Err(DispatchError::TakenOver);
+        }
         let last =
             store::servers::reserve_numbers(&mut tx, self.server.id, numbers::AT_ONCE).await?;
         tx.commit().await.map_err(StoreError::from)?;
-        self.numbers = Numbers::up_to(last);
+        self.numbers.renew(last);
         Ok(())
     }
 
-    /// Until when an order signed now may be obeyed, in seconds since the Unix epoch.
+    /// Now, in seconds since the Unix epoch.
     #[must_use]
-    pub fn not_after(&self, valid_for: Duration) -> i64 {
-        let seconds = i64::try_from(valid_for.as_secs()).unwrap_or(i64::MAX);
-        self.dispatch.store.now().saturating_add(seconds)
+    pub fn now(&self) -> i64 {
+        self.dispatch.store.now()
     }
 
     /// Our hello to the agent.
@@ -352,6 +364,12 @@ impl Session {
             Ok(known) => known,
             Err(outcome) => return Ok(outcome),
         };
+        // Agents of version 2 do and answer one after the other.
+        if self.version_2
+            && store::actions::is_preceded(&mut tx, self.server.id, &known.action).await?
+        {
+            return Ok(self.strange(feedback, FeedbackOutcome::Early));
+        }
         let more = self.take_answer(&mut tx, known, feedback).await?;
         tx.commit().await.map_err(StoreError::from)?;
         if more {
@@ -361,25 +379,29 @@ impl Session {
         Ok(FeedbackOutcome::Matched)
     }
 
-    /// The action that waits for this feedback; others get a line of the log now and then.
+    /// The action that waits for this feedback.
     fn awaited(
         &self,
         known: Option<KnownAction>,
         feedback: &FeedbackMessage,
     ) -> Result<KnownAction, FeedbackOutcome> {
-        let outcome = match known {
-            None => FeedbackOutcome::Unknown,
+        match known {
+            None => Err(self.strange(feedback, FeedbackOutcome::Unknown)),
             Some(known) if matches!(known.state, ActionState::Done | ActionState::Failed) => {
-                FeedbackOutcome::Duplicate
+                Err(self.strange(feedback, FeedbackOutcome::Duplicate))
             }
-            Some(known) => return Ok(known),
-        };
+            Some(known) => Ok(known),
+        }
+    }
+
+    /// What is ignored gets a line of the log now and then.
+    fn strange(&self, feedback: &FeedbackMessage, outcome: FeedbackOutcome) -> FeedbackOutcome {
         if let Some(unlogged) = self.strange.line(Instant::now()) {
             let mid = queue::for_people(&feedback.mid.text(), 64);
             tracing::warn!(server = %self.server.name, mid, ?outcome, unlogged,
                 "feedback that nothing waits for");
         }
-        Err(outcome)
+        outcome
     }
 
     /// Ends the session and notes when. A session that was taken over leaves no trace.

@@ -47,8 +47,7 @@ pub(super) struct Edit<'a> {
     history: History,
 }
 
-/// The sessions to be told. Told when dropped, so that they are told even when the caller has
-/// stopped waiting.
+/// The sessions to be told.
 struct Notify {
     dispatch: Dispatch,
     wake: Vec<ServerId>,
@@ -59,9 +58,13 @@ struct Notify {
 }
 
 impl Notify {
-    /// Makes an edit durable and tells the sessions. It comes to its end even when the caller stops waiting: what is on the
-    /// disk as sent has to be handed over.
-    async fn commit(mut self, tx: Tx) -> Result<(), StoreError> {
+    /// Makes an edit durable, tells the sessions, and lets `then` be done. All of it comes to its end even when the caller
+    /// stops waiting: what is on the disk as sent has to be handed over.
+    async fn commit(
+        mut self,
+        tx: Tx,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StoreError> {
         let dispatch = self.dispatch.clone();
         let committed = dispatch.finish(async move {
             let committed = tx.commit().await;
@@ -70,21 +73,16 @@ impl Notify {
                 (Some(prompt), Err(_)) => prompt.has_failed(),
                 (None, _) => {}
             }
-            drop(self);
+            if committed.is_ok() {
+                self.tell();
+                then();
+            }
             committed
         });
         Ok(committed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
     }
 
-    fn forget(&mut self) {
-        self.wake.clear();
-        self.end.clear();
-        self.rename.clear();
-    }
-}
-
-impl Drop for Notify {
-    fn drop(&mut self) {
+    fn tell(self) {
         for (server, name) in &self.rename {
             self.dispatch.rename(*server, name);
         }
@@ -268,9 +266,12 @@ impl<'a> Edit<'a> {
         self.notify.wake.extend(touched.filter(is_left));
         let servers = planned.servers.len();
         let Self { fleet, actor, tx, notify, .. } = self;
-        notify.commit(tx).await?;
-        fleet.turns.notify_one();
-        tracing::info!(revision, %actor, servers, summary, "model edited");
+        let (turns, actor, summary) = (Arc::clone(&fleet.turns), actor.clone(), summary.to_owned());
+        let then = move || {
+            turns.notify_one();
+            tracing::info!(revision, %actor, servers, summary, "model edited");
+        };
+        notify.commit(tx, then).await?;
         fleet.read_change(revision).await
     }
 
@@ -346,7 +347,6 @@ impl<'a> Edit<'a> {
         planned: &Replanned,
         scope: &Scope,
     ) -> Result<Change, FleetError> {
-        self.notify.forget();
         if !self.extra.is_empty() {
             return Err(FleetError::NotTriable);
         }
@@ -365,7 +365,6 @@ impl<'a> Edit<'a> {
 
     /// Ends an edit that changes nothing: the model stays at its revision.
     pub(super) async fn unchanged(mut self) -> Result<Change, FleetError> {
-        self.notify.forget();
         Ok(Change {
             revision: store::revisions::current(&mut self.tx).await?,
             summary: "nothing to change".to_owned(),
@@ -380,7 +379,6 @@ impl<'a> Edit<'a> {
     /// Makes an edit durable from which nothing follows for any server.
     pub(super) async fn keep(mut self) -> Result<(), FleetError> {
         if self.intent.dry_run {
-            self.notify.forget();
             return Err(FleetError::NotTriable);
         }
         self.end_proposal().await?;
@@ -388,7 +386,7 @@ impl<'a> Edit<'a> {
         let oldest = self.oldest(next);
         self.history.keep(&mut self.tx, next, oldest).await?;
         let Self { tx, notify, .. } = self;
-        Ok(notify.commit(tx).await?)
+        Ok(notify.commit(tx, || {}).await?)
     }
 
     /// The person of that name.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bastio_protocol::{
     AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageId, Netstring,
-    NetstringDecoder, Order, Payload, SigningKey, V2_LIMIT,
+    NetstringDecoder, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, ServerWriter};
 use tokio::sync::mpsc;
@@ -20,8 +20,8 @@ use tracing::{debug, error, info, warn};
 
 use super::end::{End, Garbage};
 use super::window::Window;
-use crate::dispatch::{self, FeedbackOutcome, Signal};
-use crate::signing::Orders;
+use crate::dispatch::{self, FeedbackOutcome, Handed, Signal, SignedOrder};
+use crate::signing::{Orders, Signer};
 
 /// Largest body that an agent may send, in bytes. The original sets no limit on what it sends;
 /// its longest texts are what a command wrote to stderr.
@@ -59,8 +59,8 @@ enum Phase {
         /// The key that signs now.
         new: Arc<SigningKey>,
     },
-    /// Orders, signed by this key.
-    Signed(Arc<SigningKey>),
+    /// Signed orders.
+    Signed(Signer),
 }
 
 /// What an owner waits for.
@@ -81,6 +81,26 @@ enum Event {
     AnswerOverdue,
 }
 
+/// What is to go out.
+#[derive(Debug)]
+struct Outgoing {
+    payload: Payload,
+    /// The order of it, if it was signed ahead.
+    order: Option<SignedOrder>,
+}
+
+impl From<Payload> for Outgoing {
+    fn from(payload: Payload) -> Self {
+        Self { payload, order: None }
+    }
+}
+
+impl From<Handed> for Outgoing {
+    fn from(Handed { message, order }: Handed) -> Self {
+        Self { payload: Payload::Action(Arc::unwrap_or_clone(message)), order }
+    }
+}
+
 /// The state of one session.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -94,7 +114,9 @@ pub(super) struct Owner {
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
     /// What goes out next.
-    outgoing: VecDeque<Payload>,
+    outgoing: VecDeque<Outgoing>,
+    /// The number of the last order.
+    last_number: u64,
     /// Answers to nothing so far.
     unasked: usize,
 }
@@ -121,7 +143,7 @@ impl Owner {
             (Phase::Plain, FEEDBACK_LIMIT)
         };
         let decoder = NetstringDecoder::new(limit);
-        let (more, outgoing, unasked) = (true, VecDeque::new(), 0);
+        let (more, outgoing, last_number, unasked) = (true, VecDeque::new(), 0, 0);
         let owner = Self {
             session,
             window,
@@ -132,6 +154,7 @@ impl Owner {
             frames,
             more,
             outgoing,
+            last_number,
             unasked,
         };
         (owner, to_write)
@@ -164,12 +187,9 @@ impl Owner {
         match self.next_event(reader, stop).await {
             Event::Stop => Err(End::Stopped),
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
-            Event::Signal(Signal::Handed) => {
-                self.take_handed();
-                Ok(())
-            }
+            Event::Signal(Signal::Handed) => self.take_handed(),
             Event::Signal(Signal::Work) => {
-                self.take_handed();
+                self.take_handed()?;
                 self.more = true;
                 Box::pin(self.agree()).await
             }
@@ -220,19 +240,19 @@ impl Owner {
             if !self.has_more() || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            if let Some(payload) = self.outgoing.pop_front() {
-                self.send(payload).await?;
+            if let Some(outgoing) = self.outgoing.pop_front() {
+                self.send(outgoing).await?;
                 continue;
             }
             let payloads = self.session.next_payloads(room).await?;
-            self.take_handed();
+            self.take_handed()?;
             let is_action = |payload: &Payload| matches!(payload, Payload::Action(_));
             let more = match self.phase {
                 // These actions are sent as they were queued: less than there was room for is all.
                 Phase::Signed(_) if payloads.iter().all(is_action) => payloads.len() >= room,
                 _ => !payloads.is_empty(),
             };
-            self.outgoing.extend(payloads);
+            self.outgoing.extend(payloads.into_iter().map(Outgoing::from));
             self.more = more;
         }
     }
@@ -243,8 +263,9 @@ impl Owner {
     }
 
     /// What dispatch has handed over is older than all that it gives out afterwards.
-    fn take_handed(&mut self) {
-        self.outgoing.extend(self.session.handed().into_iter().map(Payload::Action));
+    fn take_handed(&mut self) -> Result<(), End> {
+        self.outgoing.extend(self.session.handed()?.into_iter().map(Outgoing::from));
+        Ok(())
     }
 
     /// Nothing can be sent any more. What was to go out is found on the disk by the session that follows.
@@ -261,17 +282,24 @@ impl Owner {
         }
     }
 
-    fn sign(&self, key: &SigningKey, sequence: u64, payload: &Payload) -> Order {
-        let not_after = self.session.not_after(self.orders.valid_for);
-        Order::sign(key, self.session.hello().server, sequence, not_after, payload)
+    /// An order of the next number.
+    async fn sign(&mut self, signer: &Signer, payload: &Payload) -> Result<Vec<u8>, End> {
+        self.last_number = self.session.number().await?;
+        let (server, now) = (self.session.hello().server, self.session.now());
+        Ok(signer.sign(server, self.last_number, now, payload).to_json())
     }
 
-    async fn send(&mut self, payload: Payload) -> Result<(), End> {
-        let body = match &self.phase {
-            Phase::Signed(key) => {
-                let key = Arc::clone(key);
-                let number = self.session.number().await?;
-                self.sign(&key, number, &payload).to_json()
+    async fn send(&mut self, Outgoing { payload, order }: Outgoing) -> Result<(), End> {
+        let body = match (&self.phase, order) {
+            (Phase::Signed(signer), Some(order))
+                if order.fits(signer, self.last_number, self.session.now()) =>
+            {
+                self.last_number = order.number;
+                order.body
+            }
+            (Phase::Signed(signer), _) => {
+                let signer = signer.clone();
+                self.sign(&signer, &payload).await?
             }
             _ => payload.to_json().into_bytes(),
         };
@@ -322,11 +350,11 @@ impl Owner {
         let (new, server) = (Arc::clone(keys.current()), &self.session.server().name);
         match keys.find(known).cloned() {
             Some(old) if old.verifying_key() != new.verifying_key() => {
-                let sequence = self.session.number().await?;
                 let mid = MessageId::from_number(rand::random());
                 let key = new.verifying_key();
                 let payload = Payload::RotateKey { mid: mid.clone(), key };
-                let order = self.sign(&old, sequence, &payload).to_json();
+                let signer = Signer::new(Arc::clone(&old), self.orders.valid_for);
+                let order = self.sign(&signer, &payload).await?;
                 self.push(payload, &order);
                 self.phase = Phase::Rotating { mid, old, new };
             }
@@ -344,8 +372,9 @@ impl Owner {
 
     /// Orders signed by that key go out from now on.
     fn obeys(&mut self, key: Arc<SigningKey>) {
-        self.phase = Phase::Signed(key);
-        self.session.obeys();
+        let signer = Signer::new(key, self.orders.valid_for);
+        self.session.obeys(signer.clone());
+        self.phase = Phase::Signed(signer);
     }
 
     /// The answer to whether the agent obeys our new key.
@@ -411,6 +440,11 @@ impl Owner {
             FeedbackOutcome::Matched => {}
             // Dispatch has logged what was not expected; some of it is no reason to part.
             FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,
+            // An answer is owed as before.
+            FeedbackOutcome::Early => {
+                self.unasked += 1;
+                return self.check_unasked();
+            }
         }
         if let Some(took) = self.window.answered(&feedback.mid, Instant::now()) {
             self.session.meter().answered(took);

@@ -6,6 +6,7 @@
 //! Queries for one state of the two pending ones repeat the condition of the index on them, which
 //! is used only where it stands word for word.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::ActionState;
@@ -76,10 +77,10 @@ pub async fn enqueue(
 }
 
 /// As [`enqueue`]; those of servers that get theirs as soon as it is on the disk are sent by then.
-pub async fn enqueue_or_send(
+pub async fn enqueue_or_send<M: Borrow<ActionMessage>>(
     db: &mut Connection,
     revisions: &[i64],
-    actions: &[(ServerId, ActionMessage)],
+    actions: &[(ServerId, M)],
     is_sent: impl Fn(ServerId) -> bool,
     now: i64,
 ) -> Result<(), StoreError> {
@@ -88,12 +89,13 @@ pub async fn enqueue_or_send(
     }
     let before: i64 =
         sql::query_scalar("SELECT COALESCE(MAX(id), 0) FROM actions").fetch_one(&mut *db).await?;
-    let insert = |chunk: &[(ServerId, ActionMessage)]| {
+    let insert = |chunk: &[(ServerId, M)]| {
         let mut insert = QueryBuilder::new(
             "INSERT INTO actions \
              (mid, server_id, login, action, message, state, steps, tries, created, sent_at) ",
         );
         insert.push_values(chunk, |mut row, (server, message)| {
+            let message = message.borrow();
             let (state, steps, tries, sent_at) = match is_sent(*server) {
                 true => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
                 false => (ActionState::Queued, 1, 0, None),
@@ -230,6 +232,18 @@ pub async fn find_sent(
         return Ok(None);
     }
     Ok(Some(KnownAction { action, state: parse_state(&state)?, created }))
+}
+
+/// Whether something older for the same account is queued, or was sent to and not answered.
+pub async fn is_preceded(
+    db: &mut Connection,
+    server: ServerId,
+    action: &QueuedAction,
+) -> Result<bool, StoreError> {
+    let older = "SELECT 1 FROM actions WHERE server_id = $1 AND login = $2 AND id < $3 \
+                 AND state IN ('queued', 'sent') LIMIT 1";
+    let older = sql::query(older).bind(server).bind(action.message.username.as_str());
+    Ok(older.bind(action.id).exists(db).await?)
 }
 
 /// Ends an action.

@@ -26,7 +26,7 @@ pub struct Sent {
     pub known: KnownAction,
     /// The account as it is confirmed, without a plain one's keys; `None` is no account.
     pub before: Option<Confirmed>,
-    /// Something was given to the account and never confirmed, or a failure stands.
+    /// Something was given to the account and never confirmed, a failure stands, or something older waits for its answer.
     pub uncertain: bool,
     /// A receipt of the account is kept.
     pub certified: bool,
@@ -116,6 +116,8 @@ pub async fn find_sent(
          AS suspected, \
          EXISTS (SELECT 1 FROM actions f WHERE f.standing = TRUE \
          AND f.server_id = a.server_id AND f.login = a.login) AS failed, \
+         EXISTS (SELECT 1 FROM actions o WHERE o.server_id = a.server_id AND o.login = a.login \
+         AND o.id < a.id AND o.state IN ('queued', 'sent')) AS preceded, \
          EXISTS (SELECT 1 FROM receipts r WHERE r.server_id = a.server_id AND r.login = a.login) \
          AS certified \
          FROM actions a LEFT JOIN accounts c ON c.server_id = a.server_id AND c.login = a.login \
@@ -126,7 +128,7 @@ pub async fn find_sent(
         list.push_bind(mid.text());
     }
     select.push(")");
-    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, \
+    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, preceded, \
                    certified";
     let rows: Vec<SentRow> = select.build().fetch_packed(columns, db).await?;
     let read = |row: SentRow| {
@@ -152,6 +154,7 @@ struct SentRow {
     wanted: Option<String>,
     suspected: Flag,
     failed: Flag,
+    preceded: Flag,
     certified: Flag,
 }
 
@@ -175,7 +178,7 @@ impl SentRow {
             }
             _ => None,
         };
-        let uncertain = self.suspected.0 || self.failed.0;
+        let uncertain = self.suspected.0 || self.failed.0 || self.preceded.0;
         let certified = self.certified.0;
         Ok(((self.server_id, self.mid), Sent { known, before, uncertain, certified }))
     }

@@ -142,7 +142,8 @@ impl Engine {
                 Ok(Connection::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))
             }
             Self::Postgres { writer, .. } => {
-                let mut tx = writer.begin().await?;
+                // What is read after the lock was waited for has to be what it guards, whatever the database's default is.
+                let mut tx = writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 sqlx::query(WRITER_LOCK).execute(&mut *tx).await?;
                 Ok(Connection::Postgres(tx))
             }

@@ -10,7 +10,7 @@ use crate::dispatch::arrivals::Arrival;
 use crate::dispatch::batch::{self, Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session, SessionInfo, Signal};
 use crate::store::{self, ServerId, Store, sql};
-use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, key, login};
+use crate::testing::{ADDRESS, NOW, TestBackend, fresh_location, handed, key, login, signer};
 
 /// Another node on the database of a backend.
 async fn node_beside(backend: &TestBackend) -> Dispatch {
@@ -69,17 +69,42 @@ async fn what_is_to_be_sent_at_once_goes_to_the_node_that_has_the_server() {
     let other = node_beside(&backend).await;
     backend.enroll("web-1", 1).await;
     let old = connect(&backend.dispatch, 1).await;
-    old.obeys();
+    old.obeys(signer());
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    let handed = old.handed();
-    assert_eq!(handed.len(), 2, "it is here: {handed:?}");
-    for action in &handed {
+    let given = handed(&old);
+    assert_eq!(given.len(), 2, "it is here: {given:?}");
+    for action in &given {
         old.feedback(&action.reply(Status::Done, "done")).await.expect("taken");
     }
     let new = connect(&other, 1).await;
     backend.add_user("bob", &[key(11)], "web-1", false).await;
-    assert!(old.handed().is_empty(), "it is the other's to send");
+    assert!(handed(&old).is_empty(), "it is the other's to send");
     assert_eq!(new.next(10).await.expect("a queue").len(), 2);
+}
+
+#[tokio::test]
+async fn who_asked_for_what_may_be_on_the_disk_begins_anew() {
+    let backend = TestBackend::new().await;
+    assert!(backend.store.is_shared(), "these tests need PostgreSQL: tests/with-postgres");
+    backend.enroll("web-1", 1).await;
+    let mut session = backend.connect_v2(1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let (server, place) = (session.server().id, session.place());
+    let asked = HandOut { server, generation: place.generation, limit: 10 };
+    let mut wanted = [Wanted::HandOut(asked)];
+    let lease = place.epoch.map(|epoch| (server, epoch));
+    let written = batch::write(&backend.dispatch, &mut wanted, &[lease]).await;
+    let (mut tx, written) = written.expect("written");
+    let ours = sql::query_scalar("SELECT CAST(pg_backend_pid() AS BIGINT)").fetch_one(&mut tx);
+    let ours: i64 = ours.await.expect("a process");
+    let mut other = backend.store.read().await.expect("a reader");
+    let kill = sql::query_scalar("SELECT pg_terminate_backend(CAST($1 AS INTEGER), 10000)");
+    let killed: bool = kill.bind(ours).fetch_one(&mut other).await.expect("killed");
+    assert!(killed);
+    batch::commit(&backend.dispatch, tx, &wanted, written).await.err().expect("lost");
+    let signal = tokio::time::timeout(Duration::from_secs(1), session.signal()).await;
+    assert_eq!(signal.expect("told"), Signal::End(EndReason::Adrift));
+    assert!(matches!(session.next(10).await, Err(DispatchError::TakenOver)));
 }
 
 #[tokio::test]

@@ -6,14 +6,14 @@ use bastio_protocol::api::{NewRequest, RequestKind};
 use bastio_protocol::{Action, MessageId, Status};
 
 use super::*;
-use crate::dispatch::{EndReason, FeedbackOutcome, Session, Signal};
+use crate::dispatch::{DispatchError, EndReason, FeedbackOutcome, Session, Signal};
 use crate::store::actions::QueuedAction;
-use crate::testing::{NOW, TestBackend, host, key, login};
+use crate::testing::{NOW, TestBackend, handed, host, key, login, signer};
 
 /// A connected agent that obeys orders and has been told everything.
 async fn obedient(backend: &TestBackend, number: u8) -> Session {
     let session = backend.connect_v2(number).await;
-    session.obeys();
+    session.obeys(signer());
     session
 }
 
@@ -65,23 +65,23 @@ async fn who_obeys_is_handed_it_and_others_find_it_in_their_queue() {
     assert_eq!(change.servers.len(), 3);
 
     assert_eq!(signal(&mut quick).await, Signal::Handed);
-    let handed = quick.handed();
-    assert_eq!(users(&handed), ["alice"]);
+    let given = handed(&quick);
+    assert_eq!(users(&given), ["alice"]);
     let [sent] = &pending(&backend, web).await[..] else { panic!("one action") };
-    assert_eq!((sent.tries, &sent.message), (1, &handed[0]), "it is sent by then");
-    assert!(quick.handed().is_empty(), "once");
+    assert_eq!((sent.tries, &sent.message), (1, &given[0]), "it is sent by then");
+    assert!(handed(&quick).is_empty(), "once");
     assert!(quick.next(10).await.expect("a queue").is_empty(), "and nothing else waits");
 
     assert_eq!(signal(&mut slow).await, Signal::Work);
-    assert!(slow.handed().is_empty());
+    assert!(handed(&slow).is_empty());
     assert_eq!(users(&slow.next(10).await.expect("a queue")), ["alice"]);
     assert_eq!(pending(&backend, away).await[0].tries, 0);
 
-    let answer = handed[0].reply(Status::Done, "as told");
+    let answer = given[0].reply(Status::Done, "as told");
     assert_eq!(quick.feedback(&answer).await.expect("taken"), FeedbackOutcome::Matched);
     assert!(pending(&backend, web).await.is_empty());
     backend.add_user("bob", &[key(11)], "web-1", false).await;
-    assert_eq!(users(&quick.handed()), ["bob"], "it has nothing to do again");
+    assert_eq!(users(&handed(&quick)), ["bob"], "it has nothing to do again");
 }
 
 #[tokio::test]
@@ -90,13 +90,13 @@ async fn who_has_something_to_do_gets_the_next_behind_it() {
     backend.enroll("web-1", 1).await;
     let session = backend.connect_v2(1).await;
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    session.obeys();
+    session.obeys(signer());
     backend.add_user("bob", &[key(11)], "web-1", false).await;
-    assert!(session.handed().is_empty(), "alice's is queued");
+    assert!(handed(&session).is_empty(), "alice's is queued");
     let told = session.next(10).await.expect("a queue");
     assert_eq!(users(&told), ["alice", "bob"]);
     backend.add_user("carol", &[key(12)], "web-1", false).await;
-    assert!(session.handed().is_empty(), "the others' are not answered");
+    assert!(handed(&session).is_empty(), "the others' are not answered");
     assert_eq!(users(&session.next(10).await.expect("a queue")), ["carol"]);
 }
 
@@ -108,7 +108,7 @@ async fn what_is_asked_of_the_server_as_a_whole_comes_first() {
     let sync = NewRequest { kind: RequestKind::Sync, allow_no_admin: false };
     backend.fleet.request(&backend.admin, &host("web-1"), sync).await.expect("asked");
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    assert!(session.handed().is_empty());
+    assert!(handed(&session).is_empty());
 }
 
 #[tokio::test]
@@ -117,10 +117,10 @@ async fn what_a_session_did_not_get_to_is_sent_by_the_next() {
     let web = backend.enroll("web-1", 1).await.id;
     let session = obedient(&backend, 1).await;
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    let handed = session.handed();
+    let given = handed(&session);
     session.close().await.expect("closed");
     let next = backend.connect_v2(1).await;
-    assert_eq!(next.next(10).await.expect("a queue"), handed, "with the same id");
+    assert_eq!(next.next(10).await.expect("a queue"), given, "with the same id");
 
     // Handed over to a session that is over: the one that followed has found it.
     next.close().await.expect("closed");
@@ -130,7 +130,7 @@ async fn what_a_session_did_not_get_to_is_sent_by_the_next() {
     tx.commit().await.expect("committed");
     let next = obedient(&backend, 1).await;
     prompt.hand_over();
-    assert!(session.handed().is_empty() && next.handed().is_empty());
+    assert!(session.handed().is_err() && handed(&next).is_empty());
     assert_eq!(users(&next.next(10).await.expect("a queue")), ["nobody-here"]);
 }
 
@@ -157,12 +157,80 @@ async fn many_are_told_one_after_the_other_and_who_looks_before_finds_it() {
         early = last.signal() => panic!("its turn comes later: {early:?}"),
         () = std::future::ready(()) => {}
     }
-    assert_eq!(last.handed().len(), 1);
+    assert_eq!(handed(last).len(), 1);
     for session in &mut sessions {
         assert_eq!(signal(session).await, Signal::Handed);
     }
-    let handed: usize = sessions.iter().map(|session| session.handed().len()).sum();
-    assert_eq!(handed, 129, "each once");
+    let given: usize = sessions.iter().map(|session| handed(session).len()).sum();
+    assert_eq!(given, 129, "each once");
+}
+
+#[tokio::test]
+async fn what_is_signed_ahead_has_a_number_that_nothing_else_has() {
+    let backend = TestBackend::new().await;
+    let mut signed = 0;
+    for mut session in many_handed(&backend).await {
+        let last = session.number().await.expect("a number");
+        let again = session.number().await.expect("a number");
+        assert_eq!(again, last + 1);
+        for given in session.handed().expect("a session") {
+            let Some(order) = given.order else { continue };
+            assert!(order.number < last, "{} is behind {last}", order.number);
+            signed += 1;
+        }
+    }
+    assert!(signed > 0, "writing takes longer than signing one");
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_not_told_that_nothing_was_handed_over() {
+    let backend = TestBackend::new().await;
+    let (session, tx, prompt) = promised(&backend).await;
+    tx.commit().await.expect("committed");
+    prompt.hand_over();
+    // Something newer, which it may have taken out of the queue by now.
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let newer = session.next(10).await.expect("a queue");
+    backend.dispatch.end(session.server().id, EndReason::Adrift);
+    assert_eq!(users(&newer), ["alice"]);
+    assert!(matches!(session.handed(), Err(DispatchError::TakenOver)), "older than alice's");
+}
+
+/// A session that was sent a grant, which never arrived, and what a revocation sends behind it.
+async fn passed(backend: &TestBackend) -> (Session, ActionMessage, Vec<ActionMessage>) {
+    backend.enroll("web-1", 1).await;
+    let session = obedient(backend, 1).await;
+    backend.add_user("alice", &[key(10)], "web-1", false).await;
+    let [grant] = &handed(&session)[..] else { panic!("one action") };
+    let alice = login("alice");
+    backend.fleet.disable_user(&backend.admin, &alice, "gone").await.expect("disabled");
+    let revocation = session.next(10).await.expect("a queue");
+    assert!(!revocation.is_empty());
+    (session, grant.clone(), revocation)
+}
+
+#[tokio::test]
+async fn what_is_done_before_something_older_of_its_account_is_done_again_behind_it() {
+    let backend = TestBackend::new().await;
+    let (session, grant, revocation) = passed(&backend).await;
+    let web = session.server().id;
+    let all = [&[grant][..], &revocation].concat();
+    let answer = revocation[0].reply(Status::Done, "gone");
+    let early = session.answered(&answer, Some(revocation[0].clone().into())).await;
+    assert_eq!(early.expect("taken"), FeedbackOutcome::Early);
+    assert_eq!(pending(&backend, web).await.len(), all.len(), "the grant may be done after it");
+
+    session.close().await.expect("closed");
+    let next = obedient(&backend, 1).await;
+    // The agent tells again what it was not confirmed.
+    assert_eq!(next.feedback(&answer).await.expect("taken"), FeedbackOutcome::Early);
+    let again = next.next(10).await.expect("a queue");
+    assert_eq!(again, all, "in their order");
+    for message in &again {
+        let answer = message.reply(Status::Done, "as told");
+        assert_eq!(next.feedback(&answer).await.expect("taken"), FeedbackOutcome::Matched);
+    }
+    assert!(pending(&backend, web).await.is_empty());
 }
 
 #[tokio::test]
@@ -194,7 +262,7 @@ async fn nothing_newer_is_taken_out_of_the_queue_before_it_is_handed_over() {
     assert!(session.next(10).await.expect("a queue").is_empty(), "alice's is newer");
     first.hand_over();
     assert_eq!(signal(&mut session).await, Signal::Work, "it may look again");
-    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&handed(&session)), ["nobody-here"]);
     assert_eq!(users(&session.next(10).await.expect("a queue")), ["alice"]);
 }
 
@@ -208,7 +276,7 @@ async fn what_asks_for_the_whole_server_does_not_pass_it_either() {
     assert!(session.next_payloads(10).await.expect("a queue").is_empty());
     first.hand_over();
     assert_eq!(signal(&mut session).await, Signal::Work);
-    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&handed(&session)), ["nobody-here"]);
     assert_eq!(session.next_payloads(10).await.expect("a queue").len(), 1);
 }
 
@@ -217,10 +285,10 @@ async fn an_edit_that_never_was_leaves_nothing_and_holds_nothing_back() {
     let backend = TestBackend::new().await;
     let (session, tx, given_up) = promised(&backend).await;
     drop((tx, given_up));
-    assert!(session.handed().is_empty());
+    assert!(handed(&session).is_empty());
     assert!(session.next(10).await.expect("a queue").is_empty());
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    assert_eq!(users(&session.handed()), ["alice"]);
+    assert_eq!(users(&handed(&session)), ["alice"]);
 }
 
 #[tokio::test]
@@ -235,7 +303,7 @@ async fn an_edit_that_is_given_up_late_takes_nothing_of_the_next_one_back() {
     assert!(session.next(10).await.expect("a queue").is_empty(), "the second's comes first");
     second.hand_over();
     assert_eq!(signal(&mut session).await, Signal::Work);
-    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&handed(&session)), ["nobody-here"]);
     assert_eq!(users(&session.next(10).await.expect("a queue")), ["alice"]);
 }
 
@@ -250,7 +318,7 @@ async fn after_a_database_that_failed_nothing_is_in_doubt() {
         return;
     }
     backend.add_user("alice", &[key(10)], "web-1", false).await;
-    assert_eq!(users(&session.handed()), ["alice"], "SQLite has not written it");
+    assert_eq!(users(&handed(&session)), ["alice"], "SQLite has not written it");
 }
 
 #[tokio::test]
@@ -274,7 +342,7 @@ async fn who_asked_for_an_edit_may_go_while_it_is_written() {
     assert!(asked.await.expect_err("given up").is_cancelled());
     begin.send(()).expect("it goes on");
     assert_eq!(signal(&mut session).await, Signal::Handed);
-    assert_eq!(users(&session.handed()), ["nobody-here"]);
+    assert_eq!(users(&handed(&session)), ["nobody-here"]);
 }
 
 #[tokio::test]
@@ -286,6 +354,6 @@ async fn what_is_much_for_one_server_is_queued() {
     tx.commit().await.expect("committed");
     assert!(!prompt.includes(web));
     prompt.hand_over();
-    assert!(session.handed().is_empty());
+    assert!(handed(&session).is_empty());
     assert_eq!(session.next(100).await.expect("a queue").len(), MOST + 1);
 }

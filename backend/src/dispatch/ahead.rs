@@ -1,0 +1,172 @@
+//! Orders that are signed while their edit is written: the one waits for a processor, the other for a second one and the
+//! disk. They go out once the edit is on the disk, or never.
+//!
+//! What is not signed by then is left to its session. This file must not know what is ordered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bastio_protocol::{ActionMessage, Payload, ServerId};
+
+use super::numbers::Numbers;
+use crate::signing::Signer;
+
+/// How a session's orders are made. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct OrderMaker {
+    pub(super) signer: Signer,
+    pub(super) numbers: Numbers,
+}
+
+/// An action that is on the disk as sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// What is to be done.
+    pub message: Arc<ActionMessage>,
+    /// The order, if it was signed ahead.
+    pub order: Option<SignedOrder>,
+}
+
+/// An order that nothing is missing from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedOrder {
+    /// Its number.
+    pub number: u64,
+    /// Until when it may be obeyed, in seconds since the Unix epoch.
+    pub not_after: i64,
+    /// Its JSON.
+    pub body: Vec<u8>,
+}
+
+/// An order to be signed.
+#[derive(Debug)]
+pub(super) struct Unsigned {
+    /// Whose place it takes among the actions of its edit; each job has a higher one than the one before.
+    pub(super) place: usize,
+    pub(super) server: ServerId,
+    pub(super) message: Arc<ActionMessage>,
+    pub(super) number: u64,
+    pub(super) signer: Signer,
+}
+
+/// Orders that a thread signs. Dropped, it stops with the one at hand.
+#[derive(Debug)]
+pub(super) struct SigningAhead(Arc<Mutex<Vec<(usize, SignedOrder)>>>);
+
+impl SigningAhead {
+    /// Begins to sign these, with the time `now` (seconds since the Unix epoch).
+    pub(super) fn begin(orders: Vec<Unsigned>, now: i64) -> Self {
+        let signed = Arc::new(Mutex::new(Vec::with_capacity(orders.len())));
+        let wanted = Arc::downgrade(&signed);
+        // It ends by itself, and the runtime waits for it.
+        tokio::task::spawn_blocking(move || {
+            for order in orders {
+                let (place, order) = (order.place, order.sign(now));
+                let Some(signed) = wanted.upgrade() else { return };
+                signed.lock().unwrap_or_else(PoisonError::into_inner).push((place, order));
+            }
+        });
+        Self(signed)
+    }
+
+    /// Those that are signed by now, with their places.
+    pub(super) fn signed(self) -> Vec<(usize, SignedOrder)> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl SignedOrder {
+    /// Whether it can go out as it is, `now` (seconds since the Unix epoch) and behind one of the number `last`; the
+    /// session's orders are signed by `signer`.
+    #[must_use]
+    pub fn fits(&self, signer: &Signer, last: u64, now: i64) -> bool {
+        self.number > last && signer.is_fresh(self.not_after, now)
+    }
+}
+
+impl Unsigned {
+    fn sign(self, now: i64) -> SignedOrder {
+        let payload = Payload::Action(ActionMessage::clone(&self.message));
+        let order = self.signer.sign(self.server, self.number, now, &payload);
+        SignedOrder { number: self.number, not_after: order.not_after(), body: order.to_json() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bastio_protocol::{Action, MessageId, Order};
+
+    use super::*;
+    use crate::testing::{NOW, login, signer, signing_key};
+
+    fn unsigned(count: u64) -> Vec<Unsigned> {
+        let message = |number| ActionMessage {
+            mid: MessageId::from_number(number),
+            username: login("alice"),
+            action: Action::EndSessions,
+        };
+        let order = |number: u64| Unsigned {
+            place: usize::try_from(2 * number).expect("small"),
+            server: ServerId::from_number(7),
+            message: Arc::new(message(number)),
+            number,
+            signer: signer(),
+        };
+        (1..=count).map(order).collect()
+    }
+
+    /// Waits until so many are signed.
+    async fn wait_for(signing: &SigningAhead, count: usize) {
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        while signing.0.lock().expect("no panic").len() < count {
+            assert!(tokio::time::Instant::now() < until, "nothing signs");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn each_is_signed_with_its_number_in_its_place() {
+        let signing = SigningAhead::begin(unsigned(50), NOW);
+        wait_for(&signing, 50).await;
+        for ((place, signed), number) in signing.signed().into_iter().zip(1..) {
+            assert_eq!((place, signed.number), (usize::try_from(2 * number).unwrap(), number));
+            let order = Order::parse(&signed.body).expect("an order").expect("whole");
+            assert!(order.verify(&signing_key().verifying_key()));
+            assert_eq!((order.sequence(), order.not_after()), (number, signed.not_after));
+            let Payload::Action(message) = order.payload().expect("readable") else { panic!() };
+            assert_eq!(message.mid, MessageId::from_number(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_signed_for_what_was_given_up() {
+        let orders = unsigned(100_000);
+        let message = Arc::downgrade(&orders[99_999].message);
+        let signing = SigningAhead::begin(orders, NOW);
+        wait_for(&signing, 1).await;
+        drop(signing);
+        let until = tokio::time::Instant::now() + Duration::from_secs(1);
+        // To sign all would take seconds.
+        while message.strong_count() > 0 {
+            assert!(tokio::time::Instant::now() < until, "it signs on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn behind_a_higher_number_and_when_it_is_old_an_order_is_signed_anew() {
+        let [unsigned] = <[Unsigned; 1]>::try_from(unsigned(1)).expect("one");
+        let order = SignedOrder { number: 5, ..unsigned.sign(NOW) };
+        for (last, now, fits) in [
+            (4, NOW, true),
+            (0, NOW + 5, true),
+            (5, NOW, false),
+            (6, NOW, false),
+            (4, NOW + 6, false),
+            (4, NOW - 1, false),
+        ] {
+            assert_eq!(order.fits(&signer(), last, now), fits, "{last} {now}");
+        }
+    }
+}

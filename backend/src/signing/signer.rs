@@ -1,0 +1,42 @@
+//! One agent's orders: the key that signs them, and how long each is good. This file must not know what is ordered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bastio_protocol::{Order, Payload, ServerId, SigningKey};
+
+/// An order that waited for more seconds than that is signed anew before it goes out: its time limit is for the way.
+const STALE: i64 = 5;
+
+/// Signs the orders for one agent. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    key: Arc<SigningKey>,
+    /// Seconds.
+    valid_for: i64,
+}
+
+impl Signer {
+    /// Signs with `key`, so that an order may be obeyed for `valid_for` from then on.
+    #[must_use]
+    pub fn new(key: Arc<SigningKey>, valid_for: Duration) -> Self {
+        Self { key, valid_for: i64::try_from(valid_for.as_secs()).unwrap_or(i64::MAX) }
+    }
+
+    /// An order of that number for one server, signed `now` (seconds since the Unix epoch).
+    #[must_use]
+    pub fn sign(&self, server: ServerId, number: u64, now: i64, payload: &Payload) -> Order {
+        Order::sign(&self.key, server, number, self.not_after(now), payload)
+    }
+
+    /// Whether an order that is good until `not_after` can go out `now` (both in seconds since the Unix epoch).
+    #[must_use]
+    pub fn is_fresh(&self, not_after: i64, now: i64) -> bool {
+        let signed_now = self.not_after(now);
+        (signed_now.saturating_sub(STALE)..=signed_now).contains(&not_after)
+    }
+
+    fn not_after(&self, now: i64) -> i64 {
+        now.saturating_add(self.valid_for)
+    }
+}
