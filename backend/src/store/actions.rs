@@ -240,7 +240,8 @@ pub async fn is_preceded(
     server: ServerId,
     action: &QueuedAction,
 ) -> Result<bool, StoreError> {
-    let older = "SELECT 1 FROM actions WHERE server_id = $1 AND login = $2 AND id < $3 \
+    // The server's index, not that of the login name, of which thousands may be pending.
+    let older = "SELECT 1 FROM actions WHERE server_id = $1 AND login || '' = $2 AND id < $3 \
                  AND state IN ('queued', 'sent') LIMIT 1";
     let older = sql::query(older).bind(server).bind(action.message.username.as_str());
     Ok(older.bind(action.id).exists(db).await?)

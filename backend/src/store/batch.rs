@@ -109,6 +109,7 @@ pub async fn find_sent(
     let known = asked.iter().filter_map(|(mid, message)| Some((mid.text(), (*message)?)));
     let known: BTreeMap<String, &ActionMessage> = known.collect();
     let message = if known.len() == asked.len() { "NULL" } else { "a.message" };
+    // Of a login name thousands may be pending, of a server few: the index on login names must not be used (|| '').
     let mut select = QueryBuilder::new("SELECT a.server_id, a.mid, a.id, ");
     select.push(message).push(
         " AS message, a.state, a.tries, a.created, c.sudo, c.doubtful, c.wanted, \
@@ -116,8 +117,8 @@ pub async fn find_sent(
          AS suspected, \
          EXISTS (SELECT 1 FROM actions f WHERE f.standing = TRUE \
          AND f.server_id = a.server_id AND f.login = a.login) AS failed, \
-         EXISTS (SELECT 1 FROM actions o WHERE o.server_id = a.server_id AND o.login = a.login \
-         AND o.id < a.id AND o.state IN ('queued', 'sent')) AS preceded, \
+         EXISTS (SELECT 1 FROM actions o WHERE o.server_id = a.server_id AND o.id < a.id \
+         AND o.state IN ('queued', 'sent') AND o.login || '' = a.login) AS preceded, \
          EXISTS (SELECT 1 FROM receipts r WHERE r.server_id = a.server_id AND r.login = a.login) \
          AS certified \
          FROM actions a LEFT JOIN accounts c ON c.server_id = a.server_id AND c.login = a.login \
