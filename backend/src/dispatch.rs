@@ -238,7 +238,7 @@ impl Dispatch {
     }
 
     /// Who does what many sessions want.
-    fn worker(&self) -> impl Fn(Vec<Slip>) -> batch::Work + Send + use<> {
+    fn worker(&self) -> impl Fn(Vec<Slip>) -> batch::Work + Send + Sync + use<> {
         let dispatch = self.clone();
         move |all| Box::pin(batch::work(dispatch.clone(), all))
     }

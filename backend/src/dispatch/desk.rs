@@ -2,14 +2,15 @@
 //! then all of them are one, and while much comes the next waits a little for more: a fleet that answers at once costs a
 //! few transactions, and a single answer does not wait for company.
 //!
-//! Whoever comes first starts a thread that does the work of all that wait, and ends when nobody does: a thread gets its
-//! share of the processors, where a task would wait for its turn among thousands of sessions. What is not of the common
-//! kind, or failed together with others, is handed back, to be done alone. This file must not know what is wanted.
+//! Whoever comes first starts the work of all that wait, which ends when nobody does. A thread of the desk's own does it, and
+//! all that follows from it: that gets its share of the processors, where a task would wait for its turn among thousands of
+//! sessions, and so would the connection that it gives back. What is not of the common kind, or failed together with others,
+//! is handed back, to be done alone. This file must not know what is wanted.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -26,7 +27,14 @@ const LINGER: Duration = Duration::from_millis(50);
 
 /// Those who wait: `W` is what is wanted, `T` what comes of it.
 #[derive(Debug)]
-pub(super) struct Desk<W, T>(Mutex<Room<W, T>>);
+pub(super) struct Desk<W, T> {
+    room: Mutex<Room<W, T>>,
+    thread: OwnThread,
+}
+
+/// A thread for tasks that do not wait behind others; there from the first task on.
+#[derive(Debug, Default)]
+struct OwnThread(OnceLock<Option<Runtime>>);
 
 #[derive(Debug)]
 struct Room<W, T> {
@@ -44,7 +52,31 @@ struct Slip<W, T> {
 
 impl<W, T> Default for Desk<W, T> {
     fn default() -> Self {
-        Self(Mutex::new(Room { waiting: Vec::new(), staffed: false }))
+        let room = Mutex::new(Room { waiting: Vec::new(), staffed: false });
+        Self { room, thread: OwnThread::default() }
+    }
+}
+
+impl OwnThread {
+    /// Lets a task go on there; among all others if the system has no thread.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let own = self.0.get_or_init(|| {
+            let threads = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            threads.inspect_err(|error| tracing::warn!(%error, "no thread for a desk")).ok()
+        });
+        match own {
+            Some(own) => own.spawn(task),
+            None => tokio::spawn(task),
+        };
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        if let Some(own) = self.0.take().flatten() {
+            // Whoever waited for its work has gone.
+            own.shutdown_background();
+        }
     }
 }
 
@@ -58,8 +90,8 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
         worker: impl FnOnce() -> Work,
     ) -> Option<T>
     where
-        F: Future<Output = Vec<Option<T>>>,
-        Work: Fn(Vec<W>) -> F + Send + 'static,
+        F: Future<Output = Vec<Option<T>>> + Send + 'static,
+        Work: Fn(Vec<W>) -> F + Send + Sync + 'static,
     {
         let (answer, done) = oneshot::channel();
         let is_first = {
@@ -68,15 +100,13 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
             !std::mem::replace(&mut room.staffed, true)
         };
         if is_first {
-            let (shift, work, runtime) = (Shift(Arc::clone(self)), worker(), Handle::current());
-            // It ends by itself, and the runtime waits for it.
-            tokio::task::spawn_blocking(move || runtime.block_on(shift.work_off(work)));
+            self.thread.spawn(Shift(Arc::clone(self)).work_off(worker()));
         }
         done.await.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Room<W, T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,9 +114,9 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
 struct Shift<W: Send + 'static, T: Send + 'static>(Arc<Desk<W, T>>);
 
 impl<W: Send + 'static, T: Send + 'static> Shift<W, T> {
-    async fn work_off<F>(self, work: impl Fn(Vec<W>) -> F)
+    async fn work_off<F>(self, work: impl Fn(Vec<W>) -> F + Send + Sync)
     where
-        F: Future<Output = Vec<Option<T>>>,
+        F: Future<Output = Vec<Option<T>>> + Send + 'static,
     {
         let mut last = 0;
         loop {
