@@ -6,6 +6,7 @@
 mod end;
 mod host;
 mod login;
+mod outlet;
 mod port;
 mod refusals;
 mod rivals;

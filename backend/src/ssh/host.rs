@@ -8,14 +8,13 @@ use std::time::Duration;
 use bastio_protocol::V2;
 use bastio_protocol::api::{Question, QuestionKind};
 use bastio_transport::{CloseReason, Link, ServerSession};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug_span, error, info, warn};
 
 use super::end::End;
 use super::rivals::{Fight, PerKey, Rivals};
-use super::session::{Owner, write};
+use super::session::Owner;
 use crate::audit::{self, Actor, Event};
 use crate::config::RivalPolicy;
 use crate::dispatch::{self, Dispatch, DispatchError, EndReason, ServerIdentity, SessionInfo};
@@ -243,16 +242,12 @@ impl Host {
             }
         };
         let orders = self.orders.clone();
-        let (mut owner, frames) =
-            Owner::new(session, version_2, self.window, self.answer_within, orders);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(write(writer, frames));
+        let mut owner =
+            Owner::new(session, writer, version_2, self.window, self.answer_within, orders);
         let end = owner.run(&mut reader, &self.stop).await;
         // Whoever takes over need not wait for the goodbye.
         Box::pin(owner.close()).await;
         let closed = Box::pin(goodbye(link, &end)).await;
-        // Its frames and its connection have ended; nothing is cut short.
-        tasks.shutdown().await;
         log_end(&identity, peer, &end, &closed);
     }
 }

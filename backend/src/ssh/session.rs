@@ -5,20 +5,21 @@
 //! must not know how agents log in, nor what an action means.
 
 use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageId, Netstring,
+    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageId,
     NetstringDecoder, Payload, SigningKey, V2_LIMIT,
 };
-use bastio_transport::{Bytes, Reader, ServerWriter};
-use tokio::sync::mpsc;
+use bastio_transport::{Bytes, Reader, SendError, ServerWriter};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::end::{End, Garbage};
+use super::outlet::Outlet;
 use super::window::Window;
 use crate::dispatch::{self, FeedbackOutcome, Handed, Signal, SignedOrder};
 use crate::signing::{Orders, Signer};
@@ -33,9 +34,6 @@ pub(super) const UNASKED_LIMIT: usize = 8192;
 
 /// How long an agent of version 2 may take for its hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(30);
-
-/// A netstring that is to be sent. A queue has room for 32 at once, in each of thousands of sessions: so no [`Bytes`].
-type Frame = Box<[u8]>;
 
 /// What an agent may be sent, and how.
 #[derive(Debug)]
@@ -73,10 +71,8 @@ enum Event {
     Received(Bytes),
     /// The agent will send nothing more.
     Ended,
-    /// The writer can take a frame again.
-    WriterHasRoom,
-    /// The writer takes nothing more: the connection is lost.
-    WriterGone,
+    /// What waited for the connection is with it, or it is lost.
+    Flushed(Result<(), SendError>),
     /// The agent owes an answer for too long.
     AnswerOverdue,
 }
@@ -110,7 +106,7 @@ pub(super) struct Owner {
     decoder: NetstringDecoder,
     orders: Orders,
     phase: Phase,
-    frames: mpsc::Sender<Frame>,
+    outlet: Outlet,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
     /// What goes out next.
@@ -122,49 +118,49 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// An owner that has at most `size` actions unanswered, and the frames it will send. They are
-    /// for [`write`], which must run beside it: the owner never waits for the agent to read.
+    /// An owner that has at most `size` actions unanswered. It never waits for the agent to read.
     ///
     /// An agent of version 2 is sent our hello first, and nothing else before its own has come.
     pub(super) fn new(
         session: dispatch::Session,
+        writer: ServerWriter,
         version_2: bool,
         size: usize,
         answer_within: Duration,
         orders: Orders,
-    ) -> (Self, mpsc::Receiver<Frame>) {
-        let (frames, to_write) = mpsc::channel(size.max(1));
+    ) -> Self {
+        let mut outlet = Outlet::new(writer, size);
         let window = Window::new(size, answer_within);
         let (phase, limit) = if version_2 {
-            let hello = Netstring::compose(&session.hello().to_json());
-            frames.try_send(hello.into()).expect("an empty queue has room for one");
+            outlet.push(&session.hello().to_json());
             (Phase::Greeting { until: Instant::now() + HELLO_LIMIT }, V2_LIMIT)
         } else {
             (Phase::Plain, FEEDBACK_LIMIT)
         };
         let decoder = NetstringDecoder::new(limit);
         let (more, outgoing, last_number, unasked) = (true, VecDeque::new(), 0, 0);
-        let owner = Self {
+        Self {
             session,
             window,
             answer_within,
             decoder,
             orders,
             phase,
-            frames,
+            outlet,
             more,
             outgoing,
             last_number,
             unasked,
-        };
-        (owner, to_write)
+        }
     }
 
     /// Runs until something ends the session. The connection is left open for the caller to
     /// close in the way that fits.
     pub(super) async fn run(&mut self, reader: &mut Reader, stop: &CancellationToken) -> End {
+        // Waited for by one place in the list of all who do, which is everybody's.
+        let mut stopped = pin!(stop.cancelled());
         loop {
-            match self.step(reader, stop).await {
+            match self.step(reader, stopped.as_mut()).await {
                 Ok(()) => {}
                 Err(end) => return end,
             }
@@ -180,11 +176,15 @@ impl Owner {
     }
 
     /// What is only done now and then is on the heap: a session mostly waits, and thousands do.
-    async fn step(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Result<(), End> {
+    async fn step(
+        &mut self,
+        reader: &mut Reader,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), End> {
         if self.has_more() {
             Box::pin(self.send_what_fits()).await?;
         }
-        match self.next_event(reader, stop).await {
+        match self.next_event(reader, stopped).await {
             Event::Stop => Err(End::Stopped),
             Event::Signal(Signal::End(reason)) => Err(End::Dispatch(reason)),
             Event::Signal(Signal::Handed) => self.take_handed(),
@@ -195,8 +195,9 @@ impl Owner {
             }
             Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
             Event::Ended => Err(self.reader_ended()),
-            Event::WriterHasRoom => Ok(()),
-            Event::WriterGone => {
+            Event::Flushed(Ok(())) => Ok(()),
+            Event::Flushed(Err(_)) => {
+                // What came before is still read, then the reader ends.
                 self.nothing_more();
                 Ok(())
             }
@@ -211,21 +212,20 @@ impl Owner {
         }
     }
 
-    async fn next_event(&mut self, reader: &mut Reader, stop: &CancellationToken) -> Event {
+    async fn next_event(
+        &mut self,
+        reader: &mut Reader,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+    ) -> Event {
         let deadline = match self.phase {
             Phase::Greeting { until } => Some(until),
             _ => self.window.deadline(),
         };
-        let waits_for_writer = self.has_more() && self.may_send() && self.window.room() > 0;
-        let writer = async { self.frames.reserve().await.is_ok() };
         tokio::select! {
-            () = stop.cancelled() => Event::Stop,
+            () = stopped => Event::Stop,
             signal = self.session.signal() => Event::Signal(signal),
             received = reader.recv() => received.map_or(Event::Ended, Event::Received),
-            alive = writer, if waits_for_writer => match alive {
-                true => Event::WriterHasRoom,
-                false => Event::WriterGone,
-            },
+            flushed = self.outlet.flush(), if !self.outlet.is_empty() => Event::Flushed(flushed),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Event::AnswerOverdue
             }
@@ -235,8 +235,8 @@ impl Owner {
     async fn send_what_fits(&mut self) -> Result<(), End> {
         loop {
             // An agent may answer from its memory before the action is written, so that there is
-            // more room in the window than in the writer's queue.
-            let room = self.window.room().min(self.frames.capacity());
+            // more room in the window than here.
+            let room = self.window.room().min(self.outlet.room());
             if !self.has_more() || room == 0 || !self.may_send() {
                 return Ok(());
             }
@@ -314,13 +314,9 @@ impl Owner {
         Ok(())
     }
 
-    /// Sends what is to be answered, unless the connection is lost.
+    /// Sends what is to be answered.
     fn push(&mut self, payload: Payload, body: &[u8]) {
-        if self.frames.try_send(Netstring::compose(body).into()).is_err() {
-            // What came before is still read, then the reader ends.
-            self.nothing_more();
-            return;
-        }
+        self.outlet.push(body);
         let (mid, action) = match payload {
             Payload::Action(message) => (message.mid.clone(), Some(message)),
             other => (other.mid().clone(), None),
@@ -480,15 +476,5 @@ impl Owner {
             info!(server = %self.session.server().name, "the connection was cut inside a message");
         }
         End::Gone
-    }
-}
-
-/// Writes the owner's frames until the owner or the connection ends.
-pub(super) async fn write(writer: ServerWriter, mut frames: mpsc::Receiver<Frame>) {
-    while let Some(frame) = frames.recv().await {
-        if writer.send(frame).await.is_err() {
-            // The connection is ending; the reader tells the owner.
-            break;
-        }
     }
 }
