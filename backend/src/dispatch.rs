@@ -26,6 +26,7 @@ mod receipts;
 mod requests;
 mod session;
 mod sparingly;
+mod spread;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,6 +8,7 @@ use bastio_protocol::{
     Action, ActionMessage, MessageId, Removal, ServerName, Username, WantedAccount,
 };
 
+use super::spread::spread;
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
 use crate::store::adoptions::Adopted;
@@ -90,24 +91,65 @@ pub(crate) async fn replan(
     let removals = store::policies::removals(db).await?;
     let overlay = store::adoptions::overlay(db).await?;
     let mut present = Present::load(db, scope).await?;
-    let (mut queue, mut fates) = (Vec::new(), Fates::default());
-    let (mut conflicts, mut servers) = (Vec::new(), Vec::new());
     let reach = match scope {
         Scope::Logins(_) => plan::reach(&model),
         Scope::Server(..) => Reach::default(),
     };
-    let index = plan::Index::new(&model);
     let mut there = present.servers();
     there.extend(overlay.keys().copied());
     let hosts = hosts(db, scope, &reach, there).await?;
     let ids: Vec<ServerId> = hosts.iter().map(|(server, _)| *server).collect();
     let spoken = store::speech::spoken(db, &ids).await?;
-    for (server, host) in hosts {
-        let speech = spoken.by(server);
-        let (mut wanted, clashes) = fitted(index.merge(&host), speech);
-        lay_over(&mut wanted, overlay.get(&server), scope);
-        conflicts.extend(clashes);
-        let (confirmed, accounts, pending) = present.take(server, &wanted);
+    let index = plan::Index::new(&model);
+    let one = |(server, host)| {
+        let (speech, adopted) = (spoken.by(server), overlay.get(&server));
+        let there = present.take(server);
+        One { server, host, speech, adopted, there }
+    };
+    let all: Vec<One<'_>> = hosts.into_iter().map(one).collect();
+    let mut fates = Fates::default();
+    let mut replanned = Replanned::default();
+    for decided in spread(all, |one| one.decide(&index, scope, &removals)) {
+        fates.extend(decided.fates);
+        replanned.conflicts.extend(decided.conflicts);
+        replanned.queue.extend(decided.queue.into_iter().map(|message| (decided.server, message)));
+        replanned.servers.extend(decided.touched);
+    }
+    fates.end(db, revision, now).await?;
+    store::actions::link(db, revision, &fates.under_way).await?;
+    replanned.servers.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(replanned)
+}
+
+/// One server that an edit may concern.
+struct One<'a> {
+    server: ServerId,
+    host: Host,
+    speech: Speech,
+    adopted: Option<&'a Adopted>,
+    there: There,
+}
+
+/// What an edit comes to on one server.
+struct Decided {
+    server: ServerId,
+    fates: Fates,
+    conflicts: Vec<Conflict>,
+    queue: Vec<ActionMessage>,
+    touched: Option<Touched>,
+}
+
+impl One<'_> {
+    fn decide(
+        self,
+        index: &plan::Index<'_>,
+        scope: &Scope,
+        removals: &BTreeMap<Username, Removal>,
+    ) -> Decided {
+        let Self { server, host, speech, adopted, there } = self;
+        let (mut wanted, conflicts) = fitted(index.merge(&host), speech);
+        lay_over(&mut wanted, adopted, scope);
+        let (confirmed, accounts, pending) = there.beside(&wanted);
         let (sent, unsent): (Vec<_>, Vec<_>) =
             pending.into_iter().partition(|queued| queued.tries > 0);
         let after_sent = plan::projected(accounts, &steps(&sent));
@@ -115,26 +157,20 @@ pub(crate) async fn replan(
             plan::retract(&mut wanted, [&confirmed, &after_sent]);
         }
         let revised = revise(&wanted, &after_sent, &steps(&unsent), scope, speech);
+        let mut fates = Fates::default();
         fates.under_way.extend(sent.iter().map(|queued| queued.id));
         fates.decide(&unsent, &revised.drop, &confirmed);
-        if !revised.add.is_empty() || !revised.drop.is_empty() {
+        let touched = (!revised.add.is_empty() || !revised.drop.is_empty()).then(|| {
             let had_admins = after_sent.values().any(Account::is_admin);
             let before = plan::projected(after_sent, &steps(&unsent));
             let mut effect = plan::effect(&before, &wanted);
             // What was never sent is nobody's admin yet.
             effect.loses_admins &= had_admins;
-            let steps = revised.add.clone();
-            servers.push(Touched { id: server, name: host.name, steps, effect });
-        }
-        let adopted = overlay.get(&server);
-        queue.extend(
-            revised.add.into_iter().map(|step| (server, message(step, &removals, adopted))),
-        );
+            Touched { id: server, name: host.name, steps: revised.add.clone(), effect }
+        });
+        let queue = revised.add.into_iter().map(|step| message(step, removals, adopted)).collect();
+        Decided { server, fates, conflicts, queue, touched }
     }
-    fates.end(db, revision, now).await?;
-    store::actions::link(db, revision, &fates.under_way).await?;
-    servers.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Replanned { servers, conflicts, queue })
 }
 
 /// What is added to a server's queue and dropped from it.
@@ -181,6 +217,12 @@ impl Fates {
             };
             fate.push(queued.id);
         }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.under_way.extend(other.under_way);
+        self.overtaken.extend(other.overtaken);
+        self.there_already.extend(other.there_already);
     }
 
     /// Ends what will not be sent.
@@ -237,7 +279,7 @@ pub(super) async fn wanted(
     let mut accounts = plan::desired(&model, &host);
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut accounts, overlay.get(&server), &scope);
-    let (confirmed, _, mut sent) = Present::load(db, &scope).await?.take(server, &accounts);
+    let (confirmed, _, mut sent) = Present::load(db, &scope).await?.take(server).beside(&accounts);
     sent.retain(|queued| queued.tries > 0);
     let after_sent = plan::projected(confirmed.clone(), &steps(&sent));
     plan::retract(&mut accounts, [&confirmed, &after_sent]);
@@ -275,7 +317,7 @@ pub(crate) async fn settle(
     let (mut wanted, _) = desired(&model, &host, speech);
     let overlay = store::adoptions::overlay(db).await?;
     lay_over(&mut wanted, overlay.get(&server), &scope);
-    let (confirmed, accounts, _) = Present::load(db, &scope).await?.take(server, &wanted);
+    let (confirmed, accounts, _) = Present::load(db, &scope).await?.take(server).beside(&wanted);
     if speech != Speech::Version1 {
         plan::retract(&mut wanted, [&confirmed]);
     }
@@ -398,17 +440,28 @@ impl Present {
         ids.copied().collect()
     }
 
-    /// A server's accounts as it has confirmed them, the same with what may be there and is not wanted, and what is
-    /// under way.
-    fn take(
-        &mut self,
-        server: ServerId,
-        wanted: &Accounts,
-    ) -> (Accounts, Accounts, Vec<QueuedAction>) {
-        let confirmed = self.accounts.remove(&server).unwrap_or_default();
-        let suspects = self.suspects.remove(&server).unwrap_or_default();
-        let accounts = plan::with_suspects(confirmed.clone(), &suspects, wanted);
-        (confirmed, accounts, self.pending.remove(&server).unwrap_or_default())
+    /// What there is of one server.
+    fn take(&mut self, server: ServerId) -> There {
+        There {
+            accounts: self.accounts.remove(&server).unwrap_or_default(),
+            suspects: self.suspects.remove(&server).unwrap_or_default(),
+            pending: self.pending.remove(&server).unwrap_or_default(),
+        }
+    }
+}
+
+/// What one server has, may have, and has been told, within a scope.
+struct There {
+    accounts: Accounts,
+    suspects: Accounts,
+    pending: Vec<QueuedAction>,
+}
+
+impl There {
+    /// Its accounts as it has confirmed them, the same with what may be there and is not wanted, and what is under way.
+    fn beside(self, wanted: &Accounts) -> (Accounts, Accounts, Vec<QueuedAction>) {
+        let accounts = plan::with_suspects(self.accounts.clone(), &self.suspects, wanted);
+        (self.accounts, accounts, self.pending)
     }
 }
 
