@@ -23,7 +23,7 @@ const ENOUGH: usize = 250;
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
 /// however much is done in it. Who comes alone does not wait.
 const LINGER_EACH: Duration = Duration::from_micros(250);
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(20);
 
 /// Those who wait: `W` is what is wanted, `T` what comes of it.
 #[derive(Debug)]

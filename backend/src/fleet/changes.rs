@@ -69,7 +69,7 @@ impl Fleet {
         let mut db = self.store.read().await?;
         let summary = store::revisions::summary(&mut db, revision).await?;
         let summary = summary.ok_or(FleetError::NoSuchRevision(revision))?;
-        let progress = store::outcomes::progress(&mut db, revision).await?;
+        let mut progress = 0;
         let mut servers = Vec::<ServerOutcome>::new();
         let mut ids = Vec::new();
         for row in store::outcomes::outcomes(&mut db, revision).await? {
@@ -78,6 +78,7 @@ impl Fleet {
                 let presence = self.presence(row.server, row.last_seen);
                 servers.push(ServerOutcome { server: row.name, presence, actions: Vec::new() });
             }
+            progress += u64::from(row.steps);
             if let Some(outcome) = servers.last_mut() {
                 outcome.actions.push(row.report);
             }

@@ -83,19 +83,22 @@ pub struct OutcomeRow {
     pub last_seen: Option<i64>,
     /// One of its actions.
     pub report: ActionReport,
+    /// How many steps that one has made.
+    pub steps: u32,
 }
 
 /// What became of the actions of a revision, by server name, each server's in order.
 pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
     let rows: Vec<OutcomeColumns> = sql::query(
         "SELECT a.id, s.id AS server_id, s.name, s.last_seen, \
-         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid \
+         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid, a.steps \
          FROM revision_actions r JOIN actions a ON a.id = r.action_id \
          JOIN servers s ON s.id = a.server_id WHERE r.revision = $1",
     )
     .bind(revision)
     .fetch_packed(
-        "id, server_id, name, last_seen, action, login, state, tries, status, feedback, detail, mid",
+        "id, server_id, name, last_seen, action, login, state, tries, status, feedback, detail, mid, \
+         steps",
         db,
     )
     .await?;
@@ -161,14 +164,28 @@ type OutcomeColumns = (
     Option<String>,
     Option<String>,
     String,
+    i64,
 );
 
 fn outcome(row: OutcomeColumns) -> Result<(ActionId, OutcomeRow), StoreError> {
-    let (id, server, name, last_seen, action, login, state, tries, status, feedback, detail, mid) =
-        row;
+    let (
+        id,
+        server,
+        name,
+        last_seen,
+        action,
+        login,
+        state,
+        tries,
+        status,
+        feedback,
+        detail,
+        mid,
+        steps,
+    ) = row;
     let name = super::servers::parse_name(&name)?;
     let report = report((action, login, state, tries, status, feedback, detail, mid))?;
-    Ok((id, OutcomeRow { server, name, last_seen, report }))
+    Ok((id, OutcomeRow { server, name, last_seen, report, steps: count(steps) }))
 }
 
 fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {
