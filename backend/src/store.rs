@@ -307,7 +307,7 @@ impl Tx {
     /// Puts everything on the disk, and tells those who wait for something new.
     ///
     /// # Errors
-    /// What the database says; then nothing was written.
+    /// What the database says; then nothing was written, unless PostgreSQL was lost just then: nobody knows.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         let Self { mut inner, written, node, file, timer: _timer } = self;
         let _told = Told(written);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bastio_protocol::Netstring;
 use bastio_transport::{Bytes, SendError, ServerWriter};
+use tokio::time::Instant;
 
 /// Frames on their way to one agent, some of them with the connection already.
 #[derive(Debug)]
@@ -12,12 +13,14 @@ pub(super) struct Outlet {
     writer: ServerWriter,
     frames: VecDeque<Bytes>,
     size: usize,
+    /// Since when the first frame waits for the connection.
+    since: Option<Instant>,
 }
 
 impl Outlet {
     /// Holds at most `size` frames, but at least one.
     pub(super) fn new(writer: ServerWriter, size: usize) -> Self {
-        Self { writer, frames: VecDeque::new(), size: size.max(1) }
+        Self { writer, frames: VecDeque::new(), size: size.max(1), since: None }
     }
 
     /// How many more frames it holds.
@@ -35,13 +38,17 @@ impl Outlet {
         self.frames.push_back(Netstring::compose(body).into());
     }
 
-    /// Gives all that waits to the connection. May be cancelled and begun again: each frame goes out once.
+    /// Gives all that waits to the connection. May be cancelled and begun again: each frame goes out once, and waits no
+    /// longer for that.
     ///
     /// # Errors
     /// [`SendError`]: the connection is ending, and what waited is dropped.
     pub(super) async fn flush(&mut self) -> Result<(), SendError> {
         while let Some(frame) = self.frames.front() {
-            if let Err(error) = self.writer.send(frame.clone()).await {
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let sent = self.writer.send_since(frame.clone(), since).await;
+            self.since = None;
+            if let Err(error) = sent {
                 self.frames.clear();
                 return Err(error);
             }

@@ -254,7 +254,8 @@ fn a_pulled_cable_loses_packets_and_a_plugged_one_carries_again() {
     host.set_cable(false).unwrap();
     assert_eq!(scan(), "");
     host.set_cable(true).unwrap();
-    assert!(scan().contains("ssh-ed25519"));
+    // Whoever was looked for in vain meanwhile has to be found again first, which takes the kernel a second.
+    assert!((0..10).any(|_| scan().contains("ssh-ed25519")));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::ChannelId;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::ending::{CloseReason, Ending};
 use crate::error::SendError;
@@ -36,6 +36,16 @@ impl ServerWriter {
     /// Waits for room up to the stall limit, then cuts the connection. May be cancelled while it
     /// waits; then nothing was queued.
     pub async fn send(&self, data: impl Into<Bytes>) -> Result<(), SendError> {
+        self.send_since(data, Instant::now()).await
+    }
+
+    /// As [`ServerWriter::send`], for data that has waited `since` then: who cancels it and begins again waits no longer for
+    /// that.
+    pub async fn send_since(
+        &self,
+        data: impl Into<Bytes>,
+        since: Instant,
+    ) -> Result<(), SendError> {
         let data = data.into();
         if data.is_empty() {
             return Ok(());
@@ -43,7 +53,7 @@ impl ServerWriter {
         if self.ending.reason().is_some() {
             return Err(SendError::Closed);
         }
-        match timeout(self.stall_limit, self.handle.data(self.channel, data)).await {
+        match timeout_at(since + self.stall_limit, self.handle.data(self.channel, data)).await {
             Ok(sent) => sent.map_err(|_| SendError::Closed),
             Err(_) => {
                 self.ending.cut(CloseReason::PeerStalled);

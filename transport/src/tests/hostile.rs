@@ -279,6 +279,25 @@ async fn dead_peer_is_noticed_while_sending() {
     assert_eq!(confirm, Err(SendError::Closed));
 }
 
+/// Whoever sends may have other things to do in between; for the peer's time limit they do not count.
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_cancelled_and_begun_again_waits_no_longer() {
+    let lab = Lab::new(|_, _| {}).await;
+    lab.freeze.cancel();
+    let now = tokio::time::Instant::now;
+    let mut since = now();
+    let ended = loop {
+        let sending = lab.server.writer.send_since(vec![0; 16 << 10], since);
+        match tokio::time::timeout(Duration::from_secs(4), sending).await {
+            Ok(Ok(())) => since = now(),
+            Ok(Err(error)) => break error,
+            Err(_) => assert!(since.elapsed() < Duration::from_secs(36), "it begins anew"),
+        }
+    };
+    assert_eq!(ended, SendError::Stalled);
+    assert!(since.elapsed() <= Duration::from_secs(31), "{:?}", since.elapsed());
+}
+
 /// An agent that sends nothing by itself lives on, as long as it answers the server's keepalives;
 /// and so does a server that sends none.
 #[tokio::test(start_paused = true)]
