@@ -147,6 +147,14 @@ pub enum SigningKeyError {
     NoRandomness,
 }
 
+impl Orders {
+    /// Who signs orders with that key.
+    #[must_use]
+    pub fn signer(&self, key: Arc<SigningKey>) -> Signer {
+        Signer::new(key, self.valid_for)
+    }
+}
+
 impl SigningKeys {
     /// The key that signs.
     #[must_use]

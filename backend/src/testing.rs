@@ -63,15 +63,15 @@ pub(crate) fn token_key() -> PublicKey {
     line("sk-ssh-ed25519@openssh.com", &[&[9; 32], b"ssh:"], "token@test")
 }
 
-/// The key that signs orders: PKCS#8 (RFC 8410) around a seed.
-pub(crate) fn signing_key() -> SigningKey {
+/// A key that signs orders or receipts, another one for each seed: PKCS#8 (RFC 8410) around it.
+pub(crate) fn signing_key(seed: u8) -> SigningKey {
     let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    SigningKey::from_pkcs8(&[&head[..], &[7; 32]].concat()).expect("a signing key")
+    SigningKey::from_pkcs8(&[&head[..], &[seed; 32]].concat()).expect("a signing key")
 }
 
-/// Signs with it, for five minutes.
+/// Signs orders that are good for five minutes.
 pub(crate) fn signer() -> Signer {
-    Signer::new(Arc::new(signing_key()), Duration::from_secs(300))
+    Signer::new(Arc::new(signing_key(7)), Duration::from_secs(300))
 }
 
 /// What was handed over to that session.

@@ -61,8 +61,12 @@ impl OwnThread {
     /// Lets a task go on there; among all others if the system has no thread.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let own = self.0.get_or_init(|| {
-            let threads = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-            threads.inspect_err(|error| tracing::warn!(%error, "no thread for a desk")).ok()
+            let thread = Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("desk")
+                .enable_all()
+                .build();
+            thread.inspect_err(|error| tracing::warn!(%error, "no thread for a desk")).ok()
         });
         match own {
             Some(own) => own.spawn(task),

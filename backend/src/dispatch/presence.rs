@@ -212,9 +212,7 @@ impl Presence {
     /// Another node has taken the server with that epoch: an older session here is over.
     pub(super) fn lose(&self, server: ServerId, epoch: i64) {
         let older = |live: &Live| live.epoch.is_some_and(|of_live| of_live < epoch);
-        if self.lock().sessions.get(&server).is_some_and(older) {
-            self.end(server, EndReason::TakenOver);
-        }
+        self.end_if(server, older, EndReason::TakenOver);
     }
 
     /// Whether that session is here.
@@ -257,17 +255,17 @@ impl Presence {
     }
 
     pub(super) fn end(&self, server: ServerId, reason: EndReason) {
-        let live = self.lock().sessions.remove(&server);
-        if let Some(live) = live {
-            live.mailbox.send_modify(|mail| mail.end = Some(reason));
-            self.step();
-        }
+        self.end_if(server, |_| true, reason);
     }
 
     /// Ends that session, unless it is over.
     pub(super) fn end_session(&self, server: ServerId, generation: Generation, reason: EndReason) {
+        self.end_if(server, |live| live.generation == generation, reason);
+    }
+
+    fn end_if(&self, server: ServerId, is_meant: impl Fn(&Live) -> bool, reason: EndReason) {
         let mut registry = self.lock();
-        if !registry.is_current(server, generation) {
+        if !registry.sessions.get(&server).is_some_and(is_meant) {
             return;
         }
         if let Some(live) = registry.sessions.remove(&server) {

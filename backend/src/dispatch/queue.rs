@@ -101,15 +101,15 @@ pub(crate) async fn replan(
     let ids: Vec<ServerId> = hosts.iter().map(|(server, _)| *server).collect();
     let spoken = store::speech::spoken(db, &ids).await?;
     let index = plan::Index::new(&model);
-    let one = |(server, host)| {
+    let candidate = |(server, host)| {
         let (speech, adopted) = (spoken.by(server), overlay.get(&server));
         let there = present.take(server);
-        One { server, host, speech, adopted, there }
+        Candidate { server, host, speech, adopted, there }
     };
-    let all: Vec<One<'_>> = hosts.into_iter().map(one).collect();
+    let all: Vec<Candidate<'_>> = hosts.into_iter().map(candidate).collect();
     let mut fates = Fates::default();
     let mut replanned = Replanned::default();
-    for decided in spread(all, |one| one.decide(&index, scope, &removals)) {
+    for decided in spread(all, |server| server.decide(&index, scope, &removals)) {
         fates.extend(decided.fates);
         replanned.conflicts.extend(decided.conflicts);
         replanned.queue.extend(decided.queue.into_iter().map(|message| (decided.server, message)));
@@ -121,8 +121,8 @@ pub(crate) async fn replan(
     Ok(replanned)
 }
 
-/// One server that an edit may concern.
-struct One<'a> {
+/// A server that an edit may concern.
+struct Candidate<'a> {
     server: ServerId,
     host: Host,
     speech: Speech,
@@ -139,7 +139,7 @@ struct Decided {
     touched: Option<Touched>,
 }
 
-impl One<'_> {
+impl Candidate<'_> {
     fn decide(
         self,
         index: &plan::Index<'_>,

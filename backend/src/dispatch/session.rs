@@ -153,8 +153,8 @@ impl Session {
         Ok(payloads.into_iter().filter_map(action).collect())
     }
 
-    /// The agent obeys orders of that signer from now on: what its server is to do is handed over to this session as soon as it is on
-    /// the disk, while nothing else waits.
+    /// The agent obeys orders of that signer from now on: what its server is to do is handed over to this session as soon
+    /// as it is on the disk, while nothing else waits.
     pub fn obeys(&self, signer: Signer) {
         let orders = OrderMaker { signer, numbers: self.numbers.clone() };
         self.dispatch.presence.obeys(self.server.id, self.place.generation, orders);

@@ -349,7 +349,7 @@ impl Owner {
                 let mid = MessageId::from_number(rand::random());
                 let key = new.verifying_key();
                 let payload = Payload::RotateKey { mid: mid.clone(), key };
-                let signer = Signer::new(Arc::clone(&old), self.orders.valid_for);
+                let signer = self.orders.signer(Arc::clone(&old));
                 let order = self.sign(&signer, &payload).await?;
                 self.push(payload, &order);
                 self.phase = Phase::Rotating { mid, old, new };
@@ -368,7 +368,7 @@ impl Owner {
 
     /// Orders signed by that key go out from now on.
     fn obeys(&mut self, key: Arc<SigningKey>) {
-        let signer = Signer::new(key, self.orders.valid_for);
+        let signer = self.orders.signer(key);
         self.session.obeys(signer.clone());
         self.phase = Phase::Signed(signer);
     }

@@ -129,8 +129,8 @@ pub async fn find_sent(
         list.push_bind(mid.text());
     }
     select.push(")");
-    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, preceded, \
-                   certified";
+    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, \
+                   preceded, certified";
     let rows: Vec<SentRow> = select.build().fetch_packed(columns, db).await?;
     let read = |row: SentRow| {
         let known = known.get(&row.mid).copied();

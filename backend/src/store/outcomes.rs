@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bastio_protocol::api::ActionReport;
 use bastio_protocol::{ServerName, Status};
+use serde::Deserialize;
 
 use super::accounts::parse_login;
 use super::actions::{ActionId, count, parse_state};
@@ -90,20 +91,19 @@ pub struct OutcomeRow {
 /// What became of the actions of a revision, by server name, each server's in order.
 pub async fn outcomes(db: &mut Connection, revision: i64) -> Result<Vec<OutcomeRow>, StoreError> {
     let rows: Vec<OutcomeColumns> = sql::query(
-        "SELECT a.id, s.id AS server_id, s.name, s.last_seen, \
-         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid, a.steps \
+        "SELECT a.id, s.id AS server_id, s.name, s.last_seen, a.steps, \
+         a.action, a.login, a.state, a.tries, a.status, a.feedback, a.detail, a.mid \
          FROM revision_actions r JOIN actions a ON a.id = r.action_id \
          JOIN servers s ON s.id = a.server_id WHERE r.revision = $1",
     )
     .bind(revision)
     .fetch_packed(
-        "id, server_id, name, last_seen, action, login, state, tries, status, feedback, detail, mid, \
-         steps",
+        "id, server_id, name, last_seen, steps, action, login, state, tries, status, feedback, detail, mid",
         db,
     )
     .await?;
     let rows: Result<Vec<(ActionId, OutcomeRow)>, StoreError> =
-        rows.into_iter().map(outcome).collect();
+        rows.into_iter().map(OutcomeColumns::read).collect();
     let mut rows = rows?;
     rows.sort_by(|(id, one), (other_id, other)| {
         one.name.cmp(&other.name).then(one.server.cmp(&other.server)).then(id.cmp(other_id))
@@ -151,41 +151,32 @@ type ReportColumns =
     (String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
 type OpenColumns =
     (ServerId, String, String, String, i64, Option<i64>, Option<String>, Option<String>, String);
-type OutcomeColumns = (
-    ActionId,
-    ServerId,
-    String,
-    Option<i64>,
-    String,
-    String,
-    String,
-    i64,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    String,
-    i64,
-);
+/// In the order of its columns.
+#[derive(Deserialize)]
+struct OutcomeColumns {
+    id: ActionId,
+    server_id: ServerId,
+    name: String,
+    last_seen: Option<i64>,
+    steps: i64,
+    action: String,
+    login: String,
+    state: String,
+    tries: i64,
+    status: Option<i64>,
+    feedback: Option<String>,
+    detail: Option<String>,
+    mid: String,
+}
 
-fn outcome(row: OutcomeColumns) -> Result<(ActionId, OutcomeRow), StoreError> {
-    let (
-        id,
-        server,
-        name,
-        last_seen,
-        action,
-        login,
-        state,
-        tries,
-        status,
-        feedback,
-        detail,
-        mid,
-        steps,
-    ) = row;
-    let name = super::servers::parse_name(&name)?;
-    let report = report((action, login, state, tries, status, feedback, detail, mid))?;
-    Ok((id, OutcomeRow { server, name, last_seen, report, steps: count(steps) }))
+impl OutcomeColumns {
+    fn read(self) -> Result<(ActionId, OutcomeRow), StoreError> {
+        let name = super::servers::parse_name(&self.name)?;
+        let Self { action, login, state, tries, status, feedback, detail, mid, .. } = self;
+        let report = report((action, login, state, tries, status, feedback, detail, mid))?;
+        let (server, last_seen, steps) = (self.server_id, self.last_seen, count(self.steps));
+        Ok((self.id, OutcomeRow { server, name, last_seen, report, steps }))
+    }
 }
 
 fn report(row: ReportColumns) -> Result<ActionReport, StoreError> {

@@ -6,20 +6,16 @@ use bastio_protocol::api::UserState;
 use bastio_protocol::audit::LogFilter;
 use bastio_protocol::{
     AccessReport, AccessStatus, AgentHello, Facts, HostRequest, Occasion, Payload, ServerId,
-    SigningKey, States, V2,
+    States, V2,
 };
 
 use super::*;
 use crate::fleet::FleetError;
-use crate::testing::{NOW, TestBackend, key, login, new_user};
-
-fn signer(seed: u8) -> SigningKey {
-    let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    SigningKey::from_pkcs8(&[&head[..], &[seed; 32]].concat()).expect("a key")
-}
+use crate::testing::{NOW, TestBackend, key, login, new_user, signing_key};
 
 fn hello(seed: Option<u8>) -> AgentHello {
-    let (facts, receipt_key) = (Facts::default(), seed.map(|seed| signer(seed).verifying_key()));
+    let (facts, receipt_key) =
+        (Facts::default(), seed.map(|seed| signing_key(seed).verifying_key()));
     AgentHello { protocol: V2, facts, last_sequence: 0, signing_key: None, receipt_key, time: None }
 }
 
@@ -55,7 +51,7 @@ fn answer_after(sequence: u64, seed: u8, server: i64, message: &ActionMessage) -
         status: Status::Done,
     };
     let mut feedback = message.reply(Status::Done, "done");
-    feedback.receipt = Some(Box::new(Receipt::sign(&signer(seed), occasion, states)));
+    feedback.receipt = Some(Box::new(Receipt::sign(&signing_key(seed), occasion, states)));
     feedback
 }
 
@@ -78,7 +74,7 @@ async fn take(
 
 async fn report(backend: &TestBackend) -> AccessReport {
     let (admin, alice) = (&backend.admin, login("alice"));
-    let signer = signer(9);
+    let signer = signing_key(9);
     let report = backend.fleet.access_report(admin, &alice, Duration::ZERO, Some(&signer));
     let report = report.await.expect("a report");
     let file = report.to_file();
@@ -220,7 +216,7 @@ async fn a_receipt_that_says_another_state_than_was_ordered_proves_nothing() {
         let mut states = States::default();
         let login = &message.username;
         states.add(&StateOfAccount { login, standing: Standing::Locked, sessions_ended: true });
-        answer.receipt = Some(Box::new(Receipt::sign(&signer(1), occasion, states)));
+        answer.receipt = Some(Box::new(Receipt::sign(&signing_key(1), occasion, states)));
         answer
     })
     .await;
@@ -236,7 +232,7 @@ async fn the_first_key_stays_until_the_server_is_enrolled_again() {
     let mut db = backend.store.read().await.expect("a reader");
     let known = store::receipts::key(&mut db, web.id).await.expect("read");
     drop(db);
-    assert_eq!(known, Some(signer(1).verifying_key()));
+    assert_eq!(known, Some(signing_key(1).verifying_key()));
     let rows = backend.log(&LogFilter::default()).await;
     let told = |action: &str| rows.iter().filter(|row| row.row.action == action).count();
     assert_eq!((told("server.receipt-key"), told("server.receipt-key-differs")), (1, 1));
@@ -307,7 +303,7 @@ async fn answer_sync(
         status: Status::Done,
     };
     let mut feedback = message.reply(Status::Done, "done");
-    feedback.receipt = spoil(Receipt::sign(&signer(1), occasion, states)).map(Box::new);
+    feedback.receipt = spoil(Receipt::sign(&signing_key(1), occasion, states)).map(Box::new);
     session.feedback(&feedback).await.expect("taken");
 }
 
