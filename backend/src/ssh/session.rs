@@ -244,6 +244,10 @@ impl Owner {
                 self.send(outgoing).await?;
                 continue;
             }
+            if !self.outlet.is_empty() {
+                // To ask for more may take a while: what there is goes out first.
+                return Ok(());
+            }
             let payloads = self.session.next_payloads(room).await?;
             self.take_handed()?;
             let is_action = |payload: &Payload| matches!(payload, Payload::Action(_));
