@@ -307,6 +307,7 @@ impl BackendConnector {
             signing_key: self.obeys.signing_key.clone(),
             receipt_key: self.obeys.receipt_key,
             time: Some(now),
+            together: true,
         };
         if let Some(session) = self.session.as_mut() {
             session.answer_hello(Netstring::compose(&answer.to_json()));

@@ -16,6 +16,7 @@ mod fit;
 pub(crate) mod healing;
 pub(crate) mod later;
 mod meeting;
+pub(crate) mod mid;
 mod nodes;
 mod numbers;
 mod occasionally;
@@ -291,6 +292,14 @@ impl Dispatch {
     /// Lets everybody who watches [`Dispatch::steps`] look again.
     pub(crate) fn step(&self) {
         self.presence.step();
+    }
+}
+
+#[cfg(test)]
+impl Dispatch {
+    /// As [`Presence::signs_together`].
+    pub(crate) fn signs_together(&self, server: ServerId) -> Option<bool> {
+        self.presence.signs_together(server)
     }
 }
 

@@ -146,6 +146,7 @@ pub(crate) async fn meet(session: &mut Session) {
         signing_key: None,
         receipt_key: None,
         time: None,
+        together: false,
     };
     session.met(&hello).await.expect("a store");
 }

@@ -53,6 +53,9 @@ pub struct AgentHello {
     /// Its clock, in seconds since the Unix epoch; absent from agents that do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<i64>,
+    /// Whether it obeys orders that are signed together with others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub together: bool,
 }
 
 /// Names and values for people: a few short lines, whatever came in. Names are made of
@@ -141,13 +144,14 @@ mod tests {
             signing_key: None,
             receipt_key: None,
             time: None,
+            together: false,
         };
         let text =
             r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9}"#;
         assert_eq!(String::from_utf8(hello.to_json()).expect("UTF-8"), text);
         assert_eq!(AgentHello::parse(text.as_bytes()).expect("a hello").expect("good"), hello);
-        let hello = AgentHello { time: Some(1_800), ..hello };
-        let text = r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9,"time":1800}"#;
+        let hello = AgentHello { time: Some(1_800), together: true, ..hello };
+        let text = r#"{"type":"hello","protocol":2,"facts":{"hostname":"web-1"},"last_sequence":9,"time":1800,"together":true}"#;
         assert_eq!(String::from_utf8(hello.to_json()).expect("UTF-8"), text);
         assert_eq!(AgentHello::parse(text.as_bytes()).expect("a hello").expect("good"), hello);
     }

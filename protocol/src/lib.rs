@@ -49,7 +49,7 @@ pub use message::{
 };
 pub use message_id::{MessageId, MessageIdError};
 pub use netstring::{Netstring, NetstringDecoder, NetstringError, V1_LIMIT};
-pub use order::{Late, Order, Payload, PayloadError, ServerId, ServerIdError};
+pub use order::{Draft, Late, Order, Payload, PayloadError, ServerId, ServerIdError};
 pub use public_key::{Algorithm, KeyPolicy, PublicKey, PublicKeyError};
 pub use receipt::{
     LISTED_LIMIT, Occasion, Receipt, ReceiptFault, Standing, StateHash, StateHashError,

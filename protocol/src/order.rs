@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+mod together;
+
+use self::together::InclusionPath;
 use crate::signing::{Signature, SigningKey, VerifyingKey};
 use crate::{
     ActionMessage, FeedbackMessage, HostMessage, KeyPolicy, Message, MessageError, MessageFault,
@@ -68,7 +71,18 @@ pub struct Order {
     sequence: u64,
     not_after: i64,
     payload: String,
+    #[serde(default, skip_serializing_if = "InclusionPath::is_empty")]
+    inclusion_path: InclusionPath,
     signature: Signature,
+}
+
+/// An order that nobody has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    server: ServerId,
+    sequence: u64,
+    not_after: i64,
+    payload: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +178,18 @@ impl From<ServerId> for String {
     }
 }
 
+impl Draft {
+    /// An order for one server to do that, good until `not_after` (seconds since the Unix epoch).
+    #[must_use]
+    pub fn new(server: ServerId, sequence: u64, not_after: i64, action: &ActionMessage) -> Self {
+        Self { server, sequence, not_after, payload: text(action.to_json()) }
+    }
+
+    fn signed_bytes(&self) -> Vec<u8> {
+        signed_bytes(&self.server, self.sequence, self.not_after, &self.payload)
+    }
+}
+
 impl Order {
     /// Signs an order for one server, good until `not_after` (seconds since the Unix epoch).
     #[must_use]
@@ -174,17 +200,47 @@ impl Order {
         not_after: i64,
         payload: &Payload,
     ) -> Self {
-        let payload = payload.to_json();
-        let signature = key.sign(&signed_bytes(&server, sequence, not_after, &payload));
-        Self { kind: OrderKind::Order, server, sequence, not_after, payload, signature }
+        let draft = Draft { server, sequence, not_after, payload: payload.to_json() };
+        let signature = key.sign(&draft.signed_bytes());
+        Self::signed(draft, InclusionPath::default(), signature)
     }
 
-    /// Whether that key signed exactly this order. Says nothing about the server, the sequence
-    /// and the time, which the caller must look at, too.
+    /// Signs many orders, of any servers, with one signature (with more for more than 65,536): each of them is an order
+    /// by itself, for agents that obey such ([`crate::AgentHello::together`]). They come in the order of the drafts.
+    #[must_use]
+    pub fn sign_together(key: &SigningKey, mut drafts: Vec<Draft>) -> Vec<Self> {
+        let mut orders = Vec::with_capacity(drafts.len());
+        while !drafts.is_empty() {
+            let rest = drafts.split_off(drafts.len().min(together::MOST));
+            orders.extend(Self::sign_tree(key, drafts));
+            drafts = rest;
+        }
+        orders
+    }
+
+    fn sign_tree(key: &SigningKey, drafts: Vec<Draft>) -> Vec<Self> {
+        let alone: Vec<Vec<u8>> = drafts.iter().map(Draft::signed_bytes).collect();
+        let Some((bytes, paths)) = together::together(alone.iter().map(Vec::as_slice)) else {
+            return Vec::new();
+        };
+        // Of one there is no tree, and what is signed is it.
+        let signature = key.sign(if let [alone] = &*alone { alone } else { &bytes });
+        let signed = |(draft, path)| Self::signed(draft, path, signature);
+        drafts.into_iter().zip(paths).map(signed).collect()
+    }
+
+    fn signed(draft: Draft, inclusion_path: InclusionPath, signature: Signature) -> Self {
+        let Draft { server, sequence, not_after, payload } = draft;
+        let kind = OrderKind::Order;
+        Self { kind, server, sequence, not_after, payload, inclusion_path, signature }
+    }
+
+    /// Whether that key signed exactly this order, alone or together with others. Says nothing about the server, the
+    /// sequence and the time, which the caller must look at, too.
     #[must_use]
     pub fn verify(&self, key: &VerifyingKey) -> bool {
-        let bytes = signed_bytes(&self.server, self.sequence, self.not_after, &self.payload);
-        key.verifies(&bytes, &self.signature)
+        let alone = signed_bytes(&self.server, self.sequence, self.not_after, &self.payload);
+        key.verifies(&self.inclusion_path.signed(alone), &self.signature)
     }
 
     /// Parses the body of a frame. `None` when its `type` is another.
@@ -288,7 +344,7 @@ impl Payload {
     /// The JSON text that an order carries.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let bytes = match self {
+        text(match self {
             Self::Action(action) => action.to_json(),
             Self::Host(host) => host.to_json(),
             Self::RotateKey { mid, key } => {
@@ -296,9 +352,12 @@ impl Payload {
                 let wire = WireRotation { kind: ROTATE.to_owned(), mid, key: *key };
                 serde_json::to_vec(&wire).expect("strings always serialise")
             }
-        };
-        String::from_utf8(bytes).expect("JSON is UTF-8")
+        })
     }
+}
+
+fn text(json: Vec<u8>) -> String {
+    String::from_utf8(json).expect("JSON is UTF-8")
 }
 
 fn rotation(body: &[u8]) -> Result<Payload, PayloadError> {

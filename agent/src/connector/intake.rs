@@ -158,16 +158,26 @@ mod tests {
         bodies.iter().flat_map(|body| Netstring::compose(body.as_bytes())).collect()
     }
 
-    /// One from docs/vectors/orders.json.
-    fn order() -> String {
+    /// All from docs/vectors/orders.json.
+    fn orders() -> Vec<String> {
         let text = include_str!("../../../docs/vectors/orders.json");
         let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
-        vectors["orders"][0]["body"].as_str().unwrap().to_owned()
+        let bodies = vectors["orders"].as_array().unwrap().iter().map(|it| it["body"].as_str());
+        bodies.map(|body| body.unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn orders_are_handed_on_as_they_came() {
+        for body in orders() {
+            let heard = all(&frames(&[HELLO, &body])).unwrap();
+            let [Heard::Hello(_), Heard::Order(order)] = &heard[..] else { panic!("{heard:?}") };
+            assert_eq!(String::from_utf8(order.to_json()).unwrap(), body);
+        }
     }
 
     #[test]
     fn a_hello_opens_version_2() {
-        let order = order();
+        let order = orders().remove(0);
         let heard = all(&frames(&[HELLO, &order, ACTION])).unwrap();
         let [Heard::Hello(hello), Heard::Order(found), Heard::Action(_)] = &heard[..] else {
             panic!("{heard:?}")
@@ -182,7 +192,7 @@ mod tests {
 
     #[test]
     fn without_a_hello_in_front_it_is_version_1() {
-        let order = order();
+        let order = orders().remove(0);
         for bodies in [
             &[ACTION, HELLO, &order][..],
             &[r#"{"type":"hello","protocol":1,"server":"7","time":0}"#, &order],

@@ -18,12 +18,13 @@ fn key() -> PublicKey {
     PublicKey::parse(KEY, &KeyPolicy::ANY).unwrap()
 }
 
-/// One from docs/vectors/orders.json.
-fn order() -> Order {
+/// All of docs/vectors/orders.json, signed alone and together.
+fn orders() -> Vec<ToProcessor> {
     let text = include_str!("../../../docs/vectors/orders.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
-    let body = vectors["orders"][0]["body"].as_str().unwrap();
-    Order::parse(body.as_bytes()).unwrap().unwrap()
+    let bodies =
+        vectors["orders"].as_array().unwrap().iter().map(|it| it["body"].as_str().unwrap());
+    bodies.map(|body| ToProcessor::Order(Order::parse(body.as_bytes()).unwrap().unwrap())).collect()
 }
 
 fn body(frame: &[u8]) -> Vec<u8> {
@@ -42,8 +43,10 @@ fn everything_sent_to_the_processor_arrives_equal() {
         ToProcessor::Link(LinkState::Connected { backend: "b.example:2357".into(), since: 17 }),
         ToProcessor::Link(LinkState::Disconnected { reason: "refused\n\"é".into(), retry_in: 5 }),
         ToProcessor::Delivered { count: 3 },
-        ToProcessor::Order(order()),
-    ] {
+    ]
+    .into_iter()
+    .chain(orders())
+    {
         assert_eq!(ToProcessor::parse(&body(&message.to_frame())).unwrap(), message);
     }
 }

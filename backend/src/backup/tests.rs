@@ -94,6 +94,7 @@ fn hello(last_sequence: u64) -> bastio_protocol::AgentHello {
         signing_key: None,
         time: None,
         receipt_key: None,
+        together: false,
     }
 }
 

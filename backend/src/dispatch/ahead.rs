@@ -1,14 +1,19 @@
 //! Orders that are signed while their edit is written: the one waits for a processor, the other for a second one and the
-//! disk. They go out once the edit is on the disk, or never.
+//! disk. They go out once the edit is on the disk, or never. Agents that obey such have theirs signed together, for a
+//! signature takes longer than all else about an order.
 //!
 //! What is not signed by then is left to its session. This file must not know what is ordered.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bastio_protocol::{ActionMessage, Payload, ServerId};
+use bastio_protocol::{ActionMessage, Order, Payload, ServerId};
 
 use super::numbers::Numbers;
 use crate::signing::Signer;
+
+/// So many are signed together at most, so that 6 hashes lead from each to what is signed: with more of them an order would
+/// grow, and the signature is a hundredth of the work by then.
+const TOGETHER: usize = 64;
 
 /// How a session's orders are made. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,22 +58,22 @@ pub(super) struct Unsigned {
 pub(super) struct SigningAhead(Arc<Mutex<Vec<(usize, SignedOrder)>>>);
 
 impl SigningAhead {
-    /// Begins to sign these, with the time `now` (seconds since the Unix epoch).
+    /// Begins to sign these, by their places, with the time `now` (seconds since the Unix epoch).
     pub(super) fn begin(orders: Vec<Unsigned>, now: i64) -> Self {
         let signed = Arc::new(Mutex::new(Vec::with_capacity(orders.len())));
         let wanted = Arc::downgrade(&signed);
         // It ends by itself, and the runtime waits for it.
         tokio::task::spawn_blocking(move || {
-            for order in orders {
-                let (place, order) = (order.place, order.sign(now));
+            for some in orders.chunks(TOGETHER) {
                 let Some(signed) = wanted.upgrade() else { return };
-                signed.lock().unwrap_or_else(PoisonError::into_inner).push((place, order));
+                let orders = sign(some, now);
+                signed.lock().unwrap_or_else(PoisonError::into_inner).extend(orders);
             }
         });
         Self(signed)
     }
 
-    /// Those that are signed by now, with their places.
+    /// Those that are signed by now, by their places.
     pub(super) fn signed(self) -> Vec<(usize, SignedOrder)> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -83,11 +88,37 @@ impl SignedOrder {
     }
 }
 
+/// Signs those together that can be, and the others each alone; by their places, as they came.
+fn sign(orders: &[Unsigned], now: i64) -> Vec<(usize, SignedOrder)> {
+    let mut signers = orders.iter().map(|order| &order.signer);
+    let signer = signers.find(|signer| signer.goes_with(signer));
+    let goes = |order: &&Unsigned| signer.is_some_and(|signer| order.signer.goes_with(signer));
+    let (together, alone): (Vec<&Unsigned>, Vec<&Unsigned>) = orders.iter().partition(goes);
+    let mut all: Vec<(usize, SignedOrder)> =
+        alone.into_iter().map(|order| (order.place, order.sign(now))).collect();
+    if let Some(signer) = signer {
+        let signed = signer.sign_together(together.iter().map(|order| order.action()), now);
+        let placed = |(order, signed): (&Unsigned, Order)| (order.place, signed.into());
+        all.extend(together.into_iter().zip(signed).map(placed));
+    }
+    all.sort_unstable_by_key(|(place, _)| *place);
+    all
+}
+
 impl Unsigned {
-    fn sign(self, now: i64) -> SignedOrder {
+    fn action(&self) -> (ServerId, u64, &ActionMessage) {
+        (self.server.clone(), self.number, &self.message)
+    }
+
+    fn sign(&self, now: i64) -> SignedOrder {
         let payload = Payload::Action(ActionMessage::clone(&self.message));
-        let order = self.signer.sign(self.server, self.number, now, &payload);
-        SignedOrder { number: self.number, not_after: order.not_after(), body: order.to_json() }
+        self.signer.sign(self.server.clone(), self.number, now, &payload).into()
+    }
+}
+
+impl From<Order> for SignedOrder {
+    fn from(order: Order) -> Self {
+        Self { number: order.sequence(), not_after: order.not_after(), body: order.to_json() }
     }
 }
 
@@ -95,7 +126,7 @@ impl Unsigned {
 mod tests {
     use std::time::Duration;
 
-    use bastio_protocol::{Action, MessageId, Order};
+    use bastio_protocol::{Action, MessageId};
 
     use super::*;
     use crate::testing::{NOW, login, signer, signing_key};
@@ -139,6 +170,37 @@ mod tests {
             let Payload::Action(message) = order.payload().expect("readable") else { panic!() };
             assert_eq!(message.mid, MessageId::from_number(number));
         }
+    }
+
+    #[tokio::test]
+    async fn only_orders_of_one_key_for_agents_that_obey_such_are_signed_together() {
+        let of = |seed: u8| Arc::new(signing_key(seed));
+        let keys = [of(7), of(8)];
+        let valid_for = Duration::from_mins(10);
+        let [one, other] = keys.clone().map(|key| Signer::new(key, valid_for).together(true));
+        let alone = Signer::new(Arc::clone(&keys[0]), valid_for);
+        let signers = [(&one, 0, true), (&other, 1, true), (&alone, 0, false)];
+        let mut orders = unsigned(300);
+        for (order, (signer, ..)) in orders.iter_mut().zip(signers.iter().cycle()) {
+            order.signer = Signer::clone(signer);
+        }
+        let signing = SigningAhead::begin(orders, NOW);
+        signing.wait_for(300).await;
+        let mut together = 0;
+        for (((place, signed), number), (_, key, obeys)) in
+            signing.signed().into_iter().zip(1..).zip(signers.iter().cycle())
+        {
+            assert_eq!((place, signed.number), (usize::try_from(2 * number).unwrap(), number));
+            let order = Order::parse(&signed.body).expect("an order").expect("whole");
+            assert!(order.verify(&keys[*key].verifying_key()), "{number}");
+            assert_eq!((order.sequence(), order.not_after()), (number, signed.not_after));
+            let Payload::Action(message) = order.payload().expect("readable") else { panic!() };
+            assert_eq!(message.mid, MessageId::from_number(number));
+            let is_together = String::from_utf8(signed.body).unwrap().contains("inclusion_path");
+            assert!(*obeys || !is_together, "{number}");
+            together += usize::from(is_together);
+        }
+        assert!(together >= 90, "{together}");
     }
 
     #[tokio::test]

@@ -275,6 +275,14 @@ impl Presence {
         self.step();
     }
 
+    /// Whether orders of that server are signed together with others; `None` when none are handed over to it.
+    #[cfg(test)]
+    pub(super) fn signs_together(&self, server: ServerId) -> Option<bool> {
+        let registry = self.lock();
+        let orders = registry.sessions.get(&server)?.orders.as_ref()?;
+        Some(orders.signer.goes_with(&orders.signer))
+    }
+
     pub(super) fn steps(&self) -> watch::Receiver<u64> {
         self.steps.subscribe()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bastio_protocol::{Order, Payload, ServerId, SigningKey};
+use bastio_protocol::{ActionMessage, Draft, Order, Payload, ServerId, SigningKey};
 
 /// An order that waited for more seconds than that is signed anew before it goes out: its time limit is for the way.
 const STALE: i64 = 5;
@@ -14,19 +14,48 @@ pub struct Signer {
     key: Arc<SigningKey>,
     /// Seconds.
     valid_for: i64,
+    /// Whether the agent obeys orders that are signed together with others.
+    together: bool,
 }
 
 impl Signer {
     /// Signs with `key`, so that an order may be obeyed for `valid_for` from then on.
     #[must_use]
     pub fn new(key: Arc<SigningKey>, valid_for: Duration) -> Self {
-        Self { key, valid_for: i64::try_from(valid_for.as_secs()).unwrap_or(i64::MAX) }
+        let valid_for = i64::try_from(valid_for.as_secs()).unwrap_or(i64::MAX);
+        Self { key, valid_for, together: false }
+    }
+
+    /// The same for an agent that obeys orders signed together with others, if it does.
+    #[must_use]
+    pub fn together(self, together: bool) -> Self {
+        Self { together, ..self }
+    }
+
+    /// Whether orders of the other can be signed together with those of this one.
+    #[must_use]
+    pub fn goes_with(&self, other: &Self) -> bool {
+        let (both, one_key) = (self.together && other.together, Arc::ptr_eq(&self.key, &other.key));
+        both && one_key && self.valid_for == other.valid_for
     }
 
     /// An order of that number for one server, signed `now` (seconds since the Unix epoch).
     #[must_use]
     pub fn sign(&self, server: ServerId, number: u64, now: i64, payload: &Payload) -> Order {
         Order::sign(&self.key, server, number, self.not_after(now), payload)
+    }
+
+    /// Orders of these numbers for these servers, signed together `now` (seconds since the Unix epoch): for agents whose
+    /// signers go with this one.
+    #[must_use]
+    pub fn sign_together<'a>(
+        &self,
+        actions: impl Iterator<Item = (ServerId, u64, &'a ActionMessage)>,
+        now: i64,
+    ) -> Vec<Order> {
+        let not_after = self.not_after(now);
+        let draft = |(server, number, action)| Draft::new(server, number, not_after, action);
+        Order::sign_together(&self.key, actions.map(draft).collect())
     }
 
     /// Whether an order that is good until `not_after` can go out `now` (both in seconds since the Unix epoch).

@@ -106,6 +106,8 @@ pub(super) struct Owner {
     decoder: NetstringDecoder,
     orders: Orders,
     phase: Phase,
+    /// Whether the agent obeys orders that are signed together with others.
+    together: bool,
     outlet: Outlet,
     /// Whether dispatch may have something that was not asked for yet.
     more: bool,
@@ -146,6 +148,7 @@ impl Owner {
             decoder,
             orders,
             phase,
+            together: false,
             outlet,
             more,
             outgoing,
@@ -181,6 +184,7 @@ impl Owner {
         reader: &mut Reader,
         stopped: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), End> {
+        self.send_what_is_signed();
         if self.has_more() {
             Box::pin(self.send_what_fits()).await?;
         }
@@ -232,16 +236,30 @@ impl Owner {
         }
     }
 
+    /// What was signed ahead waits for nothing but room.
+    fn send_what_is_signed(&mut self) {
+        while let Phase::Signed(signer) = &self.phase
+            && self.window.room().min(self.outlet.room()) > 0
+            && let Some(next) = self.outgoing.front()
+            && let Some(order) = &next.order
+            && order.fits(signer, self.last_number, self.session.now())
+            && let Some(Outgoing { payload, order: Some(order) }) = self.outgoing.pop_front()
+        {
+            self.last_number = order.number;
+            self.goes_out(payload, &order.body);
+        }
+    }
+
     async fn send_what_fits(&mut self) -> Result<(), End> {
         loop {
-            // An agent may answer from its memory before the action is written, so that there is
-            // more room in the window than here.
+            self.send_what_is_signed();
+            // An agent may answer from its memory before the action is written: then the outlet has less room.
             let room = self.window.room().min(self.outlet.room());
             if !self.has_more() || room == 0 || !self.may_send() {
                 return Ok(());
             }
-            if let Some(outgoing) = self.outgoing.pop_front() {
-                self.send(outgoing).await?;
+            if let Some(Outgoing { payload, .. }) = self.outgoing.pop_front() {
+                self.send(payload).await?;
                 continue;
             }
             if !self.outlet.is_empty() {
@@ -293,20 +311,18 @@ impl Owner {
         Ok(signer.sign(server, self.last_number, now, payload).to_json())
     }
 
-    async fn send(&mut self, Outgoing { payload, order }: Outgoing) -> Result<(), End> {
-        let body = match (&self.phase, order) {
-            (Phase::Signed(signer), Some(order))
-                if order.fits(signer, self.last_number, self.session.now()) =>
-            {
-                self.last_number = order.number;
-                order.body
-            }
-            (Phase::Signed(signer), _) => {
-                let signer = signer.clone();
-                self.sign(&signer, &payload).await?
-            }
-            _ => payload.to_json().into_bytes(),
+    async fn send(&mut self, payload: Payload) -> Result<(), End> {
+        let body = if let Phase::Signed(signer) = &self.phase {
+            let signer = signer.clone();
+            self.sign(&signer, &payload).await?
+        } else {
+            payload.to_json().into_bytes()
         };
+        self.goes_out(payload, &body);
+        Ok(())
+    }
+
+    fn goes_out(&mut self, payload: Payload, body: &[u8]) {
         let (action, user) = match &payload {
             Payload::Action(message) => (message.action.name(), Some(message.username.as_str())),
             Payload::Host(message) => (message.request.name(), None),
@@ -314,8 +330,7 @@ impl Owner {
         };
         let (server, mid) = (&self.session.server().name, payload.mid());
         debug!(%server, mid = %mid.text(), action, user, "goes out");
-        self.push(payload, &body);
-        Ok(())
+        self.push(payload, body);
     }
 
     /// Sends what is to be answered.
@@ -331,7 +346,7 @@ impl Owner {
     /// Takes the agent's hello.
     async fn met(&mut self, hello: AgentHello) -> Result<(), End> {
         self.session.met(&hello).await?;
-        self.more = true;
+        (self.more, self.together) = (true, hello.together);
         let Some(known) = hello.signing_key else {
             let server = &self.session.server().name;
             info!(%server, "this agent pins no signing key; enrol it again for signed actions");
@@ -372,7 +387,7 @@ impl Owner {
 
     /// Orders signed by that key go out from now on.
     fn obeys(&mut self, key: Arc<SigningKey>) {
-        let signer = self.orders.signer(key);
+        let signer = self.orders.signer(key).together(self.together);
         self.session.obeys(signer.clone());
         self.phase = Phase::Signed(signer);
     }

@@ -263,6 +263,7 @@ impl Agent {
             signing_key: self.shared.signing_key.get().cloned(),
             receipt_key: None,
             time: i64::try_from(talk::micros() / 1_000_000).ok(),
+            together: true,
         }
     }
 

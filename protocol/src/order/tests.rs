@@ -57,12 +57,12 @@ fn signatures_are_believed_as_the_vectors_say() {
         assert_eq!(order.verify(&verifying_key), vector.verified, "{}", vector.name);
         assert_eq!(order.to_json(), vector.body.as_bytes(), "{}", vector.name);
         if let Some(signed) = &vector.signed_hex {
-            let Order { server, sequence, not_after, payload, .. } = &order;
-            let bytes = signed_bytes(server, *sequence, *not_after, payload);
-            assert_eq!(bytes, unhex(signed), "{}", vector.name);
+            let Order { server, sequence, not_after, payload, inclusion_path, .. } = &order;
+            let alone = signed_bytes(server, *sequence, *not_after, payload);
+            assert_eq!(inclusion_path.signed(alone), unhex(signed), "{}", vector.name);
         }
     }
-    assert!(orders.iter().filter(|vector| !vector.verified).count() >= 8);
+    assert!(orders.iter().filter(|vector| !vector.verified).count() >= 19);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn payloads_are_understood_whole_or_not_at_all() {
 fn what_is_signed_here_is_what_the_vectors_hold() {
     for vector in vectors().orders.iter().filter(|vector| vector.verified) {
         let order = read(vector);
-        if let Ok(payload) = order.payload() {
+        if let (Ok(payload), true) = (order.payload(), order.inclusion_path.is_empty()) {
             let server = order.server().clone();
             let again = Order::sign(&key(), server, order.sequence(), order.not_after(), &payload);
             assert_eq!(again, order, "{}", vector.name);
@@ -104,10 +104,30 @@ fn what_is_signed_here_is_what_the_vectors_hold() {
     }
 }
 
+/// The order as it was before it was signed.
+fn draft(order: &Order) -> Draft {
+    let Order { server, sequence, not_after, payload, .. } = order.clone();
+    Draft { server, sequence, not_after, payload }
+}
+
+#[test]
+fn what_is_signed_together_here_is_what_the_vectors_hold() {
+    let all = vectors().orders;
+    let five = all.iter().filter(|vector| vector.name.starts_with("one of five"));
+    let five: Vec<Order> = five.map(read).collect();
+    assert_eq!(five.len(), 5);
+    let again = Order::sign_together(&key(), five.iter().map(draft).collect());
+    assert_eq!(again, five);
+    let alone = Order::sign_together(&key(), vec![draft(&five[0])]);
+    let an_action = all.iter().find(|vector| vector.name == "an action").map(read);
+    assert_eq!(alone, Vec::from_iter(an_action), "one of one is signed alone");
+    assert_eq!(Order::sign_together(&key(), Vec::new()), []);
+}
+
 #[test]
 fn malformed_envelopes_are_errors() {
     let vectors = vectors();
-    assert!(vectors.malformed.len() >= 12);
+    assert!(vectors.malformed.len() >= 22);
     for vector in vectors.malformed {
         let parsed = Order::parse(vector.body.as_bytes()).expect("of the type");
         assert!(parsed.is_err(), "{}", vector.name);
@@ -148,6 +168,46 @@ proptest! {
             signed_bytes(&server, *sequence, *not_after, payload)
         };
         prop_assert_eq!(bytes(&one) == bytes(&other), one == other);
+    }
+
+    /// However many are signed together, each is good by itself, and nothing but it is.
+    #[test]
+    fn each_of_those_signed_together_is_good_and_nothing_else_is(
+        count in 1..40_usize,
+        which in any::<prop::sample::Index>(),
+        other in any::<prop::sample::Index>(),
+        bit in 0..2048_usize,
+    ) {
+        let order = |number: usize| Draft {
+            server: ServerId::from_number(i64::try_from(number / 2).expect("small")),
+            sequence: u64::try_from(number).expect("small"),
+            not_after: 1_800_000_600,
+            payload: format!("{{\"{number}\"}}"),
+        };
+        let orders = Order::sign_together(&key(), (0..count).map(order).collect());
+        let public = key().verifying_key();
+        prop_assert_eq!(orders.len(), count);
+        for (number, signed) in orders.iter().enumerate() {
+            prop_assert!(signed.verify(&public));
+            prop_assert_eq!(draft(signed), order(number));
+            let text = String::from(signed.inclusion_path.clone());
+            let hashes = text.len() / 4 * 3 / 32;
+            prop_assert!(hashes <= usize::try_from(count.next_power_of_two().ilog2()).expect("small"));
+            prop_assert_eq!(&Order::parse(&signed.to_json()).expect("an order").expect("whole"), signed);
+        }
+        let (one, another) = (which.get(&orders), other.get(&orders));
+        let swapped = Order { payload: another.payload.clone(), ..one.clone() };
+        prop_assert_eq!(swapped.verify(&public), one.payload == another.payload);
+        let mut text = String::from(one.inclusion_path.clone()).into_bytes();
+        if !text.is_empty() {
+            let at = bit / 6 % text.len();
+            text[at] = if text[at] == b'A' { b'B' } else { b'A' };
+            let text = String::from_utf8(text).expect("ASCII");
+            if let Ok(inclusion_path) = InclusionPath::try_from(text) {
+                let changed = Order { inclusion_path, ..one.clone() };
+                prop_assert!(!changed.verify(&public));
+            }
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ async fn version_2_is_offered_and_a_hello_is_answered() {
         signing_key: Some("SHA256:abc".to_owned()),
         receipt_key,
         time: Some(time),
+        together: true,
     };
     assert_eq!(answer, expected);
     // A new key is told with the next hello.

@@ -1,6 +1,6 @@
 //! Orders that are obeyed, and every kind that is not.
 
-use bastio_protocol::{Action, ActionMessage, SigningKey, Username};
+use bastio_protocol::{Action, ActionMessage, Draft, SigningKey, Username};
 
 use super::*;
 
@@ -16,12 +16,16 @@ fn server(text: &str) -> ServerId {
     ServerId::parse(text).unwrap()
 }
 
-fn payload() -> Payload {
-    Payload::Action(ActionMessage {
+fn message() -> ActionMessage {
+    ActionMessage {
         mid: MessageId::from_number(7),
         username: Username::parse("alice").unwrap(),
         action: Action::AddUser { sudo: true },
-    })
+    }
+}
+
+fn payload() -> Payload {
+    Payload::Action(message())
 }
 
 fn order(seed: u8, to: &str, sequence: u64, not_after: i64) -> Order {
@@ -81,6 +85,45 @@ fn every_other_order_is_refused_by_its_own_name() {
     // Signed, but with more in it than is understood.
     let refusal = verifier.check(&payload_with_more(), 0, NOW).unwrap_err();
     assert!(matches!(refusal, Refusal::Unreadable(PayloadError::Spelling)), "{refusal}");
+}
+
+/// What leads an order to the root, as it is written.
+fn member(order: &Order) -> String {
+    let text = String::from_utf8(order.to_json()).unwrap();
+    let (_, path) = text.split_once("\"inclusion_path\":").unwrap();
+    let (path, _) = path.split_once(',').unwrap();
+    format!("\"inclusion_path\":{path},")
+}
+
+#[test]
+fn of_orders_signed_together_each_is_obeyed_by_its_server_and_by_no_other() {
+    let state = tempfile::tempdir().unwrap();
+    let mut verifier = verifier(state.path());
+    let draft = |(to, sequence, not_after)| Draft::new(server(to), sequence, not_after, &message());
+    let together = |seed: u8| {
+        let drafts = [("7", 5, NOW), ("8", 5, NOW), ("7", 4, NOW), ("7", 6, NOW - SKEW - 1)];
+        Order::sign_together(&key(seed), drafts.map(draft).into())
+    };
+    let orders = together(1);
+    let mut check = |order: &Order| {
+        verifier.new_line();
+        verifier.check(order, 4, NOW)
+    };
+    assert_eq!(check(&orders[0]).unwrap(), payload());
+    assert!(matches!(check(&orders[1]), Err(Refusal::OtherServer { .. })));
+    assert!(matches!(check(&orders[2]), Err(Refusal::Replayed { highest: 4, .. })));
+    assert!(matches!(check(&orders[3]), Err(Refusal::Expired(_))));
+    for forged in [
+        together(2).remove(0),
+        altered(&orders[1], "\"server\":\"8\"", "\"server\":\"7\""),
+        altered(&orders[2], "\"sequence\":4", "\"sequence\":5"),
+        altered(&orders[3], "\"not_after\":1799999939", "\"not_after\":1800000000"),
+        altered(&orders[0], "alice", "alicf"),
+        altered(&orders[0], &member(&orders[0]), &member(&orders[1])),
+        altered(&orders[0], &member(&orders[0]), ""),
+    ] {
+        assert!(matches!(check(&forged), Err(Refusal::BadSignature { .. })), "{forged:?}");
+    }
 }
 
 #[test]

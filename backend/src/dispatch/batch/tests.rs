@@ -113,6 +113,7 @@ async fn arrive(backend: &Arc<TestBackend>, os: &str, machine: &str, off: i64) -
             signing_key: Some("SHA256:key".to_owned()),
             receipt_key: None,
             time: Some(NOW + if number.is_multiple_of(7) { off } else { 1 }),
+            together: false,
         };
         tasks.spawn(async move {
             let mut session = backend.connect(number).await;

@@ -16,6 +16,7 @@ fn hello(machine: &str, time: Option<i64>) -> AgentHello {
         signing_key: None,
         receipt_key: None,
         time,
+        together: false,
     }
 }
 

@@ -19,6 +19,7 @@ async fn tells(session: &mut Session, pairs: &[(&str, &str)]) {
         signing_key: None,
         receipt_key: None,
         time: None,
+        together: false,
     };
     session.met(&hello).await.expect("a store");
 }

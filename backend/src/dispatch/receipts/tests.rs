@@ -16,7 +16,8 @@ use crate::testing::{NOW, TestBackend, key, login, new_user, signing_key};
 fn hello(seed: Option<u8>) -> AgentHello {
     let (facts, receipt_key) =
         (Facts::default(), seed.map(|seed| signing_key(seed).verifying_key()));
-    AgentHello { protocol: V2, facts, last_sequence: 0, signing_key: None, receipt_key, time: None }
+    let (signing_key, time, together) = (None, None, false);
+    AgentHello { protocol: V2, facts, last_sequence: 0, signing_key, receipt_key, time, together }
 }
 
 async fn connect(backend: &TestBackend, number: u8, seed: Option<u8>) -> Session {

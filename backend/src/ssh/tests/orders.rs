@@ -59,6 +59,15 @@ impl Modern {
     }
 
     async fn greet(&self, signing_key: Option<&VerifyingKey>, last_sequence: u64) {
+        self.greet_as(signing_key, last_sequence, false).await;
+    }
+
+    async fn greet_as(
+        &self,
+        signing_key: Option<&VerifyingKey>,
+        last_sequence: u64,
+        together: bool,
+    ) {
         let facts = BTreeMap::from([("hostname".to_owned(), "web-1.rack7".to_owned())]);
         let hello = AgentHello {
             protocol: V2,
@@ -67,6 +76,7 @@ impl Modern {
             signing_key: signing_key.map(VerifyingKey::fingerprint),
             receipt_key: None,
             time: None,
+            together,
         };
         self.say(&hello.to_json()).await;
     }
@@ -237,6 +247,40 @@ async fn the_old_key_tells_of_the_new_one_before_anything_else() {
     drop(agent);
     let mut agent = Modern::met(&backend, &key, Some(&new), 3).await;
     assert_eq!(mid_of(&agent.order().await), "1");
+}
+
+/// Also an agent that has to be told of a new key first.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_for_agents_that_say_so_orders_are_signed_together_with_others() {
+    let backend = Backend::start(PortKind::Main).await;
+    let old = backend.signing_key();
+    let (web, web_key) = backend.enrol("web-1").await;
+    let (db, db_key) = backend.enrol("db-1").await;
+    let (new, new_key) = backend.enrol("new-1").await;
+    let backend = backend.rotated().await;
+    let current = backend.signing_key();
+    let mut agents = Vec::new();
+    for (server, key, obeys, together) in [
+        (web, &web_key, &current, true),
+        (db, &db_key, &current, false),
+        (new, &new_key, &old, true),
+    ] {
+        let mut agent = Modern::connect(&backend, key).await;
+        agent.hello().await;
+        agent.greet_as(Some(obeys), 0, together).await;
+        if *obeys == old {
+            let mid = agent.order().await.payload().unwrap().mid().clone();
+            assert_eq!(backend.dispatch.signs_together(server), None, "nothing before its answer");
+            agent.say(&FeedbackMessage::new(mid, Status::Done, "").to_json()).await;
+        }
+        let until = Instant::now() + SOON;
+        while backend.dispatch.signs_together(server).is_none() {
+            assert!(Instant::now() < until, "the agent obeys nobody");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(backend.dispatch.signs_together(server), Some(together));
+        agents.push(agent);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

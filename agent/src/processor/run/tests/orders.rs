@@ -1,6 +1,6 @@
 //! Orders over the pipe: obeyed, refused, and remembered over a restart.
 
-use bastio_protocol::{MessageId, Order, Payload, ServerId, SigningKey};
+use bastio_protocol::{Draft, MessageId, Order, Payload, ServerId, SigningKey};
 
 use super::*;
 use crate::config::Signer;
@@ -151,4 +151,24 @@ fn where_nobody_knows_what_was_obeyed_only_what_closes_access_is() {
     connector.refuses(&order(2, 5, &payload(1, Action::LockUser)), "signature");
     let remove = order(1, 6, &payload(2, Action::RemoveUser { removal: None }));
     assert_eq!(connector.order(&remove).0, Status::Unchanged, "there is nobody to remove");
+}
+
+#[test]
+fn orders_signed_together_cross_the_pipe_and_are_obeyed_each_by_itself() {
+    let (mut connector, _running, _) = start(tempfile::tempdir().unwrap());
+    let draft = |(to, number): (&str, u64)| {
+        let mut message = message(Action::RemoveUser { removal: None });
+        message.mid = MessageId::from_number(number);
+        Draft::new(ServerId::parse(to).unwrap(), number, i64::MAX, &message)
+    };
+    let orders = [("7", 5), ("8", 6), ("7", 7)].map(draft);
+    for order in Order::sign_together(&key(1), orders.into()) {
+        let (mine, number) = (order.server().as_str() == "7", order.sequence());
+        connector.send(&ToProcessor::Order(order));
+        let Some(ToConnector::Feedback(answer)) = connector.receive() else { panic!("no answer") };
+        assert_eq!(answer.mid, MessageId::from_number(number));
+        assert_eq!(answer.status.is_success(), mine, "{}", answer.feedback);
+        assert_eq!(answer.receipt.is_some(), mine);
+        connector.send(&ToProcessor::Delivered { count: 1 });
+    }
 }
