@@ -6,6 +6,7 @@
 
 mod adoption;
 mod approvals;
+mod begun;
 mod changes;
 mod clock;
 mod convergence;

@@ -15,6 +15,7 @@ use crate::store::actions::{Ending, KnownAction, step};
 use crate::store::batch::{self, Place, Sent};
 use crate::store::confirmed::{self, Change, Confirmed};
 use crate::store::requests::detail_text;
+use crate::store::sql::execute_all;
 use crate::store::{self, Connection, StoreError, Tx};
 
 /// An answer with the action that it is about.
@@ -82,16 +83,14 @@ pub(super) async fn take_answers(
         return Ok(());
     }
     let head = store::audit::head(tx).await?;
-    // While the database works, what it is asked next is prepared.
-    let (confirmed, (finish, append)) = tokio::join!(confirmed::confirm(tx, &changes), async {
-        let finish = batch::finish(&done, now);
-        tokio::task::yield_now().await;
-        (finish, batch::append(head, rows))
-    });
-    confirmed?;
-    batch::forget_receipts(tx, &outdated).await?;
-    batch::keep_receipts(tx, &receipts, now).await?;
-    finish.execute(tx).await?;
+    let mut queries = confirmed::confirm(&changes);
+    queries.extend(batch::forget_receipts(&outdated));
+    queries.extend(batch::keep_receipts(&receipts, now)?);
+    queries.push(batch::finish(&done, now));
+    // While the database works, what it is asked last is prepared.
+    let (executed, append) =
+        tokio::join!(execute_all(queries, tx), async { batch::append(head, rows) });
+    executed?;
     append.execute(tx).await?;
     Ok(())
 }

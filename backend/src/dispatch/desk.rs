@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// The most that one transaction does: some 50 ms, for which whoever else writes may have to wait.
 const AT_ONCE: usize = 1000;
@@ -21,9 +21,10 @@ const AT_ONCE: usize = 1000;
 const ENOUGH: usize = 250;
 
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
-/// however much is done in it. Who comes alone does not wait.
+/// however much is done in it. Who comes alone does not wait, nor does anybody once nobody comes for a while.
 const LINGER_EACH: Duration = Duration::from_micros(250);
 const LINGER: Duration = Duration::from_millis(20);
+const WHILE: Duration = Duration::from_millis(4);
 
 /// Those who wait: `W` is what is wanted, `T` what comes of it.
 #[derive(Debug)]
@@ -124,10 +125,7 @@ impl<W: Send + 'static, T: Send + 'static> Shift<W, T> {
     {
         let mut last = 0;
         loop {
-            if last > 1 && self.0.lock().waiting.len() < ENOUGH {
-                let last = u32::try_from(last).unwrap_or(u32::MAX);
-                sleep(LINGER.min(LINGER_EACH.saturating_mul(last))).await;
-            }
+            self.let_come(last).await;
             let Some(slips) = self.next() else { return };
             last = slips.len();
             let (wanted, answers): (Vec<W>, Vec<_>) =
@@ -138,6 +136,25 @@ impl<W: Send + 'static, T: Send + 'static> Shift<W, T> {
                     let _ = answer.send(result);
                 }
             }
+        }
+    }
+
+    /// Lets more come, after a transaction that did so many.
+    async fn let_come(&self, last: usize) {
+        if last <= 1 {
+            return;
+        }
+        let most = LINGER_EACH.saturating_mul(u32::try_from(last).unwrap_or(u32::MAX));
+        let until = Instant::now() + LINGER.min(most);
+        let waiting = || self.0.lock().waiting.len();
+        let mut before = waiting();
+        while before < ENOUGH && Instant::now() < until {
+            sleep_until(until.min(Instant::now() + WHILE)).await;
+            let now = waiting();
+            if now == before {
+                return;
+            }
+            before = now;
         }
     }
 

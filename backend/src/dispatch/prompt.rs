@@ -118,6 +118,11 @@ impl Prompt {
         })
     }
 
+    /// All that is queued or handed over, each server's in order.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (ServerId, &ActionMessage)> {
+        self.messages.iter().map(|(server, message)| (*server, &**message))
+    }
+
     /// Whether nothing has to look for what this server is to do.
     pub(crate) fn includes(&self, server: ServerId) -> bool {
         self.places.contains_key(&server)

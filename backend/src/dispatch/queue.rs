@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bastio_protocol::api::ActionState;
-use bastio_protocol::{
-    Action, ActionMessage, MessageId, Removal, ServerName, Username, WantedAccount,
-};
+use bastio_protocol::{Action, ActionMessage, Removal, ServerName, Username, WantedAccount};
 
+use super::mid::new_mid;
 use super::spread::spread;
 use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
 use crate::store::actions::{ActionId, QueuedAction, step};
@@ -59,6 +58,8 @@ pub(crate) struct Replanned {
     pub(crate) conflicts: Vec<Conflict>,
     /// What is to be queued, each server's in order.
     pub(crate) queue: Vec<(ServerId, ActionMessage)>,
+    /// Whether the revision also waits for what was under way before.
+    pub(crate) waits: bool,
 }
 
 /// A server for which planning anew changed something.
@@ -117,6 +118,7 @@ pub(crate) async fn replan(
     }
     fates.end(db, revision, now).await?;
     store::actions::link(db, revision, &fates.under_way).await?;
+    replanned.waits = !fates.under_way.is_empty();
     replanned.servers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(replanned)
 }
@@ -481,7 +483,7 @@ fn message(
     removals: &BTreeMap<Username, Removal>,
     adopted: Option<&Adopted>,
 ) -> ActionMessage {
-    let mid = MessageId::from_number(rand::random());
+    let mid = new_mid();
     let is_adopted = adopted.is_some_and(|adopted| adopted.logins.contains(&step.login));
     let action = match step.action {
         Action::RemoveUser { .. } if is_adopted => {

@@ -11,11 +11,12 @@ use std::time::Duration;
 use bastio_protocol::api::{ActionState, RequestKind};
 use bastio_protocol::{
     Action, ChangeNote, Detail, DriftMessage, FailureNote, FeedbackMessage, HostMessage,
-    HostRequest, MessageId, V2_LIMIT, WantedState,
+    HostRequest, V2_LIMIT, WantedState,
 };
 
 use tokio::time::Instant;
 
+use super::mid::new_mid;
 use super::queue;
 use super::session::Session;
 use super::{DispatchError, FeedbackOutcome};
@@ -53,7 +54,7 @@ impl Session {
                 continue;
             }
             let request = self.compose(db, open).await?;
-            let message = HostMessage { mid: MessageId::from_number(rand::random()), request };
+            let message = HostMessage { mid: new_mid(), request };
             if fits(&message) {
                 store::requests::mark_sent(db, open.id, &message).await?;
                 messages.push(message);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bastio_protocol::api::{Change, UserGroup};
 use bastio_protocol::{AccountSpec, ActionMessage, KeyPolicy, PublicKey, ServerName, Username};
 
+use super::begun::Begun;
 use super::history::{History, Thing};
 use super::{Fleet, FleetError, overtaken, rails, uids};
 use crate::access::{Admin, Intent};
@@ -262,17 +263,22 @@ impl<'a> Edit<'a> {
         self.history.keep(&mut self.tx, revision, oldest).await?;
         let touched = planned.servers.iter().map(|server| server.id);
         let prompt = self.notify.prompt.as_ref();
+        let begun = prompt.filter(|_| self.extra.is_empty());
+        let begun = begun.and_then(|prompt| Begun::of(&planned, prompt));
         let is_left = |server: &ServerId| prompt.is_none_or(|prompt| !prompt.includes(*server));
         self.notify.wake.extend(touched.filter(is_left));
         let servers = planned.servers.len();
         let Self { fleet, actor, tx, notify, .. } = self;
-        let (turns, actor, summary) = (Arc::clone(&fleet.turns), actor.clone(), summary.to_owned());
+        let (turns, actor, text) = (Arc::clone(&fleet.turns), actor.clone(), summary.to_owned());
         let then = move || {
             turns.notify_one();
-            tracing::info!(revision, %actor, servers, summary, "model edited");
+            tracing::info!(revision, %actor, servers, summary = text, "model edited");
         };
         notify.commit(tx, then).await?;
-        fleet.read_change(revision).await
+        match begun.and_then(|begun| begun.change(fleet, revision, summary)) {
+            Some(change) => Ok(change),
+            None => fleet.read_change(revision).await,
+        }
     }
 
     /// Queues what follows from the edit, and what was queued beside it.

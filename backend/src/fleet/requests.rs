@@ -6,13 +6,14 @@ use std::time::Duration;
 use bastio_protocol::api::{
     ActionState, Change, EndSessions, NewRequest, RequestKind, RequestReport,
 };
-use bastio_protocol::{Action, ActionMessage, MessageId, ServerName, Username};
+use bastio_protocol::{Action, ActionMessage, ServerName, Username};
 use tokio::time::Instant;
 
 use super::changes::MAX_WAIT;
 use super::edit::Edit;
 use super::{Fleet, FleetError};
 use crate::access::Admin;
+use crate::dispatch::mid::new_mid;
 use crate::dispatch::queue::Scope;
 use crate::store::requests::RequestId;
 use crate::store::speech::Speech;
@@ -121,7 +122,7 @@ impl Fleet {
                 .extend(here.map(|grant| (server, grant.login.as_ref().unwrap_or(name).clone())));
         }
         for (server, username) in accounts {
-            let mid = MessageId::from_number(rand::random());
+            let mid = new_mid();
             edit.enqueue(server, ActionMessage { mid, username, action: Action::EndSessions });
         }
         edit.note("user.end-sessions", Some(name), None, "").await?;

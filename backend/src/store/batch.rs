@@ -185,26 +185,24 @@ impl SentRow {
     }
 }
 
-/// Forgets what servers have signed about these accounts.
-pub async fn forget_receipts(db: &mut Connection, places: &[Place]) -> Result<(), StoreError> {
+/// What forgets what servers have signed about these accounts.
+pub fn forget_receipts<'q>(places: &[Place]) -> Option<Query<'q>> {
     if places.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut delete = QueryBuilder::new("DELETE FROM receipts WHERE (server_id, login) IN (");
     push_places(&mut delete, places);
     delete.push(")");
-    delete.build().execute(&mut *db).await?;
-    Ok(())
+    Some(delete.build())
 }
 
-/// Keeps the good receipts that servers have signed last about accounts of which none is kept.
-pub async fn keep_receipts(
-    db: &mut Connection,
+/// What keeps the good receipts that servers have signed last about accounts of which none is kept.
+pub fn keep_receipts<'q>(
     receipts: &[(Place, Box<Receipt>)],
     now: i64,
-) -> Result<(), StoreError> {
+) -> Result<Option<Query<'q>>, StoreError> {
     if receipts.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut kept = Vec::with_capacity(receipts.len());
     for (place, receipt) in receipts {
@@ -214,8 +212,7 @@ pub async fn keep_receipts(
     insert.push_values(kept, |mut row, ((server, login), body)| {
         row.push_bind(*server).push_bind(login.to_string()).push_bind(now).push_bind(body);
     });
-    insert.build().execute(db).await?;
-    Ok(())
+    Ok(Some(insert.build()))
 }
 
 /// What ends actions that were done.

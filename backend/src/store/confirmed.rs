@@ -7,7 +7,7 @@ use bastio_protocol::PublicKey;
 
 use super::accounts::{parse_key, parse_login};
 use super::batch::{Place, push_places};
-use super::sql::QueryBuilder;
+use super::sql::{Query, QueryBuilder};
 use super::{Connection, ServerId, StoreError};
 use crate::plan::Account;
 
@@ -75,11 +75,8 @@ pub async fn keys(
     Ok(all)
 }
 
-/// Makes it so.
-pub async fn confirm(
-    db: &mut Connection,
-    changes: &BTreeMap<Place, Change>,
-) -> Result<(), StoreError> {
+/// What makes it so.
+pub fn confirm(changes: &BTreeMap<Place, Change>) -> Vec<Query<'_>> {
     let (kept, rewritten): (Vec<_>, Vec<_>) =
         changes.iter().partition(|(_, change)| change.keeps_row());
     let (mut lost, mut gained) = (Vec::new(), Vec::new());
@@ -90,35 +87,32 @@ pub async fn confirm(
     let there = |change: &&(&Place, &Change)| change.1.before.is_some();
     let gone: Vec<Place> =
         rewritten.iter().filter(there).map(|(place, _)| (*place).clone()).collect();
-    delete_accounts(db, &gone).await?;
+    let mut queries = Vec::from_iter(delete_accounts(&gone));
     let now = rewritten.iter().filter_map(|(place, change)| Some((*place, change.after.as_ref()?)));
     let now: Vec<(&Place, &Confirmed)> = now.collect();
-    insert_accounts(db, &now).await?;
+    queries.extend(insert_accounts(&now));
     for (place, now) in now {
         gained.extend(now.account.keys.iter().map(|key| (place, key)));
     }
-    delete_keys(db, &lost).await?;
-    insert_keys(db, &gained).await
+    queries.extend(lost.chunks(KEYS_AT_ONCE).map(delete_keys));
+    queries.extend(gained.chunks(KEYS_AT_ONCE).map(insert_keys));
+    queries
 }
 
 /// Their keys go with them.
-async fn delete_accounts(db: &mut Connection, places: &[Place]) -> Result<(), StoreError> {
+fn delete_accounts<'q>(places: &[Place]) -> Option<Query<'q>> {
     if places.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut delete = QueryBuilder::new("DELETE FROM accounts WHERE (server_id, login) IN (");
     push_places(&mut delete, places);
     delete.push(")");
-    delete.build().execute(db).await?;
-    Ok(())
+    Some(delete.build())
 }
 
-async fn insert_accounts(
-    db: &mut Connection,
-    accounts: &[(&Place, &Confirmed)],
-) -> Result<(), StoreError> {
+fn insert_accounts<'q>(accounts: &[(&Place, &Confirmed)]) -> Option<Query<'q>> {
     if accounts.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut insert =
         QueryBuilder::new("INSERT INTO accounts (server_id, login, sudo, doubtful, wanted) ");
@@ -130,36 +124,27 @@ async fn insert_accounts(
         row.push_bind(*server).push_bind(login.to_string()).push_bind(now.account.sudo);
         row.push_bind(now.doubtful).push_bind(whole);
     });
-    insert.build().execute(db).await?;
-    Ok(())
+    Some(insert.build())
 }
 
-async fn delete_keys(db: &mut Connection, keys: &[(&Place, &PublicKey)]) -> Result<(), StoreError> {
-    for some in keys.chunks(KEYS_AT_ONCE) {
-        let mut delete = QueryBuilder::new(
-            "DELETE FROM account_keys WHERE (server_id, login, fingerprint) IN (",
-        );
-        delete.push_values(some, |mut row, ((server, login), key)| {
-            row.push_bind(*server).push_bind(login.to_string()).push_bind(key.fingerprint());
-        });
-        delete.push(")");
-        delete.build().execute(&mut *db).await?;
-    }
-    Ok(())
+fn delete_keys<'q>(keys: &[(&Place, &PublicKey)]) -> Query<'q> {
+    let mut delete =
+        QueryBuilder::new("DELETE FROM account_keys WHERE (server_id, login, fingerprint) IN (");
+    delete.push_values(keys, |mut row, ((server, login), key)| {
+        row.push_bind(*server).push_bind(login.to_string()).push_bind(key.fingerprint());
+    });
+    delete.push(")");
+    delete.build()
 }
 
-async fn insert_keys(db: &mut Connection, keys: &[(&Place, &PublicKey)]) -> Result<(), StoreError> {
-    for some in keys.chunks(KEYS_AT_ONCE) {
-        let mut insert = QueryBuilder::new(
-            "INSERT INTO account_keys (server_id, login, fingerprint, public_key) ",
-        );
-        insert.push_values(some, |mut row, ((server, login), key)| {
-            row.push_bind(*server).push_bind(login.to_string());
-            row.push_bind(key.fingerprint()).push_bind(key.to_string());
-        });
-        insert.build().execute(&mut *db).await?;
-    }
-    Ok(())
+fn insert_keys<'q>(keys: &[(&Place, &PublicKey)]) -> Query<'q> {
+    let mut insert =
+        QueryBuilder::new("INSERT INTO account_keys (server_id, login, fingerprint, public_key) ");
+    insert.push_values(keys, |mut row, ((server, login), key)| {
+        row.push_bind(*server).push_bind(login.to_string());
+        row.push_bind(key.fingerprint()).push_bind(key.to_string());
+    });
+    insert.build()
 }
 
 #[cfg(test)]
@@ -168,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::store::accounts;
+    use crate::store::sql::execute_all;
     use crate::testing::{TestBackend, key, login};
 
     fn plain(sudo: bool, keys: &[u8]) -> Option<Confirmed> {
@@ -202,7 +188,8 @@ mod tests {
         ];
         let mut tx = backend.store.write().await.expect("a writer");
         let made = Change { before: None, after: plain(true, &[1, 2]) };
-        confirm(&mut tx, &BTreeMap::from([(other, made)])).await.expect("confirmed");
+        let made = BTreeMap::from([(other, made)]);
+        execute_all(confirm(&made), &mut tx).await.expect("confirmed");
         for (from, before) in kinds.iter().enumerate() {
             for (to, after) in kinds.iter().enumerate() {
                 let place: Place = (server, login(&format!("u{from}-{to}")));
@@ -210,7 +197,7 @@ mod tests {
                 for (before, after) in steps {
                     let change = Change { before, after };
                     let changes = BTreeMap::from([(place.clone(), change)]);
-                    confirm(&mut tx, &changes).await.expect("confirmed");
+                    execute_all(confirm(&changes), &mut tx).await.expect("confirmed");
                 }
                 let stored = accounts::of_server(&mut tx, server).await.expect("read");
                 let expected = after.as_ref().map(|now| &now.account);

@@ -111,7 +111,45 @@ pub fn query_scalar<'q, T>(text: impl SqlSafeStr) -> QueryScalar<'q, T> {
     QueryScalar(query_as(text))
 }
 
+/// Runs statements one after the other. SQLite gets those that were built in one go: each costs its thread and ours a
+/// change of hands, and where both processors are busy that takes longer than the work.
+///
+/// # Errors
+/// What the database says of the first that it refuses.
+pub async fn execute_all(
+    queries: impl IntoIterator<Item = Query<'_>>,
+    db: &mut Connection,
+) -> Result<(), Error> {
+    let mut all = Vec::<Query<'_>>::new();
+    for query in queries {
+        let before = all.last_mut().filter(|_| matches!(db, Connection::Sqlite(_)));
+        let left = match before {
+            Some(before) => before.join(query),
+            None => Some(query),
+        };
+        all.extend(left);
+    }
+    for query in all {
+        query.execute(db).await?;
+    }
+    Ok(())
+}
+
 impl<'q> Query<'q> {
+    /// Takes another one behind it, for SQLite. Gives it back where the values of one of them have names.
+    fn join(&mut self, mut next: Self) -> Option<Self> {
+        let (Text::Parts(text, places), Text::Parts(more, more_places)) =
+            (&mut self.text, &next.text)
+        else {
+            return Some(next);
+        };
+        text.push_str("; ");
+        places.extend(more_places.iter().map(|place| place + text.len()));
+        text.push_str(more);
+        self.values.append(&mut next.values);
+        None
+    }
+
     /// The next value.
     #[must_use]
     pub fn bind(mut self, value: impl Into<Value<'q>>) -> Self {
@@ -126,8 +164,10 @@ impl<'q> Query<'q> {
     pub async fn execute(self, db: &mut Connection) -> Result<Changed, Error> {
         Ok(Changed(match db {
             Connection::Sqlite(db) => {
+                let again = self.text.comes_again();
                 let (text, values) = self.for_sqlite()?;
-                sqlx::query_with(text, values).execute(&mut **db).await?.rows_affected()
+                let query = sqlx::query_with(text, values).persistent(again);
+                query.execute(&mut **db).await?.rows_affected()
             }
             Connection::Postgres(db) => {
                 let (text, values) = self.for_postgres()?;
@@ -173,8 +213,9 @@ impl<'q> Query<'q> {
         self.text = self.text.within(&before.join(columns), behind);
         let text: String = match db {
             Connection::Sqlite(db) => {
+                let again = self.text.comes_again();
                 let (text, values) = self.for_sqlite()?;
-                sqlx::query_scalar_with(text, values).fetch_one(&mut **db).await?
+                sqlx::query_scalar_with(text, values).persistent(again).fetch_one(&mut **db).await?
             }
             Connection::Postgres(db) => {
                 let (text, values) = self.for_postgres()?;
@@ -383,6 +424,11 @@ impl Changed {
 }
 
 impl Text {
+    /// Whether it is worth while to keep it prepared: of the others there is one for each number of values.
+    fn comes_again(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
+
     /// The same between two other texts, which are ours as well.
     fn within(self, before: &str, behind: &str) -> Self {
         match self {

@@ -18,9 +18,9 @@ use crate::BenchError;
 /// Time to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The same at how everything stands, for each action that is asked for: a look costs the backend something, too.
-const LOOK_PER_ACTION: Duration = Duration::from_micros(2);
+const LOOK_PER_ACTION: Duration = Duration::from_nanos(500);
 
 /// A running backend; killed when dropped.
 pub struct Backend {
