@@ -2,7 +2,7 @@
 
 use bastio_protocol::api::{ActionState, RemoveUser, Role, UpdateUser};
 use bastio_protocol::audit::LogFilter;
-use bastio_protocol::{Action, Algorithm, Status};
+use bastio_protocol::{Action, ActionMessage, Algorithm, MessageId, Status};
 
 use super::*;
 use crate::plan::Accounts;
@@ -122,12 +122,15 @@ async fn foreign_made_up_unsent_and_double_answers_change_nothing() {
 #[tokio::test]
 async fn a_number_does_not_answer_for_a_text() {
     let backend = TestBackend::new().await;
-    backend.enroll("web-1", 1).await;
-    backend.add_user("alice", &[], "web-1", false).await;
+    let web = backend.enroll("web-1", 1).await.id;
+    let (mid, action) = (MessageId::from_number(7), Action::RemoveUser { removal: None });
+    let asked = (web, ActionMessage { mid, username: login("alice"), action });
+    let mut tx = backend.store.write().await.expect("a writer");
+    store::actions::enqueue(&mut tx, &[], &[asked], NOW).await.expect("queued");
+    tx.commit().await.expect("committed");
     let session = backend.connect(1).await;
-    let sent = session.next(1).await.expect("a queue");
-    let json =
-        format!(r#"{{"type":"feedback","mid":{},"status":200,"feedback":""}}"#, sent[0].mid.text());
+    assert_eq!(session.next(1).await.expect("a queue").len(), 1);
+    let json = r#"{"type":"feedback","mid":7,"status":200,"feedback":""}"#;
     let parsed = bastio_protocol::Message::parse(json.as_bytes(), &bastio_protocol::KeyPolicy::ANY);
     let bastio_protocol::Message::Feedback(answer) = parsed.expect("a message") else {
         unreachable!("it says feedback")
