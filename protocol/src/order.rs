@@ -220,11 +220,11 @@ impl Order {
 
     fn sign_tree(key: &SigningKey, drafts: Vec<Draft>) -> Vec<Self> {
         let alone: Vec<Vec<u8>> = drafts.iter().map(Draft::signed_bytes).collect();
-        let Some((bytes, paths)) = together::together(alone.iter().map(Vec::as_slice)) else {
-            return Vec::new();
-        };
-        // Of one there is no tree, and what is signed is it.
-        let signature = key.sign(if let [alone] = &*alone { alone } else { &bytes });
+        let paths = together::paths(&alone);
+        // All of them lead to the same.
+        let first = alone.into_iter().zip(&paths).next();
+        let Some(root) = first.map(|(alone, path)| path.signed(alone)) else { return Vec::new() };
+        let signature = key.sign(&root);
         let signed = |(draft, path)| Self::signed(draft, path, signature);
         drafts.into_iter().zip(paths).map(signed).collect()
     }

@@ -1,5 +1,5 @@
-//! What an edit has come to in the moment in which it is written, from memory: to read thousands of actions again takes as
-//! long as to write them. This file must not know what becomes of them afterwards.
+//! What an edit has come to in the moment in which it is written, from memory: to read thousands of actions again takes time
+//! from those who send them. This file must not know what becomes of them afterwards.
 
 use std::collections::HashMap;
 

@@ -3,52 +3,24 @@
 //! Texts say `$1` and hold nothing that only one engine understands. This file must not know any
 //! table.
 
-use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Error, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite};
 
+use self::value::without_nul;
+pub use self::value::{Flag, Value};
 use super::engine::Connection;
+
+mod value;
 
 /// What a row can be read as, from both engines.
 pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 
 impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
 {}
-
-/// A value of a statement. Its kind is known also when it is absent, as PostgreSQL wants to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value<'q> {
-    /// A number, a time, an id.
-    Integer(Option<i64>),
-    /// Text, also JSON.
-    Text(Option<Cow<'q, str>>),
-    /// Yes or no.
-    Boolean(Option<bool>),
-}
-
-/// Yes or no in a packed row: SQLite says 1 or 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flag(pub bool);
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Word(bool),
-            Number(u8),
-        }
-        Ok(Self(match Either::deserialize(from)? {
-            Either::Word(flag) => flag,
-            Either::Number(number) => number != 0,
-        }))
-    }
-}
 
 /// A statement with its values.
 #[derive(Debug)]
@@ -464,47 +436,12 @@ impl Text {
     }
 }
 
-/// PostgreSQL has no text with the character 0 in it.
-fn without_nul(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
-}
-
-macro_rules! values {
-    ($($kind:ident($type:ty): |$value:ident| $inner:expr;)*) => {$(
-        impl<'q> From<$type> for Value<'q> {
-            fn from($value: $type) -> Self {
-                Self::$kind(Some($inner))
-            }
-        }
-        impl<'q> From<Option<$type>> for Value<'q> {
-            fn from(value: Option<$type>) -> Self {
-                Self::$kind(value.map(|$value| $inner))
-            }
-        }
-    )*};
-}
-values! {
-    Integer(i64): |number| number;
-    Integer(super::ServerId): |id| id.0;
-    Integer(super::UserId): |id| id.0;
-    Integer(super::actions::ActionId): |id| id.0;
-    Integer(super::groups::GroupId): |id| id.0;
-    Integer(super::requests::RequestId): |id| id.0;
-    Text(&'q str): |text| Cow::Borrowed(text);
-    Text(&'q String): |text| Cow::Borrowed(text.as_str());
-    Text(String): |text| Cow::Owned(text);
-    Boolean(bool): |flag| flag;
-}
-
-impl<'q> From<&'q Option<String>> for Value<'q> {
-    fn from(value: &'q Option<String>) -> Self {
-        Self::Text(value.as_deref().map(Cow::Borrowed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
+    use crate::testing::TestBackend;
 
     #[test]
     fn values_stand_where_they_were_pushed() {
@@ -531,7 +468,7 @@ mod tests {
 
     #[tokio::test]
     async fn packed_rows_are_the_rows() {
-        let backend = crate::testing::TestBackend::new().await;
+        let backend = TestBackend::new().await;
         let mut db = backend.store.read().await.unwrap();
         let rows: Vec<(i64, Option<String>, Flag)> = query(
             "SELECT 1 AS a, 'he said \"{}\"' AS b, 1 < 2 AS c UNION ALL SELECT 2, NULL, 1 > 2",
@@ -553,5 +490,34 @@ mod tests {
     fn text_that_postgresql_has_no_place_for_is_changed_and_no_other() {
         assert_eq!(without_nul("a\0b".into()), "a\u{fffd}b");
         assert!(matches!(without_nul("ä ö".into()), Cow::Borrowed("ä ö")));
+    }
+
+    #[tokio::test]
+    async fn of_statements_in_one_go_each_is_done_with_its_own_values_until_one_is_refused() {
+        let backend = TestBackend::new().await;
+        let mut tx = backend.store.write().await.expect("a writer");
+        let insert = |rows: &[(i64, &'static str)]| {
+            let mut insert = QueryBuilder::new("INSERT INTO revisions (revision, summary, at) ");
+            insert.push_values(rows.to_vec(), |mut row, (revision, summary)| {
+                row.push_bind(revision).push_bind(summary).push_bind(7_i64);
+            });
+            insert.build()
+        };
+        let renamed = || query("UPDATE revisions SET summary = $1 WHERE revision = $2");
+        let all = [
+            insert(&[(1001, "one"), (1002, "two")]),
+            insert(&[(1003, "three")]),
+            renamed().bind("second").bind(1002_i64),
+            insert(&[(1004, "four")]),
+        ];
+        execute_all(all, &mut tx).await.expect("done");
+        let select =
+            "SELECT revision, summary FROM revisions WHERE revision > 1000 ORDER BY revision";
+        let rows: Vec<(i64, String)> = query_as(select).fetch_all(&mut tx).await.expect("read");
+        let rows: Vec<_> = rows.iter().map(|(revision, text)| (*revision, text.as_str())).collect();
+        assert_eq!(rows, [(1001, "one"), (1002, "second"), (1003, "three"), (1004, "four")]);
+        let some = [insert(&[(1005, "five")]), insert(&[(1001, "again")])];
+        let refused = execute_all(some, &mut tx).await.expect_err("there is a 1001");
+        assert!(refused.as_database_error().is_some_and(|error| error.is_unique_violation()));
     }
 }

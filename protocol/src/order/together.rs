@@ -48,15 +48,17 @@ impl InclusionPath {
         if self.is_empty() {
             return alone;
         }
-        signed_root(&self.0.iter().fold(leaf(&alone), |hash, beside| node(&hash, beside)))
+        let root = self.0.iter().fold(leaf(&alone), |hash, beside| node(&hash, beside));
+        let mut bytes = Vec::with_capacity(64);
+        super::push(&mut bytes, DOMAIN);
+        bytes.extend_from_slice(&root);
+        bytes
     }
 }
 
-/// What is signed for all of them ([`MOST`]), each of which would be signed alone by its bytes, and how each leads to that.
-pub(super) fn together<'a>(
-    orders: impl Iterator<Item = &'a [u8]>,
-) -> Option<(Vec<u8>, Vec<InclusionPath>)> {
-    let mut level: Vec<(Hash, usize)> = orders.map(|alone| (leaf(alone), 1)).collect();
+/// How each of these ([`MOST`]), which would be signed alone by its bytes, leads to the root of all. One is its own root.
+pub(super) fn paths(orders: &[Vec<u8>]) -> Vec<InclusionPath> {
+    let mut level: Vec<(Hash, usize)> = orders.iter().map(|alone| (leaf(alone), 1)).collect();
     let mut paths = vec![InclusionPath::default(); level.len()];
     while level.len() > 1 {
         let mut first = 0;
@@ -77,8 +79,7 @@ pub(super) fn together<'a>(
         };
         level = level.chunks(2).map(join).collect();
     }
-    let (root, _) = level.first()?;
-    Some((signed_root(root), paths))
+    paths
 }
 
 fn leaf(alone: &[u8]) -> Hash {
@@ -94,13 +95,6 @@ fn hash(kind: u8, parts: [&[u8]; 2]) -> Hash {
     context.update(&[kind]);
     parts.iter().for_each(|part| context.update(part));
     context.finish().as_ref().try_into().expect("a SHA-256 has 32 bytes")
-}
-
-fn signed_root(root: &Hash) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64);
-    super::push(&mut bytes, DOMAIN);
-    bytes.extend_from_slice(root);
-    bytes
 }
 
 impl TryFrom<String> for InclusionPath {
