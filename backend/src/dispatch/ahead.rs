@@ -23,7 +23,7 @@ pub(super) struct OrderMaker {
 }
 
 /// An action that is on the disk as sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Handed {
     /// What is to be done.
     pub message: Arc<ActionMessage>,
@@ -32,8 +32,10 @@ pub struct Handed {
 }
 
 /// An order that nothing is missing from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SignedOrder {
+    /// What signed it.
+    signer: Signer,
     /// Its number.
     pub number: u64,
     /// Until when it may be obeyed, in seconds since the Unix epoch.
@@ -84,7 +86,7 @@ impl SignedOrder {
     /// session's orders are signed by `signer`.
     #[must_use]
     pub fn fits(&self, signer: &Signer, last: u64, now: i64) -> bool {
-        self.number > last && signer.is_fresh(self.not_after, now)
+        self.number > last && self.signer.signs_like(signer) && signer.is_fresh(self.not_after, now)
     }
 }
 
@@ -98,7 +100,7 @@ fn sign(orders: &[Unsigned], now: i64) -> Vec<(usize, SignedOrder)> {
         alone.into_iter().map(|order| (order.place, order.sign(now))).collect();
     if let Some(signer) = signer {
         let signed = signer.sign_together(together.iter().map(|order| order.action()), now);
-        let placed = |(order, signed): (&Unsigned, Order)| (order.place, signed.into());
+        let placed = |(order, signed): (&Unsigned, Order)| (order.place, order.signed(&signed));
         all.extend(together.into_iter().zip(signed).map(placed));
     }
     all.sort_unstable_by_key(|(place, _)| *place);
@@ -112,13 +114,12 @@ impl Unsigned {
 
     fn sign(&self, now: i64) -> SignedOrder {
         let payload = Payload::Action(ActionMessage::clone(&self.message));
-        self.signer.sign(self.server.clone(), self.number, now, &payload).into()
+        self.signed(&self.signer.sign(self.server.clone(), self.number, now, &payload))
     }
-}
 
-impl From<Order> for SignedOrder {
-    fn from(order: Order) -> Self {
-        Self { number: order.sequence(), not_after: order.not_after(), body: order.to_json() }
+    fn signed(&self, order: &Order) -> SignedOrder {
+        let (signer, not_after) = (self.signer.clone(), order.not_after());
+        SignedOrder { signer, number: order.sequence(), not_after, body: order.to_json() }
     }
 }
 
@@ -234,5 +235,16 @@ mod tests {
         ] {
             assert_eq!(order.fits(&signer(), last, now), fits, "{last} {now}");
         }
+    }
+
+    #[test]
+    fn for_a_session_that_signs_otherwise_an_order_is_signed_anew() {
+        let [unsigned] = <[Unsigned; 1]>::try_from(unsigned(1)).expect("one");
+        let order = unsigned.sign(NOW);
+        assert!(order.fits(&unsigned.signer, 0, NOW));
+        assert!(!order.fits(&unsigned.signer.clone().together(true), 0, NOW));
+        let of_key = |seed| Signer::new(Arc::new(signing_key(seed)), Duration::from_mins(5));
+        let fits = [7, 8].map(|seed| order.fits(&of_key(seed), 0, NOW));
+        assert_eq!(fits, [true, false]);
     }
 }

@@ -32,11 +32,18 @@ impl Signer {
         Self { together, ..self }
     }
 
+    /// Whether an order that one of them has signed is as the other would have signed it.
+    #[must_use]
+    pub fn signs_like(&self, other: &Self) -> bool {
+        self.key.verifying_key() == other.key.verifying_key()
+            && self.together == other.together
+            && self.valid_for == other.valid_for
+    }
+
     /// Whether orders of the other can be signed together with those of this one.
     #[must_use]
     pub fn goes_with(&self, other: &Self) -> bool {
-        let (both, one_key) = (self.together && other.together, Arc::ptr_eq(&self.key, &other.key));
-        both && one_key && self.valid_for == other.valid_for
+        self.together && self.signs_like(other)
     }
 
     /// An order of that number for one server, signed `now` (seconds since the Unix epoch).
