@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bastio_protocol::api::{ActionReport, ActionState, Change, Grant, Labels, Presence, UserState};
 use bastio_protocol::{
-    AccessEntry, AccessReport, AccessStatus, Action, ActionMessage, MessageId, ServerName,
-    SigningKey, Username, VerifyingKey, WantedAccount,
+    AccessEntry, AccessReport, AccessStatus, Action, ActionMessage, ServerName, SigningKey,
+    Username, VerifyingKey, WantedAccount,
 };
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::users::logins_of;
 use super::{Fleet, FleetError, users};
 use crate::access::Admin;
 use crate::audit::Event;
+use crate::dispatch::mid::new_mid;
 use crate::dispatch::queue::Scope;
 use crate::plan::{Account, Accounts, More};
 use crate::store::receipts::ReceiptRow;
@@ -137,7 +138,7 @@ pub(super) async fn end_all_sessions(edit: &mut Edit<'_>, row: &UserRow) -> Resu
     let spoken = store::speech::spoken(edit.db(), &servers).await?;
     for (server, username) in places {
         if spoken.by(server) != Speech::Version1 {
-            let mid = MessageId::from_number(rand::random());
+            let mid = new_mid();
             edit.enqueue(server, ActionMessage { mid, username, action: Action::EndSessions });
         }
     }

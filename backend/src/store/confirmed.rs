@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::store::accounts;
     use crate::store::sql::execute_all;
-    use crate::testing::{TestBackend, key, login};
+    use crate::testing::{TestBackend, key, login, numbered_key};
 
     fn plain(sudo: bool, keys: &[u8]) -> Option<Confirmed> {
         let keys = keys.iter().map(|number| key(*number)).collect();
@@ -219,6 +219,54 @@ mod tests {
                 let bob = plain(true, &[1, 2]).map(|now| now.account);
                 assert_eq!(stored.get(&login("bob")), bob.as_ref(), "{from} to {to}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_of_all_kinds_are_confirmed_in_one_go() {
+        let backend = TestBackend::new().await;
+        let server = backend.enroll("web-1", 1).await.id;
+        let kinds = [None, plain(false, &[1]), plain(false, &[2, 3]), plain(true, &[2]), whole()];
+        let all = kinds.iter().enumerate().flat_map(|(from, before)| {
+            kinds.iter().enumerate().map(move |(to, after)| (from, before, to, after))
+        });
+        let (mut made, mut changed) = (BTreeMap::new(), BTreeMap::new());
+        for (from, before, to, after) in all {
+            let place: Place = (server, login(&format!("u{from}-{to}")));
+            made.insert(place.clone(), Change { before: None, after: before.clone() });
+            changed.insert(place, Change { before: before.clone(), after: after.clone() });
+        }
+        let mut tx = backend.store.write().await.expect("a writer");
+        for step in [&made, &changed] {
+            execute_all(confirm(step), &mut tx).await.expect("confirmed");
+            let stored = accounts::of_server(&mut tx, server).await.expect("read");
+            let expected = step.iter().filter_map(|((_, login), change)| {
+                Some((login.clone(), change.after.as_ref()?.account.clone()))
+            });
+            assert_eq!(stored, expected.collect());
+        }
+    }
+
+    #[tokio::test]
+    async fn more_keys_than_one_statement_takes_come_and_go() {
+        const KEYS: usize = KEYS_AT_ONCE + 3;
+        let backend = TestBackend::new().await;
+        let server = backend.enroll("web-1", 1).await.id;
+        let place: Place = (server, login("alice"));
+        let of = |numbers: std::ops::Range<usize>| {
+            let keys = numbers.map(numbered_key).collect();
+            Some(Confirmed { account: Account { keys, ..Account::default() }, doubtful: false })
+        };
+        let mut tx = backend.store.write().await.expect("a writer");
+        let mut before = None;
+        for after in [of(0..1), of(0..KEYS), of(KEYS..2 * KEYS), of(0..0)] {
+            let changes =
+                BTreeMap::from([(place.clone(), Change { before, after: after.clone() })]);
+            execute_all(confirm(&changes), &mut tx).await.expect("confirmed");
+            let stored = accounts::of_server(&mut tx, server).await.expect("read");
+            let expected = after.as_ref().map(|now| &now.account);
+            assert!(stored.get(&place.1) == expected, "{:?}", stored.len());
+            before = after;
         }
     }
 }

@@ -83,6 +83,9 @@ pub fn query_scalar<'q, T>(text: impl SqlSafeStr) -> QueryScalar<'q, T> {
     QueryScalar(query_as(text))
 }
 
+/// The most values of statements that SQLite gets in one go: some megabytes.
+const IN_ONE_GO: usize = 32_000;
+
 /// Runs statements one after the other. SQLite gets those that were built in one go: each costs its thread and ours a
 /// change of hands, and where both processors are busy that takes longer than the work.
 ///
@@ -108,13 +111,18 @@ pub async fn execute_all(
 }
 
 impl<'q> Query<'q> {
-    /// Takes another one behind it, for SQLite. Gives it back where the values of one of them have names.
+    /// Takes another one behind it, for SQLite, which gives each as many values as it has places. Gives it back where these
+    /// are named or not as many, or where it would be too much.
     fn join(&mut self, mut next: Self) -> Option<Self> {
         let (Text::Parts(text, places), Text::Parts(more, more_places)) =
             (&mut self.text, &next.text)
         else {
             return Some(next);
         };
+        let even = (places.len(), more_places.len()) == (self.values.len(), next.values.len());
+        if !even || self.values.len() + next.values.len() > IN_ONE_GO {
+            return Some(next);
+        }
         text.push_str("; ");
         places.extend(more_places.iter().map(|place| place + text.len()));
         text.push_str(more);
@@ -516,8 +524,40 @@ mod tests {
         let rows: Vec<(i64, String)> = query_as(select).fetch_all(&mut tx).await.expect("read");
         let rows: Vec<_> = rows.iter().map(|(revision, text)| (*revision, text.as_str())).collect();
         assert_eq!(rows, [(1001, "one"), (1002, "second"), (1003, "three"), (1004, "four")]);
-        let some = [insert(&[(1005, "five")]), insert(&[(1001, "again")])];
+        let rest = || (1005..1008).map(|revision| insert(&[(revision, "rest")]));
+        let some = rest().take(1).chain([insert(&[(1001, "again")])]).chain(rest().skip(1));
         let refused = execute_all(some, &mut tx).await.expect_err("there is a 1001");
         assert!(refused.as_database_error().is_some_and(|error| error.is_unique_violation()));
+        if let Connection::Sqlite(_) = &mut *tx {
+            // PostgreSQL takes nothing more after that.
+            let behind: i64 = query_scalar("SELECT COUNT(*) FROM revisions WHERE revision > 1005")
+                .fetch_one(&mut tx)
+                .await
+                .expect("read");
+            assert_eq!(behind, 0, "what stands behind the refused one");
+        }
+    }
+
+    #[test]
+    fn statements_are_joined_with_all_their_values_or_not_at_all() {
+        let list = |count: i64| {
+            let mut list = QueryBuilder::new("SELECT ");
+            let mut values = list.separated(", ");
+            (0..count).for_each(|number| _ = values.push_bind(number));
+            list.build()
+        };
+        let mut one = list(2);
+        let joined = one.join(list(0)).or_else(|| one.join(list(1)));
+        assert!(joined.is_none(), "{joined:?}");
+        assert!(one.join(list(1).bind(7_i64)).is_some(), "a value too many");
+        assert!(one.join(query("SELECT $1").bind(7_i64)).is_some(), "a value with a name");
+        let most = i64::try_from(IN_ONE_GO).expect("small");
+        assert!(one.join(list(most)).is_some(), "too much");
+        assert!(one.join(list(most - 3)).is_none(), "as much as may be");
+        let values = one.values.len();
+        let text = one.text.with(|text, _| text.push('?'));
+        assert!(text.as_str().starts_with("SELECT ?, ?; SELECT ; SELECT ?; SELECT ?, ?"));
+        assert_eq!(text.as_str().matches('?').count(), values);
+        assert!(list(1).bind(7_i64).join(list(1)).is_some(), "a value too many before");
     }
 }

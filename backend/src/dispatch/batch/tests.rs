@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use bastio_protocol::api::{NewKeys, RemoveUser};
 use bastio_protocol::audit::{LogFilter, Pattern};
-use bastio_protocol::{AgentHello, Facts, Payload, Status, V2};
+use bastio_protocol::{
+    ActionMessage, AgentHello, Facts, KeyOptions, Payload, Status, Username, V2,
+};
 use tokio::task::JoinSet;
 
-use super::{Given, HandOut, Slip, Wanted};
+use super::{Answer, Given, HandOut, Slip, Wanted};
 use crate::dispatch::{DispatchError, Session};
 use crate::store;
 use crate::testing::{NOW, TestBackend, feedback, key, login};
@@ -53,6 +56,88 @@ async fn what_is_common_is_not_handed_back() {
     for given in &given {
         assert!(matches!(given, Some(Given::Actions(all)) if all.len() == 1), "{given:?}");
     }
+}
+
+/// An answer of `session`'s agent to what it was `asked`.
+fn answer(session: &Session, asked: &ActionMessage, status: Status) -> Slip {
+    let server = session.server();
+    let answer = Answer {
+        server: server.id,
+        name: server.name.clone(),
+        address: session.address(),
+        receipt_key: None,
+        feedback: asked.reply(status, "as told"),
+        asked: Some(Arc::new(asked.clone())),
+    };
+    let lease = session.place().epoch.map(|epoch| (server.id, epoch));
+    Slip { wanted: Wanted::Answer(Box::new(answer)), lease }
+}
+
+#[tokio::test]
+async fn of_answers_that_come_together_those_that_leave_a_doubt_are_handed_back() {
+    let backend = TestBackend::new().await;
+    let mut sessions = Vec::new();
+    for number in 0..5 {
+        backend.enroll(&format!("s{number}"), number).await;
+        sessions.push(backend.connect_v2(number).await);
+    }
+    backend.add_user("bob", &[key(201)], "s4", false).await;
+    backend.answer_all(&sessions[4], Status::Done).await;
+    backend.add_user("alice", &[key(200)], "*", true).await;
+    let mut asked = Vec::new();
+    for session in &sessions {
+        asked.push(session.next(10).await.expect("a queue").remove(0));
+    }
+    backend
+        .fleet
+        .remove_user(&backend.admin, &login("bob"), RemoveUser::default())
+        .await
+        .expect("removed");
+    let removal = sessions[4].next(10).await.expect("a queue").remove(0);
+    let slips = vec![
+        answer(&sessions[0], &asked[0], Status::Done),
+        answer(&sessions[0], &asked[0], Status::Done),
+        answer(&sessions[2], &asked[1], Status::Done),
+        answer(&sessions[2], &asked[2], Status::Done),
+        answer(&sessions[3], &asked[3], Status::Failed),
+        answer(&sessions[4], &asked[4], Status::Done),
+        answer(&sessions[4], &removal, Status::Done),
+    ];
+    let given = super::work(backend.dispatch.clone(), slips).await;
+    let taken: Vec<bool> = given.iter().map(|given| matches!(given, Some(Given::Taken))).collect();
+    assert_eq!(taken, [true, false, false, true, false, true, true], "{given:?}");
+    let mut db = backend.store.read().await.expect("a reader");
+    for (session, there) in sessions.iter().zip([true, false, true, false, true]) {
+        let server = session.server().id;
+        let accounts = store::accounts::of_server(&mut db, server).await.expect("read");
+        let names: Vec<_> = accounts.keys().map(Username::as_str).collect();
+        assert_eq!(names, if there { vec!["alice"] } else { vec![] }, "{}", session.server().name);
+        let left = store::actions::pending_of_server(&mut db, server).await.expect("read");
+        assert_eq!(left.is_empty(), there, "{}", session.server().name);
+    }
+}
+
+#[tokio::test]
+async fn of_one_account_one_answer_is_taken_at_a_time() {
+    let backend = TestBackend::new().await;
+    backend.enroll("s0", 0).await;
+    let session = backend.connect_v2(0).await;
+    backend.add_user("alice", &[key(200)], "*", true).await;
+    let first = session.next(10).await.expect("a queue").remove(0);
+    let keys = vec![key(201).to_string()];
+    let more = NewKeys { keys, options: KeyOptions::default(), until: None };
+    backend.fleet.add_keys(&backend.admin, &login("alice"), &more).await.expect("added");
+    let second = session.next(10).await.expect("a queue").remove(0);
+    let both = || [&first, &second].map(|asked| answer(&session, asked, Status::Done));
+    for expected in [[true, false], [false, true]] {
+        let given = super::work(backend.dispatch.clone(), both().into()).await;
+        let taken: Vec<bool> =
+            given.iter().map(|given| matches!(given, Some(Given::Taken))).collect();
+        assert_eq!(taken, expected, "{given:?}");
+    }
+    let mut db = backend.store.read().await.expect("a reader");
+    let accounts = store::accounts::of_server(&mut db, session.server().id).await.expect("read");
+    assert_eq!(accounts[&login("alice")].keys, [key(200), key(201)].into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
