@@ -17,7 +17,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::api::AuditRow;
-use crate::{ServerName, Username};
+use crate::{ServerName, Status, Username};
 
 pub use verify::{Fault, Place, Scope, Summary, Verdict, Verifier};
 
@@ -117,32 +117,37 @@ pub struct ExportHeader {
 #[must_use]
 pub fn hash(prev_hash: &str, row: &AuditRow) -> String {
     let AuditRow { id, at, actor, from, action, user, server, detail, reason, status } = row;
-    let mut values = vec![
-        prev_hash.into(),
-        Value::from(*id),
-        Value::from(*at),
-        actor.as_str().into(),
-        from.as_deref().into(),
-        action.as_str().into(),
-        user.as_deref().into(),
-        server.as_deref().into(),
-        detail.as_str().into(),
-    ];
-    // By name: the order must not depend on how serde_json keeps maps.
-    let mut more = serde_json::Map::new();
-    more.extend(reason.as_deref().map(|reason| ("reason".to_owned(), reason.into())));
-    more.extend(status.map(|status| ("status".to_owned(), status.code().into())));
-    if !more.is_empty() {
-        values.push(Value::Object(more));
-    }
-    let text = Value::Array(values).to_string();
-    hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
+    let first = (prev_hash, id, at, actor, from, action, user, server, detail);
+    let text = match (reason, status) {
+        (None, None) => serde_json::to_vec(&first),
+        _ => {
+            let (prev_hash, id, at, actor, from, action, user, server, detail) = first;
+            let more = Later { reason: reason.as_deref(), status: *status };
+            serde_json::to_vec(&(
+                prev_hash, id, at, actor, from, action, user, server, detail, more,
+            ))
+        }
+    };
+    let text = text.expect("texts and numbers always serialise");
+    hex(digest::digest(&digest::SHA256, &text).as_ref())
+}
+
+/// What rows did not have from the beginning, by name.
+#[derive(Serialize)]
+struct Later<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
 }
 
 /// Bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let mut text = String::with_capacity(2 * bytes.len());
+    text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    text
 }
 
 impl ChainedRow {

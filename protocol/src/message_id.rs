@@ -55,7 +55,11 @@ impl MessageId {
     /// The id for people and databases: the text of a string, the JSON of anything else.
     #[must_use]
     pub fn text(&self) -> String {
-        serde_json::from_str::<String>(&self.0).unwrap_or_else(|_| self.0.clone())
+        let inside = self.0.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        match inside {
+            Some(plain) if !plain.contains('\\') => plain.to_owned(),
+            _ => serde_json::from_str::<String>(&self.0).unwrap_or_else(|_| self.0.clone()),
+        }
     }
 
     /// The id as JSON text, as it stands on the wire.
