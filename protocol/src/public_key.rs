@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -21,10 +22,14 @@ const MAX_COMMENT: usize = 1024;
 
 /// A public key that OpenSSH accepts in `authorized_keys`, with its comment.
 ///
-/// Two keys are equal when their blobs are: the comment says nothing about access.
+/// Two keys are equal when their blobs are: the comment says nothing about access. A copy takes a pointer: the same
+/// key goes to thousands of servers.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PublicKey {
+pub struct PublicKey(Arc<Parts>);
+
+/// What stands on a key's line.
+struct Parts {
     algorithm: Algorithm,
     blob: Vec<u8>,
     comment: String,
@@ -169,8 +174,8 @@ impl PublicKey {
             return Err(PublicKeyError::NotAKeyLine);
         }
         let algorithm = parse_type(name)?;
-        let key =
-            Self { algorithm, blob: decode_base64(encoded)?, comment: comment.trim().to_owned() };
+        let (blob, comment) = (decode_base64(encoded)?, comment.trim().to_owned());
+        let key = Self(Arc::new(Parts { algorithm, blob, comment }));
         key.check(name, policy)?;
         Ok(key)
     }
@@ -178,32 +183,32 @@ impl PublicKey {
     /// The key's type.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.0.algorithm
     }
 
     /// The key itself, as RFC 4253 encodes it.
     #[must_use]
     pub fn blob(&self) -> &[u8] {
-        &self.blob
+        &self.0.blob
     }
 
     /// The comment; empty when there is none.
     #[must_use]
     pub fn comment(&self) -> &str {
-        &self.comment
+        &self.0.comment
     }
 
     /// The fingerprint as OpenSSH prints it: `SHA256:` and 43 characters of base64.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let hash = digest::digest(&digest::SHA256, &self.blob);
+        let hash = digest::digest(&digest::SHA256, &self.0.blob);
         format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
     }
 
     /// Type and key without the comment, as they stand on a line.
     #[must_use]
     pub fn without_comment(&self) -> String {
-        format!("{} {}", self.algorithm.name(), STANDARD.encode(&self.blob))
+        format!("{} {}", self.0.algorithm.name(), STANDARD.encode(&self.0.blob))
     }
 
     /// Whether the key is good enough.
@@ -211,7 +216,7 @@ impl PublicKey {
     /// # Errors
     /// [`PublicKeyError::TooSmall`].
     pub fn meets(&self, policy: &KeyPolicy) -> Result<(), PublicKeyError> {
-        let mut fields = BlobReader::new(&self.blob);
+        let mut fields = BlobReader::new(&self.0.blob);
         let bits = fields.string().and_then(|_| self.check_fields(&mut fields)).flatten();
         match bits {
             Some(bits) if bits < policy.min_rsa_bits => {
@@ -222,10 +227,10 @@ impl PublicKey {
     }
 
     fn check(&self, name: &str, policy: &KeyPolicy) -> Result<(), PublicKeyError> {
-        if self.comment.len() > MAX_COMMENT {
+        if self.0.comment.len() > MAX_COMMENT {
             return Err(PublicKeyError::CommentTooLong);
         }
-        let mut fields = BlobReader::new(&self.blob);
+        let mut fields = BlobReader::new(&self.0.blob);
         let inner = fields.string().ok_or(PublicKeyError::Damaged)?;
         if inner != name.as_bytes() {
             return Err(PublicKeyError::TypeMismatch { line: name.to_owned() });
@@ -239,7 +244,7 @@ impl PublicKey {
 
     /// Reads the fields behind the type; the size of an RSA modulus in bits.
     fn check_fields(&self, fields: &mut BlobReader<'_>) -> Option<Option<usize>> {
-        match self.algorithm {
+        match self.0.algorithm {
             Algorithm::Ed25519 => ed25519_point(fields)?,
             Algorithm::EcdsaP256 => nist_point(fields, b"nistp256", 32)?,
             Algorithm::EcdsaP384 => nist_point(fields, b"nistp384", 48)?,
@@ -290,7 +295,7 @@ fn nist_point(fields: &mut BlobReader<'_>, curve: &[u8], size: usize) -> Option<
 
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        self.blob == other.blob
+        self.0.blob == other.0.blob
     }
 }
 
@@ -304,13 +309,13 @@ impl PartialOrd for PublicKey {
 
 impl Ord for PublicKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.blob.cmp(&other.blob)
+        self.0.blob.cmp(&other.0.blob)
     }
 }
 
 impl Hash for PublicKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.blob.hash(state);
+        self.0.blob.hash(state);
     }
 }
 
@@ -318,13 +323,13 @@ impl fmt::Display for PublicKey {
     /// The whole line, with the comment if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.without_comment())?;
-        if self.comment.is_empty() { Ok(()) } else { write!(f, " {}", self.comment) }
+        if self.0.comment.is_empty() { Ok(()) } else { write!(f, " {}", self.0.comment) }
     }
 }
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({} {})", self.algorithm.name(), self.fingerprint())
+        write!(f, "PublicKey({} {})", self.0.algorithm.name(), self.fingerprint())
     }
 }
 
