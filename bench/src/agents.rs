@@ -10,6 +10,7 @@ mod cluster;
 mod document;
 mod emulator;
 mod figures;
+mod floor;
 mod nodes;
 mod process;
 mod stranger;
@@ -25,6 +26,7 @@ use self::backend::Backend;
 use self::child::Talker;
 use self::cluster::Cluster;
 use self::figures::{Figures, Point, Times};
+use self::floor::Floor;
 use self::process::{cpu_seconds, idle_percent, pss_mib};
 use self::talk::{Ask, Faults, Setup, Tell, micros};
 use crate::BenchError;
@@ -37,8 +39,11 @@ const QUIET: f64 = 15.0;
 /// Longest wait for that.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Fan-outs on all servers, of the backend and of the bare server each; the middle one counts.
-const ROUNDS: usize = 5;
+/// Bare servers, one after the other: how fast one is also depends on where the system has put it.
+const FLOORS: usize = 3;
+/// Fan-outs on all servers beside each of them, the backend's and the bare server's in turn, so that both see the machine
+/// as it is at that time. Of all the middle one counts.
+const ROUNDS: usize = 3;
 
 /// Time for half-open connections to be there.
 const CROWD_GATHERS: Duration = Duration::from_secs(5);
@@ -121,10 +126,7 @@ pub fn run(arguments: &[String]) -> Result<(), BenchError> {
 fn measure(options: &Options) -> Result<Figures, BenchError> {
     let (count, engine) = (options.count, options.store);
     let mut figures = Figures { count, engine, ..Figures::default() };
-    let samples = against_backend(options, &mut figures)?;
-    if !options.no_floor {
-        against_bare(options, &samples, &mut figures)?;
-    }
+    against_backend(options, &mut figures)?;
     print_points(&figures);
     println!("\n{:<58} {:>9} {:>9}      holds", "promise", "limit", "figure");
     figures.promises().iter().for_each(|promise| println!("{promise}"));
@@ -174,11 +176,8 @@ fn connect(emulator: &mut Talker, parallel: usize) -> Result<f64, BenchError> {
     }
 }
 
-/// Everything that is measured of the backend; a sample of each fan-out's messages.
-fn against_backend(
-    options: &Options,
-    figures: &mut Figures,
-) -> Result<Vec<Vec<String>>, BenchError> {
+/// Everything that is measured.
+fn against_backend(options: &Options, figures: &mut Figures) -> Result<(), BenchError> {
     let cluster = match options.store {
         Engine::Sqlite => None,
         Engine::Postgres => Some(Cluster::start()?),
@@ -195,26 +194,15 @@ fn against_backend(
     figures.pss = pss_mib(backend.pid())?;
     figures.idle_cpu = idle_percent(backend.pid(), Duration::from_secs(options.idle))?;
     println!("backend: {:.1} MiB PSS, {:.2} % of a core idle", figures.pss, figures.idle_cpu);
-    let mut samples = Vec::new();
-    let mut sizes: Vec<usize> =
-        options.curve.iter().copied().filter(|size| *size < count).collect();
-    sizes.push(count);
-    for (number, servers) in sizes.into_iter().enumerate() {
-        let mut rounds = Vec::new();
-        for round in 0..rounds_of(servers, count) {
-            let user = person(number, round);
-            rounds.push(fan_out(&backend, &mut emulator, &user, servers, count)?);
-        }
-        let (point, sample) = middle(rounds, |(point, _)| point.confirmed);
-        figures.points.push(point);
-        samples.push(sample);
-    }
+    // Idle beside what follows, as the backend was while it connected.
+    let _floor = fan_outs(options, &backend, &mut emulator, figures)?;
     figures.pss_after = pss_mib(backend.pid())?;
-    figures.enqueued = enqueue(&backend, &mut emulator, samples.len() - 1, count)?;
+    println!("backend: {:.1} MiB PSS after all grants", figures.pss_after);
+    let number = figures.points.len();
+    figures.enqueued = enqueue(&backend, &mut emulator, number - 1, count)?;
     if options.half_open > 0 {
         emulator.answer(&Ask::HalfOpen { count: options.half_open })?;
         std::thread::sleep(CROWD_GATHERS);
-        let number = figures.points.len();
         let (point, _) = fan_out(&backend, &mut emulator, &person(number, 0), count, count)?;
         figures.crowded = Some((options.half_open, point));
         emulator.answer(&Ask::HalfOpen { count: 0 })?;
@@ -225,7 +213,52 @@ fn against_backend(
     if let Tell::Counts(counts) = emulator.answer(&Ask::Count)? {
         println!("emulator: {counts:?}");
     }
-    Ok(samples)
+    Ok(())
+}
+
+/// The grants, each followed by the same messages from a bare server; the last of these servers.
+fn fan_outs(
+    options: &Options,
+    backend: &Backend,
+    emulator: &mut Talker,
+    figures: &mut Figures,
+) -> Result<Option<Floor>, BenchError> {
+    let count = options.count;
+    let smaller = options.curve.iter().copied().filter(|size| *size < count);
+    let smaller: Vec<usize> = smaller.collect();
+    let (mut floors, mut rounds, mut echoes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut floor: Option<Floor> = None;
+    for turn in 0..FLOORS {
+        drop(floor.take());
+        floor = (!options.no_floor).then(|| Floor::start(options)).transpose()?;
+        floors.extend(floor.as_ref().map(|floor| (floor.connected, floor.pss)));
+        for (number, servers) in smaller.iter().copied().enumerate().filter(|_| turn == 0) {
+            let user = person(number, 0);
+            let (mut point, sample) = fan_out(backend, emulator, &user, servers, count)?;
+            point.floor = echo(floor.as_mut(), &point, &sample)?;
+            figures.points.push(point);
+        }
+        for round in turn * ROUNDS..(turn + 1) * ROUNDS {
+            let user = person(smaller.len(), round);
+            let (point, sample) = fan_out(backend, emulator, &user, count, count)?;
+            echoes.push(echo(floor.as_mut(), &point, &sample)?);
+            rounds.push(point);
+        }
+    }
+    let mut point = middle(rounds, |point| point.confirmed);
+    point.floor = middle(echoes, |times| times.max);
+    figures.points.push(point);
+    if floor.is_some() {
+        figures.floor_connected = middle(floors.clone(), |(connected, _)| *connected).0;
+        figures.floor_pss = middle(floors, |(_, pss)| *pss).1;
+    }
+    Ok(floor)
+}
+
+fn echo(floor: Option<&mut Floor>, point: &Point, sample: &[String]) -> Result<Times, BenchError> {
+    let Some(floor) = floor else { return Ok(Times::default()) };
+    let bodies: Vec<String> = sample.iter().take(point.orders).cloned().collect();
+    floor.echo(point.servers, &bodies)
 }
 
 /// Waits until a server has worked off what came with its clients; how long that took, in seconds.
@@ -317,43 +350,6 @@ fn restart(
         told => return Err(unexpected(&told)),
     };
     Ok(())
-}
-
-/// The same with a server that is nothing but SSH.
-fn against_bare(
-    options: &Options,
-    samples: &[Vec<String>],
-    figures: &mut Figures,
-) -> Result<(), BenchError> {
-    let mut bare = Talker::start("bare")?;
-    let (target, host_key) = match bare.told()? {
-        Tell::Listening { ssh, host_key } => (ssh, host_key),
-        told => return Err(unexpected(&told)),
-    };
-    let mut emulator = emulator(options, options.count, vec![target], host_key)?;
-    figures.floor_connected = connect(&mut emulator, options.parallel)?;
-    told_rate("bare", options.count, figures.floor_connected);
-    std::thread::sleep(SETTLE);
-    figures.floor_pss = pss_mib(bare.pid())?;
-    println!("bare: {:.1} MiB PSS", figures.floor_pss);
-    for (point, sample) in figures.points.iter_mut().zip(samples) {
-        let bodies = sample.iter().take(point.orders).cloned().collect();
-        let ask = Ask::FanOut { agents: point.servers, bodies };
-        let mut rounds = Vec::new();
-        for _ in 0..rounds_of(point.servers, options.count) {
-            rounds.push(match bare.answer(&ask)? {
-                Tell::Echoed { begun, at } => Times::since(begun, at),
-                told => return Err(unexpected(&told)),
-            });
-        }
-        point.floor = middle(rounds, |times| times.max);
-    }
-    Ok(())
-}
-
-/// How often a fan-out is tried: the one on all, which is promised, more than once, since a single one moves by a tenth.
-fn rounds_of(servers: usize, count: usize) -> usize {
-    if servers == count { ROUNDS } else { 1 }
 }
 
 /// The middle one of some.
