@@ -11,14 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The most that one transaction does: some 50 ms, for which whoever else writes may have to wait.
 const AT_ONCE: usize = 1000;
 
 /// With so much the next transaction is begun at once.
 const ENOUGH: usize = 250;
+
+/// With so many waiting the database is behind, and nobody has to bring more. How long that is heeded.
+const CROWD: usize = 500;
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
 /// however much is done in it. Who comes alone does not wait, nor does anybody once nobody comes for a while.
@@ -31,6 +35,8 @@ const WHILE: Duration = Duration::from_millis(4);
 pub(super) struct Desk<W, T> {
     room: Mutex<Room<W, T>>,
     thread: OwnThread,
+    /// Told whenever those who wait are taken in.
+    taken_in: Notify,
 }
 
 /// A thread for tasks that do not wait behind others; there from the first task on.
@@ -54,7 +60,7 @@ struct Slip<W, T> {
 impl<W, T> Default for Desk<W, T> {
     fn default() -> Self {
         let room = Mutex::new(Room { waiting: Vec::new(), staffed: false });
-        Self { room, thread: OwnThread::default() }
+        Self { room, thread: OwnThread::default(), taken_in: Notify::new() }
     }
 }
 
@@ -110,6 +116,16 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
         done.await.ok()
     }
 
+    /// Waits while many wait here, and not for ever: for who would bring more.
+    pub(super) async fn has_room(&self) {
+        // Made before the look, it hears of what happens behind it.
+        let taken_in = self.taken_in.notified();
+        if self.lock().waiting.len() > CROWD {
+            // After a while they may come all the same.
+            let _ = timeout(PATIENCE, taken_in).await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Room<W, T>> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,6 +179,7 @@ impl<W: Send + 'static, T: Send + 'static> Shift<W, T> {
         let mut room = self.0.lock();
         let count = room.waiting.len().min(AT_ONCE);
         room.staffed = count > 0;
+        self.0.taken_in.notify_waiters();
         (count > 0).then(|| room.waiting.drain(..count).collect())
     }
 }
@@ -246,6 +263,32 @@ mod tests {
         wait.notify_one();
         assert_eq!(second.await.unwrap(), Some(2));
         assert!(!desk.lock().staffed || desk.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_bring_more_waits_while_many_wait_and_not_for_ever() {
+        let desk = Arc::new(Desk::<usize, usize>::default());
+        let waiting = |count| {
+            let slip = |wanted| Slip { wanted, answer: oneshot::channel().0 };
+            desk.lock().waiting = (0..count).map(slip).collect();
+        };
+        let begun = Instant::now();
+        waiting(CROWD);
+        desk.has_room().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO, "so many are no crowd");
+
+        waiting(CROWD + 1);
+        desk.has_room().await;
+        assert_eq!(begun.elapsed(), PATIENCE, "nobody is taken in");
+
+        let work = Shift(Arc::clone(&desk));
+        let taken_in = async {
+            tokio::time::sleep(PATIENCE / 4).await;
+            work.next().map(|taken| taken.len())
+        };
+        let ((), taken) = tokio::join!(desk.has_room(), taken_in);
+        assert_eq!(taken, Some(CROWD + 1));
+        assert_eq!(begun.elapsed(), PATIENCE + PATIENCE / 4, "goes on once they are");
     }
 
     async fn never(_: Vec<u8>) -> Vec<Option<u8>> {

@@ -160,6 +160,8 @@ impl Untold {
     async fn tell_rest(mut self) {
         while self.tell_some(SLICE) {
             tokio::task::yield_now().await;
+            // Those told so far are answering: what is sent before the database has caught up waits at its end.
+            self.dispatch.desk.has_room().await;
         }
     }
 
