@@ -234,8 +234,12 @@ pub fn with_suspects(mut present: Accounts, suspects: &Accounts, wanted: &Accoun
 /// Takes over what an agent says it has done. A key or right that it gave to an account not known
 /// here makes that account known: what gives access must never be forgotten.
 pub fn confirm(accounts: &mut Accounts, step: &Step) {
-    let login = &step.login;
-    match &step.action {
+    confirm_action(accounts, &step.login, &step.action);
+}
+
+/// As [`confirm`], of an action on that account.
+pub fn confirm_action(accounts: &mut Accounts, login: &Username, action: &Action) {
+    match action {
         Action::AddUser { sudo } | Action::UpdateUser { sudo } => {
             let account = accounts.entry(login.clone()).or_default();
             account.edit(|whole| whole.sudo = plain_sudo(*sudo));

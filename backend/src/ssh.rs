@@ -11,6 +11,7 @@ mod port;
 mod refusals;
 mod rivals;
 mod session;
+mod told;
 mod window;
 
 pub use port::{Port, PortError, PortKind};

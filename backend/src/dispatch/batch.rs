@@ -16,7 +16,7 @@ use super::meeting::{self, Guest, Hello, Met};
 use super::presence::Generation;
 use super::session::Session;
 use super::{Dispatch, DispatchError, EndReason, certain};
-use crate::store::actions::{ActionId, KnownAction};
+use crate::store::actions::ActionId;
 use crate::store::batch;
 use crate::store::{self, ServerId, StoreError, Tx};
 
@@ -67,7 +67,7 @@ pub(super) struct Answer {
     pub(super) address: IpAddr,
     /// What signs its receipts.
     pub(super) receipt_key: Option<VerifyingKey>,
-    pub(super) feedback: FeedbackMessage,
+    pub(super) feedback: Arc<FeedbackMessage>,
     /// What it was asked, if its session knows.
     pub(super) asked: Option<Arc<ActionMessage>>,
 }
@@ -91,8 +91,18 @@ pub(super) struct Written {
     results: Vec<Option<Given>>,
     /// Which sessions have begun, and how many actions are sent again in each.
     opened: Vec<(usize, u64)>,
-    /// How each answered action ended, and how long it had waited, for the meter and the log.
-    pub(super) ended: Vec<(usize, KnownAction)>,
+    /// What was answered, for the meter and the log.
+    pub(super) ended: Vec<Ended>,
+}
+
+/// An action that was answered.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Which of the batch is its answer.
+    pub(super) place: usize,
+    pub(super) message: Arc<ActionMessage>,
+    /// When it was queued.
+    pub(super) created: i64,
 }
 
 /// What becomes of all of it.
@@ -117,9 +127,9 @@ pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Giv
                 }
             }
             let few = written.ended.len() <= LINES;
-            for (place, known) in &written.ended {
-                if let Some(Wanted::Answer(answer)) = wanted.get(*place) {
-                    tell(&dispatch, answer, known, few);
+            for ended in &written.ended {
+                if let Some(Wanted::Answer(answer)) = wanted.get(ended.place) {
+                    tell(&dispatch, answer, ended, few);
                 }
             }
             if !few {
@@ -135,11 +145,11 @@ pub(super) async fn work(dispatch: Dispatch, slips: Vec<Slip>) -> Vec<Option<Giv
     }
 }
 
-fn tell(dispatch: &Dispatch, answer: &Answer, known: &KnownAction, aloud: bool) {
-    let waited = dispatch.store.now().saturating_sub(known.created);
+fn tell(dispatch: &Dispatch, answer: &Answer, ended: &Ended, aloud: bool) {
+    let waited = dispatch.store.now().saturating_sub(ended.created);
     dispatch.meter.ended(answer.feedback.status, waited);
     if aloud {
-        let message = &known.action.message;
+        let message = &ended.message;
         tracing::info!(server = %answer.name, mid = %message.mid.text(), action = message.action.name(),
             user = %message.username, status = answer.feedback.status.code(), "action ended");
     }

@@ -1,17 +1,18 @@
 //! Answers that leave no doubt, of many sessions at once: their actions end, and what is known of the accounts follows. All
 //! others are left to [`super::answers`]. This file must not know how answers come in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use bastio_protocol::api::{ActionState, AuditRow};
-use bastio_protocol::{Action, FeedbackMessage, Receipt};
+use bastio_protocol::{Action, ActionMessage, FeedbackMessage, Receipt};
 
-use super::batch::{Answer, Given, Wanted, Written, set};
+use super::batch::{Answer, Ended, Given, Wanted, Written, set};
 use super::session::{MAX_DETAIL, MAX_FEEDBACK};
 use super::{Dispatch, queue, receipts};
 use crate::audit::{self, Actor, Event};
 use crate::plan::{self, Accounts};
-use crate::store::actions::{Ending, KnownAction, step};
+use crate::store::actions::{ActionId, Ending};
 use crate::store::batch::{self, Place, Sent};
 use crate::store::confirmed::{self, Change, Confirmed};
 use crate::store::requests::detail_text;
@@ -22,7 +23,10 @@ use crate::store::{self, Connection, StoreError, Tx};
 struct Matched<'a> {
     place: usize,
     answer: &'a Answer,
-    known: KnownAction,
+    action: ActionId,
+    message: Arc<ActionMessage>,
+    /// When it was queued.
+    created: i64,
     /// The account as it is confirmed; `None` is no account.
     before: Option<Confirmed>,
     /// A receipt of the account is kept.
@@ -33,7 +37,7 @@ impl Matched<'_> {
     /// Whether the answer has the receipt that it must have, and a good one.
     fn is_proved(&self) -> bool {
         let Some(key) = &self.answer.receipt_key else { return true };
-        let (message, status) = (&self.known.action.message, self.answer.feedback.status);
+        let (message, status) = (&*self.message, self.answer.feedback.status);
         self.answer.feedback.receipt.as_deref().is_some_and(|receipt| {
             receipts::check(receipt, key, self.answer.server, message, status).is_ok()
         })
@@ -45,7 +49,7 @@ impl Matched<'_> {
     }
 
     fn account(&self) -> Place {
-        (self.answer.server, self.known.action.message.username.clone())
+        (self.answer.server, self.message.username.clone())
     }
 }
 
@@ -67,7 +71,7 @@ pub(super) async fn take_answers(
     for mut matched in matched {
         let place = matched.account();
         let before = matched.before.take();
-        let Some(after) = after(&place, before.as_ref(), &matched.known) else { continue };
+        let Some(after) = after(&place, before.as_ref(), &matched.message) else { continue };
         outdated.extend(matched.certified.then(|| place.clone()));
         receipts.extend(matched.receipt().map(|receipt| (place.clone(), receipt)));
         if after != before {
@@ -75,9 +79,10 @@ pub(super) async fn take_answers(
         }
         let ending = ending(&matched.answer.feedback);
         rows.push(row(&matched, &ending, now));
-        done.push((matched.known.action.id, ending));
+        done.push((matched.action, ending));
         set(written, matched.place, Given::Taken);
-        written.ended.push((matched.place, matched.known));
+        let Matched { place, message, created, .. } = matched;
+        written.ended.push(Ended { place, message, created });
     }
     if done.is_empty() {
         return Ok(());
@@ -113,18 +118,18 @@ async fn certain<'a>(
     if answers.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = answers.iter().map(|(_, answer)| (&answer.feedback.mid, answer.asked.as_deref()));
+    let asked = answers.iter().map(|(_, answer)| (&answer.feedback.mid, answer.asked.as_ref()));
     let mut sent = batch::find_sent(tx, &asked.collect::<Vec<_>>()).await?;
-    let mut accounts = BTreeSet::new();
+    let mut accounts = HashSet::new();
     let mut matched = Vec::new();
     for (place, answer) in answers {
         let Some(sent) = sent.remove(&(answer.server, answer.feedback.mid.text())) else {
             continue;
         };
-        let Sent { known, before, uncertain, certified } = sent;
-        let waits = matches!(known.state, ActionState::Queued | ActionState::Sent)
-            && known.action.message.mid == answer.feedback.mid;
-        let one = Matched { place, answer, known, before, certified };
+        let Sent { id: action, message, state, created, before, uncertain, certified } = sent;
+        let waits = matches!(state, ActionState::Queued | ActionState::Sent)
+            && message.mid == answer.feedback.mid;
+        let one = Matched { place, answer, action, message, created, before, certified };
         if waits && !uncertain && one.is_proved() && accounts.insert(one.account()) {
             matched.push(one);
         }
@@ -168,9 +173,8 @@ async fn with_keys(tx: &mut Connection, matched: &mut [Matched<'_>]) -> Result<(
 fn after(
     (_, login): &Place,
     before: Option<&Confirmed>,
-    known: &KnownAction,
+    message: &ActionMessage,
 ) -> Option<Option<Confirmed>> {
-    let message = &known.action.message;
     let makes = matches!(message.action, Action::AddUser { .. } | Action::SetUser { .. });
     let ends = matches!(message.action, Action::RemoveUser { .. });
     let surprising = before.is_none() && !makes && !ends;
@@ -182,7 +186,7 @@ fn after(
     }
     let mut accounts = Accounts::new();
     accounts.extend(before.map(|before| (login.clone(), before.account.clone())));
-    plan::confirm(&mut accounts, &step(message.clone()));
+    plan::confirm_action(&mut accounts, login, &message.action);
     Some(accounts.remove(login).map(|account| Confirmed { account, doubtful: false }))
 }
 
@@ -197,7 +201,7 @@ fn ending(feedback: &FeedbackMessage) -> Ending {
 
 fn row(matched: &Matched<'_>, ending: &Ending, now: i64) -> AuditRow {
     let answer = matched.answer;
-    let message = &matched.known.action.message;
+    let message = &*matched.message;
     let detail = audit::of_action(message.action.name(), ending.status, &ending.feedback);
     let event = Event {
         action: "action.done",

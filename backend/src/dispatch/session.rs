@@ -314,7 +314,7 @@ impl Session {
         &self,
         feedback: &FeedbackMessage,
     ) -> Result<FeedbackOutcome, DispatchError> {
-        self.answered(feedback, None).await
+        self.answered(&Arc::new(feedback.clone()), None).await
     }
 
     /// As [`Session::feedback`], where it is known what was `asked` under the answer's id.
@@ -323,7 +323,7 @@ impl Session {
     /// [`DispatchError::Store`].
     pub async fn answered(
         &self,
-        feedback: &FeedbackMessage,
+        feedback: &Arc<FeedbackMessage>,
         asked: Option<Arc<ActionMessage>>,
     ) -> Result<FeedbackOutcome, DispatchError> {
         if !self.info.legacy && feedback.status.is_success() {
@@ -332,7 +332,7 @@ impl Session {
                 name: self.server.name.clone(),
                 address: self.info.address,
                 receipt_key: self.receipt_key,
-                feedback: feedback.clone(),
+                feedback: Arc::clone(feedback),
                 asked,
             };
             if let Some(Given::Taken) = self.hand_in(Wanted::Answer(Box::new(answer))).await {

@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bastio_protocol::{
-    AgentHello, DriftMessage, FeedbackMessage, KeyPolicy, Late, Message, MessageId,
-    NetstringDecoder, Payload, SigningKey, V2_LIMIT,
+    DriftMessage, FeedbackMessage, Late, MessageId, NetstringDecoder, Payload, SigningKey, V2_LIMIT,
 };
 use bastio_transport::{Bytes, Reader, SendError, ServerWriter};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
+
+mod agreement;
 
 use super::end::{End, Garbage};
 use super::outlet::Outlet;
+use super::told::Told;
 use super::window::Window;
 use crate::dispatch::{self, FeedbackOutcome, Handed, Signal, SignedOrder};
 use crate::signing::{Orders, Signer};
@@ -197,7 +199,11 @@ impl Owner {
                 self.more = true;
                 Box::pin(self.agree()).await
             }
-            Event::Received(bytes) => Box::pin(self.take(&bytes)).await,
+            Event::Received(bytes) => {
+                self.decoder.push(&bytes);
+                drop(bytes);
+                self.take().await
+            }
             Event::Ended => Err(self.reader_ended()),
             Event::Flushed(Ok(())) => Ok(()),
             Event::Flushed(Err(_)) => {
@@ -343,115 +349,51 @@ impl Owner {
         self.window.sent(mid, action, Instant::now());
     }
 
-    /// Takes the agent's hello.
-    async fn met(&mut self, hello: AgentHello) -> Result<(), End> {
-        self.session.met(&hello).await?;
-        (self.more, self.together) = (true, hello.together);
-        let Some(known) = hello.signing_key else {
-            let server = &self.session.server().name;
-            info!(%server, "this agent pins no signing key; enrol it again for signed actions");
-            self.phase = Phase::Plain;
-            return Ok(());
-        };
-        self.phase = Phase::Locked(known);
-        self.agree().await
-    }
-
-    /// Sees to it that the agent obeys the key that signs, once that can.
-    async fn agree(&mut self) -> Result<(), End> {
-        let Phase::Locked(known) = &self.phase else { return Ok(()) };
-        // Who opens the keys wakes every session after that.
-        let Some(keys) = self.orders.signing.keys() else { return Ok(()) };
-        let (new, server) = (Arc::clone(keys.current()), &self.session.server().name);
-        match keys.find(known).cloned() {
-            Some(old) if old.verifying_key() != new.verifying_key() => {
-                let mid = MessageId::from_number(rand::random());
-                let key = new.verifying_key();
-                let payload = Payload::RotateKey { mid: mid.clone(), key };
-                let signer = self.orders.signer(Arc::clone(&old));
-                let order = self.sign(&signer, &payload).await?;
-                self.push(payload, &order);
-                self.phase = Phase::Rotating { mid, old, new };
-            }
-            Some(_) => self.obeys(new),
-            None => {
-                error!(
-                    %server, known,
-                    "the agent obeys a signing key that is not ours; enrol it again"
-                );
-                self.obeys(new);
+    /// What all of a fleet's sessions do at the same time, answers, waits in the session's own memory; all else on the heap.
+    async fn take(&mut self) -> Result<(), End> {
+        while let Some(told) = self.next_told()? {
+            match told {
+                Told::Answer(feedback) => self.answered(feedback).await?,
+                Told::Hello(hello) => Box::pin(self.met(*hello)).await?,
+                Told::Drift(drift) => Box::pin(self.drifted(&drift)).await?,
             }
         }
         Ok(())
     }
 
-    /// Orders signed by that key go out from now on.
-    fn obeys(&mut self, key: Arc<SigningKey>) {
-        let signer = self.orders.signer(key).together(self.together);
-        self.session.obeys(signer.clone());
-        self.phase = Phase::Signed(signer);
+    /// The next message that has come as a whole.
+    fn next_told(&mut self) -> Result<Option<Told>, End> {
+        let Some(body) = self.decoder.next_body().map_err(Garbage::from)? else { return Ok(None) };
+        Ok(Some(Told::read(&body, matches!(self.phase, Phase::Greeting { .. }))?))
     }
 
-    /// The answer to whether the agent obeys our new key.
-    async fn rotated(
-        &mut self,
-        (old, new): (Arc<SigningKey>, Arc<SigningKey>),
-        feedback: &FeedbackMessage,
-    ) -> Result<(), End> {
-        let server = &self.session.server().name;
-        let key = if feedback.status.is_success() {
-            let key = new.verifying_key().fingerprint();
-            self.session.obeys_key(&key).await?;
-            info!(%server, key, "the agent obeys the new signing key");
-            new
-        } else {
-            let why = dispatch::for_people(&feedback.feedback);
-            error!(%server, why, "the agent refuses the new signing key; the old one signs on");
-            old
-        };
-        self.obeys(key);
-        Ok(())
-    }
-
-    async fn take(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.decoder.push(bytes);
-        while let Some(body) = self.decoder.next_body().map_err(Garbage::from)? {
-            if let Phase::Greeting { .. } = self.phase
-                && let Some(hello) = AgentHello::parse(&body)
-            {
-                self.met(hello.map_err(Garbage::Hello)?).await?;
-                continue;
-            }
-            if let Some(drift) = DriftMessage::parse(&body) {
-                self.drifted(&drift.map_err(Garbage::Drift)?).await?;
-                continue;
-            }
-            match Message::parse(&body, &KeyPolicy::ANY).map_err(Garbage::from)? {
-                Message::Feedback(feedback) => self.answered(&feedback).await?,
-                Message::Action(_) | Message::Host(_) => return Err(Garbage::Action.into()),
-            }
-        }
-        Ok(())
-    }
-
-    async fn answered(&mut self, feedback: &FeedbackMessage) -> Result<(), End> {
+    async fn answered(&mut self, feedback: Arc<FeedbackMessage>) -> Result<(), End> {
         if let Phase::Rotating { mid, old, new } = &self.phase
             && *mid == feedback.mid
         {
             self.window.answered(mid, Instant::now());
             let keys = (Arc::clone(old), Arc::clone(new));
-            return self.rotated(keys, feedback).await;
+            return Box::pin(self.rotated(keys, &feedback)).await;
         }
         if !matches!(self.phase, Phase::Plain)
             && !feedback.status.is_success()
             && let Some(late) = Late::parse(&feedback.feedback)
         {
-            return self.came_late(feedback, late).await;
+            return Box::pin(self.came_late(&feedback, late)).await;
         }
         // First stored, then forgotten here: an error in between ends the session, and the action
         // is sent again.
         let asked = self.window.action(&feedback.mid);
-        match self.session.answered(feedback, asked).await? {
+        let outcome = self.session.answered(&feedback, asked).await?;
+        self.is_stored(&feedback, outcome)
+    }
+
+    fn is_stored(
+        &mut self,
+        feedback: &FeedbackMessage,
+        outcome: FeedbackOutcome,
+    ) -> Result<(), End> {
+        match outcome {
             FeedbackOutcome::Matched => {}
             // Dispatch has logged what was not expected; some of it is no reason to part.
             FeedbackOutcome::Duplicate | FeedbackOutcome::Unknown => self.unasked += 1,

@@ -430,8 +430,12 @@ pub fn step(message: ActionMessage) -> Step {
 pub(super) fn queued_action(
     (id, message, tries): QueuedColumns,
 ) -> Result<QueuedAction, StoreError> {
-    match Message::parse(message.as_bytes(), &KeyPolicy::ANY) {
-        Ok(Message::Action(message)) => Ok(QueuedAction { id, message, tries: count(tries) }),
+    Ok(QueuedAction { id, message: parse_message(&message)?, tries: count(tries) })
+}
+
+pub(super) fn parse_message(text: &str) -> Result<ActionMessage, StoreError> {
+    match Message::parse(text.as_bytes(), &KeyPolicy::ANY) {
+        Ok(Message::Action(message)) => Ok(message),
         Ok(Message::Feedback(_) | Message::Host(_)) | Err(_) => {
             Err(StoreError::Corrupt { what: "a queued action" })
         }

@@ -1,16 +1,15 @@
 //! Statements about many servers at once: what many sessions want is read and written together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use bastio_protocol::api::AuditRow;
+use bastio_protocol::api::{ActionState, AuditRow};
 use bastio_protocol::audit::{ChainedRow, Head};
 use bastio_protocol::{ActionMessage, MessageId, Receipt, Username};
 use serde::Deserialize;
 
 use super::accounts::parse_whole;
-use super::actions::{
-    ActionId, Ending, KnownAction, QueuedAction, count, parse_state, queued_action,
-};
+use super::actions::{ActionId, Ending, QueuedAction, parse_message, parse_state, queued_action};
 use super::confirmed::Confirmed;
 use super::sql::{Flag, Query, QueryBuilder};
 use super::{Connection, ServerId, StoreError, corrupt};
@@ -22,8 +21,14 @@ pub type Place = (ServerId, Username);
 /// An action that was sent, and its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// The action.
-    pub known: KnownAction,
+    /// Its number.
+    pub id: ActionId,
+    /// What went over the wire.
+    pub message: Arc<ActionMessage>,
+    /// How far it is.
+    pub state: ActionState,
+    /// When it was queued.
+    pub created: i64,
     /// The account as it is confirmed, without a plain one's keys; `None` is no account.
     pub before: Option<Confirmed>,
     /// Something was given to the account and never confirmed, a failure stands, or something older waits for its answer.
@@ -104,15 +109,15 @@ pub async fn seen_last(
 /// known.
 pub async fn find_sent(
     db: &mut Connection,
-    asked: &[(&MessageId, Option<&ActionMessage>)],
-) -> Result<BTreeMap<(ServerId, String), Sent>, StoreError> {
+    asked: &[(&MessageId, Option<&Arc<ActionMessage>>)],
+) -> Result<HashMap<(ServerId, String), Sent>, StoreError> {
     let known = asked.iter().filter_map(|(mid, message)| Some((mid.text(), (*message)?)));
-    let known: BTreeMap<String, &ActionMessage> = known.collect();
+    let known: HashMap<String, &Arc<ActionMessage>> = known.collect();
     let message = if known.len() == asked.len() { "NULL" } else { "a.message" };
     // Of a login name thousands may be pending, of a server few: the index on login names must not be used (|| '').
     let mut select = QueryBuilder::new("SELECT a.server_id, a.mid, a.id, ");
     select.push(message).push(
-        " AS message, a.state, a.tries, a.created, c.sudo, c.doubtful, c.wanted, \
+        " AS message, a.state, a.created, c.sudo, c.doubtful, c.wanted, \
          EXISTS (SELECT 1 FROM suspects s WHERE s.server_id = a.server_id AND s.login = a.login) \
          AS suspected, \
          EXISTS (SELECT 1 FROM actions f WHERE f.standing = TRUE \
@@ -129,7 +134,7 @@ pub async fn find_sent(
         list.push_bind(mid.text());
     }
     select.push(")");
-    let columns = "server_id, mid, id, message, state, tries, created, sudo, doubtful, wanted, suspected, failed, \
+    let columns = "server_id, mid, id, message, state, created, sudo, doubtful, wanted, suspected, failed, \
                    preceded, certified";
     let rows: Vec<SentRow> = select.build().fetch_packed(columns, db).await?;
     let read = |row: SentRow| {
@@ -147,7 +152,6 @@ struct SentRow {
     id: ActionId,
     message: Option<String>,
     state: String,
-    tries: i64,
     created: i64,
     // Of the account, if there is one.
     sudo: Option<Flag>,
@@ -160,16 +164,15 @@ struct SentRow {
 }
 
 impl SentRow {
-    fn read(self, known: Option<&ActionMessage>) -> Result<((ServerId, String), Sent), StoreError> {
-        let action = match (known, self.message) {
-            (Some(message), _) => {
-                let (message, tries) = (message.clone(), count(self.tries));
-                QueuedAction { id: self.id, message, tries }
-            }
-            (None, message) => queued_action((self.id, message.unwrap_or_default(), self.tries))?,
+    fn read(
+        self,
+        known: Option<&Arc<ActionMessage>>,
+    ) -> Result<((ServerId, String), Sent), StoreError> {
+        let message = match (known, self.message) {
+            (Some(message), _) => Arc::clone(message),
+            (None, message) => Arc::new(parse_message(&message.unwrap_or_default())?),
         };
-        let state = parse_state(&self.state)?;
-        let known = KnownAction { action, state, created: self.created };
+        let (id, state, created) = (self.id, parse_state(&self.state)?, self.created);
         let before = match (self.sudo, self.doubtful, self.wanted) {
             (Some(_), Some(Flag(doubtful)), Some(whole)) => {
                 Some(Confirmed { account: parse_whole(&whole)?.into(), doubtful })
@@ -181,7 +184,8 @@ impl SentRow {
         };
         let uncertain = self.suspected.0 || self.failed.0 || self.preceded.0;
         let certified = self.certified.0;
-        Ok(((self.server_id, self.mid), Sent { known, before, uncertain, certified }))
+        let sent = Sent { id, message, state, created, before, uncertain, certified };
+        Ok(((self.server_id, self.mid), sent))
     }
 }
 

@@ -66,7 +66,7 @@ fn answer(session: &Session, asked: &ActionMessage, status: Status) -> Slip {
         name: server.name.clone(),
         address: session.address(),
         receipt_key: None,
-        feedback: asked.reply(status, "as told"),
+        feedback: Arc::new(asked.reply(status, "as told")),
         asked: Some(Arc::new(asked.clone())),
     };
     let lease = session.place().epoch.map(|epoch| (server.id, epoch));

@@ -147,7 +147,7 @@ async fn of_many_that_write_together_only_who_lost_its_server_writes_nothing() {
             name: session.server().name.clone(),
             address: ADDRESS,
             receipt_key: None,
-            feedback: message.reply(Status::Done, "done"),
+            feedback: message.reply(Status::Done, "done").into(),
             asked: None,
         };
         slip(session, Wanted::Answer(Box::new(answer)))

@@ -222,7 +222,7 @@ async fn what_is_done_before_something_older_of_its_account_is_done_again_behind
     let web = session.server().id;
     let all = [&[grant][..], &revocation].concat();
     let answer = revocation[0].reply(Status::Done, "gone");
-    let early = session.answered(&answer, Some(revocation[0].clone().into())).await;
+    let early = session.answered(&answer.clone().into(), Some(revocation[0].clone().into())).await;
     assert_eq!(early.expect("taken"), FeedbackOutcome::Early);
     assert_eq!(pending(&backend, web).await.len(), all.len(), "the grant may be done after it");
 
