@@ -8,6 +8,7 @@ mod ahead;
 mod answers;
 mod arrivals;
 mod batch;
+mod candidate;
 mod certain;
 mod desk;
 mod doubts;

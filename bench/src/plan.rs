@@ -28,7 +28,7 @@ pub fn run() -> Result<(), BenchError> {
         let index = Index::new(&model);
         (accounts, steps) = (0, 0);
         for host in &hosts {
-            let (wanted, _) = index.merge(host);
+            let (wanted, _) = index.merge_these(&index.about(host), host);
             accounts += wanted.len();
             steps += difference(&wanted, &Accounts::new()).len();
         }

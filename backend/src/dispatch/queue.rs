@@ -2,15 +2,15 @@
 //! [`crate::plan`] work out the difference, and queues it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bastio_protocol::api::ActionState;
-use bastio_protocol::{Action, ActionMessage, Removal, ServerName, Username, WantedAccount};
+use bastio_protocol::{ActionMessage, ServerName, Username, WantedAccount};
 
-use super::mid::new_mid;
+use super::candidate::{Candidate, Fates, Question, There, fitted, lay_over, message, steps};
 use super::spread::spread;
-use crate::plan::{self, Account, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
-use crate::store::actions::{ActionId, QueuedAction, step};
-use crate::store::adoptions::Adopted;
+use crate::plan::{self, Accounts, Conflict, Effect, Entitlement, Host, Reach, Step};
+use crate::store::actions::{ActionId, QueuedAction};
 use crate::store::speech::Speech;
 use crate::store::{self, Connection, ServerId, StoreError};
 
@@ -40,11 +40,11 @@ impl Scope {
     }
 
     /// Whether a server is to be told everything again, also what it has confirmed.
-    fn is_whole_server(&self) -> bool {
+    pub(super) fn is_whole_server(&self) -> bool {
         matches!(self, Self::Server(_, None))
     }
 
-    fn covers(&self, login: &Username) -> bool {
+    pub(super) fn covers(&self, login: &Username) -> bool {
         self.logins().is_none_or(|logins| logins.contains(login))
     }
 }
@@ -70,9 +70,9 @@ pub(crate) struct Touched {
     /// Its name.
     pub(crate) name: ServerName,
     /// What it will be told that it was not to be told before.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Arc<[Step]>,
     /// What becomes of its accounts, as far as the scope goes.
-    pub(crate) effect: Effect,
+    pub(crate) effect: Arc<Effect>,
 }
 
 /// What is to be queued to lead from what the servers have, and have been told, to what the model wants. Takes back
@@ -101,7 +101,7 @@ pub(crate) async fn replan(
     let hosts = hosts(db, scope, &reach, there).await?;
     let ids: Vec<ServerId> = hosts.iter().map(|(server, _)| *server).collect();
     let spoken = store::speech::spoken(db, &ids).await?;
-    let index = plan::Index::new(&model);
+    let question = Question::new(plan::Index::new(&model), scope, &removals);
     let candidate = |(server, host)| {
         let (speech, adopted) = (spoken.by(server), overlay.get(&server));
         let there = present.take(server);
@@ -110,7 +110,7 @@ pub(crate) async fn replan(
     let all: Vec<Candidate<'_>> = hosts.into_iter().map(candidate).collect();
     let mut fates = Fates::default();
     let mut replanned = Replanned::default();
-    for decided in spread(all, |server| server.decide(&index, scope, &removals)) {
+    for decided in spread(all, |server| question.decide(server)) {
         fates.extend(decided.fates);
         replanned.conflicts.extend(decided.conflicts);
         replanned.queue.extend(decided.queue.into_iter().map(|message| (decided.server, message)));
@@ -123,110 +123,7 @@ pub(crate) async fn replan(
     Ok(replanned)
 }
 
-/// A server that an edit may concern.
-struct Candidate<'a> {
-    server: ServerId,
-    host: Host,
-    speech: Speech,
-    adopted: Option<&'a Adopted>,
-    there: There,
-}
-
-/// What an edit comes to on one server.
-struct Decided {
-    server: ServerId,
-    fates: Fates,
-    conflicts: Vec<Conflict>,
-    queue: Vec<ActionMessage>,
-    touched: Option<Touched>,
-}
-
-impl Candidate<'_> {
-    fn decide(
-        self,
-        index: &plan::Index<'_>,
-        scope: &Scope,
-        removals: &BTreeMap<Username, Removal>,
-    ) -> Decided {
-        let Self { server, host, speech, adopted, there } = self;
-        let (mut wanted, conflicts) = fitted(index.merge(&host), speech);
-        lay_over(&mut wanted, adopted, scope);
-        let (confirmed, accounts, pending) = there.beside(&wanted);
-        let (sent, unsent): (Vec<_>, Vec<_>) =
-            pending.into_iter().partition(|queued| queued.tries > 0);
-        let after_sent = plan::projected(accounts, &steps(&sent));
-        if speech != Speech::Version1 {
-            plan::retract(&mut wanted, [&confirmed, &after_sent]);
-        }
-        let revised = revise(&wanted, &after_sent, &steps(&unsent), scope, speech);
-        let mut fates = Fates::default();
-        fates.under_way.extend(sent.iter().map(|queued| queued.id));
-        fates.decide(&unsent, &revised.drop, &confirmed);
-        let touched = (!revised.add.is_empty() || !revised.drop.is_empty()).then(|| {
-            let had_admins = after_sent.values().any(Account::is_admin);
-            let before = plan::projected(after_sent, &steps(&unsent));
-            let mut effect = plan::effect(&before, &wanted);
-            // What was never sent is nobody's admin yet.
-            effect.loses_admins &= had_admins;
-            Touched { id: server, name: host.name, steps: revised.add.clone(), effect }
-        });
-        let queue = revised.add.into_iter().map(|step| message(step, removals, adopted)).collect();
-        Decided { server, fates, conflicts, queue, touched }
-    }
-}
-
-/// What is added to a server's queue and dropped from it.
-fn revise(
-    wanted: &Accounts,
-    after_sent: &Accounts,
-    unsent: &[Step],
-    scope: &Scope,
-    speech: Speech,
-) -> plan::Revised {
-    let mut revised = plan::revise(wanted, after_sent, unsent);
-    if speech == Speech::Version2 {
-        revised.add = plan::at_once(revised.add, wanted);
-    }
-    if scope.is_whole_server() {
-        let mut again = plan::repeat(wanted, after_sent);
-        again.retain(|step| !unsent.contains(step) && !revised.add.contains(step));
-        revised.add.extend(again);
-    }
-    revised
-}
-
-/// What becomes of pending actions when the model has changed.
-#[derive(Debug, Default)]
-struct Fates {
-    /// Sent, or still to be sent.
-    under_way: Vec<ActionId>,
-    /// Not wanted any more.
-    overtaken: Vec<ActionId>,
-    /// Done by a sync before it was their turn.
-    there_already: Vec<ActionId>,
-}
-
 impl Fates {
-    /// `dropped` are places in `unsent`.
-    fn decide(&mut self, unsent: &[QueuedAction], dropped: &[usize], confirmed: &Accounts) {
-        for (place, queued) in unsent.iter().enumerate() {
-            let fate = if !dropped.contains(&place) {
-                &mut self.under_way
-            } else if plan::is_so(confirmed, &step(queued.message.clone())) {
-                &mut self.there_already
-            } else {
-                &mut self.overtaken
-            };
-            fate.push(queued.id);
-        }
-    }
-
-    fn extend(&mut self, other: Self) {
-        self.under_way.extend(other.under_way);
-        self.overtaken.extend(other.overtaken);
-        self.there_already.extend(other.there_already);
-    }
-
     /// Ends what will not be sent.
     async fn end(&self, db: &mut Connection, revision: i64, now: i64) -> Result<(), StoreError> {
         let reason = format!("not sent: revision {revision} took its place");
@@ -259,16 +156,6 @@ pub(super) fn desired(
     fitted(plan::merge(model, host), speech)
 }
 
-fn fitted(
-    (mut wanted, conflicts): (Accounts, Vec<Conflict>),
-    speech: Speech,
-) -> (Accounts, Vec<Conflict>) {
-    if speech == Speech::Version1 {
-        plan::for_version_1(&mut wanted);
-    }
-    (wanted, conflicts)
-}
-
 /// Everything that a server must have now.
 pub(super) async fn wanted(
     db: &mut Connection,
@@ -286,10 +173,6 @@ pub(super) async fn wanted(
     let after_sent = plan::projected(confirmed.clone(), &steps(&sent));
     plan::retract(&mut accounts, [&confirmed, &after_sent]);
     Ok(accounts.into_iter().map(|(login, account)| (login, account.whole())).collect())
-}
-
-fn steps(queue: &[QueuedAction]) -> Vec<Step> {
-    queue.iter().map(|queued| step(queued.message.clone())).collect()
 }
 
 /// Brings an account in line once nothing is under way for it any more, without trying again what
@@ -450,49 +333,4 @@ impl Present {
             pending: self.pending.remove(&server).unwrap_or_default(),
         }
     }
-}
-
-/// What one server has, may have, and has been told, within a scope.
-struct There {
-    accounts: Accounts,
-    suspects: Accounts,
-    pending: Vec<QueuedAction>,
-}
-
-impl There {
-    /// Its accounts as it has confirmed them, the same with what may be there and is not wanted, and what is under way.
-    fn beside(self, wanted: &Accounts) -> (Accounts, Accounts, Vec<QueuedAction>) {
-        let accounts = plan::with_suspects(self.accounts.clone(), &self.suspects, wanted);
-        (self.accounts, accounts, self.pending)
-    }
-}
-
-/// Puts what others made beside what is wanted, where no grant wants it.
-fn lay_over(wanted: &mut Accounts, adopted: Option<&Adopted>, scope: &Scope) {
-    for (login, account) in adopted.into_iter().flat_map(|adopted| &adopted.wanted) {
-        if scope.covers(login) {
-            wanted.entry(login.clone()).or_insert_with(|| account.clone().into());
-        }
-    }
-}
-
-/// A step as a message; where an account goes, with what becomes of its home. What others made is
-/// never deleted.
-fn message(
-    step: Step,
-    removals: &BTreeMap<Username, Removal>,
-    adopted: Option<&Adopted>,
-) -> ActionMessage {
-    let mid = new_mid();
-    let is_adopted = adopted.is_some_and(|adopted| adopted.logins.contains(&step.login));
-    let action = match step.action {
-        Action::RemoveUser { .. } if is_adopted => {
-            Action::RemoveUser { removal: Some(Removal::Lock) }
-        }
-        Action::RemoveUser { .. } => {
-            Action::RemoveUser { removal: removals.get(&step.login).copied() }
-        }
-        action => action,
-    };
-    ActionMessage { mid, username: step.login, action }
 }

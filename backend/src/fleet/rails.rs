@@ -21,7 +21,7 @@ pub(super) async fn stops(
     scope: &Scope,
 ) -> Result<Vec<Stop>, FleetError> {
     let mut stops = Vec::new();
-    let effects: Vec<&Effect> = planned.servers.iter().map(|server| &server.effect).collect();
+    let effects: Vec<&Effect> = planned.servers.iter().map(|server| &*server.effect).collect();
     if effects.len() >= usize::try_from(fleet.rails.at_least).unwrap_or(usize::MAX) {
         stops.extend(fleet.rails.large(&effects, store::servers::count(db).await?));
     }
@@ -69,9 +69,13 @@ pub(super) async fn preview(
         last_admin_lost: orphaned.contains(&touched.id),
     };
     let servers = planned.servers.iter().map(server).collect();
-    let effects = planned.servers.iter().map(|server| &server.effect);
-    let logins: BTreeSet<&Username> =
-        planned.servers.iter().flat_map(|server| &server.steps).map(|step| &step.login).collect();
+    let effects = planned.servers.iter().map(|server| &*server.effect);
+    let logins: BTreeSet<&Username> = planned
+        .servers
+        .iter()
+        .flat_map(|server| server.steps.iter())
+        .map(|step| &step.login)
+        .collect();
     let of = store::servers::count(db).await?;
     let last_admin_lost = u32::try_from(orphaned.len()).unwrap_or(u32::MAX);
     let blast = BlastRadius { last_admin_lost, ..plan::radius(effects, &logins, of) };

@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use bastio_protocol::{ServerName, Target};
 
-use super::{Accounts, Conflict, Entitlement, Host, merge::merge_of};
+use super::merge::merge_of;
+use super::{Accounts, Conflict, Entitlement, Host};
 
 /// All grants, by what leads to them.
 #[derive(Debug)]
@@ -55,9 +56,9 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The accounts that `host` must have, and what could not be put together, as [`super::merge`].
+    /// The grants that are about `host`, by their places in the model.
     #[must_use]
-    pub fn merge(&self, host: &Host) -> (Accounts, Vec<Conflict>) {
+    pub fn about(&self, host: &Host) -> Vec<usize> {
         let mut places = self.others.clone();
         places.extend(self.by_name.get(&host.name).into_iter().flatten());
         for (label, value) in &host.labels {
@@ -66,9 +67,20 @@ impl<'a> Index<'a> {
                 of_label.and_then(|values| values.get(value.as_str())).into_iter().flatten(),
             );
         }
+        places.retain(|place| {
+            let grant = self.model.get(*place);
+            grant.is_some_and(|grant| grant.on.includes(&host.name, &host.labels))
+        });
         // The order of the grants counts where they say different things.
         places.sort_unstable();
-        merge_of(places.into_iter().filter_map(|place| self.model.get(place)), host)
+        places
+    }
+
+    /// The accounts that `host` must have by the grants that are [`Index::about`] it, and what could not be put
+    /// together, as [`super::merge`].
+    #[must_use]
+    pub fn merge_these(&self, about: &[usize], host: &Host) -> (Accounts, Vec<Conflict>) {
+        merge_of(about.iter().filter_map(|place| self.model.get(*place)), &host.name)
     }
 }
 
@@ -122,7 +134,8 @@ mod tests {
             let model: Vec<Entitlement> =
                 on.iter().map(|(on, who)| grant(TARGETS[*on], ["a", "b", "c"][usize::from(*who)])).collect();
             let host = Host { name: host(&format!("s{name}")), labels };
-            prop_assert_eq!(Index::new(&model).merge(&host), merge(&model, &host));
+            let index = Index::new(&model);
+            prop_assert_eq!(index.merge_these(&index.about(&host), &host), merge(&model, &host));
             let reach = reach(&model);
             let reached = reach.everywhere
                 || reach.names.contains(&host.name)

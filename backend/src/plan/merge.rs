@@ -72,16 +72,17 @@ pub enum Clash {
 /// The accounts that `host` must have, and what could not be put together.
 #[must_use]
 pub fn merge(model: &[Entitlement], host: &Host) -> (Accounts, Vec<Conflict>) {
-    merge_of(model.iter(), host)
+    let about = model.iter().filter(|grant| grant.on.includes(&host.name, &host.labels));
+    merge_of(about, &host.name)
 }
 
-/// As [`merge`], of grants that may be about `host`.
+/// As [`merge`], of the grants that are about that server.
 pub(super) fn merge_of<'a>(
-    model: impl Iterator<Item = &'a Entitlement>,
-    host: &Host,
+    about: impl Iterator<Item = &'a Entitlement>,
+    server: &ServerName,
 ) -> (Accounts, Vec<Conflict>) {
     let mut of = BTreeMap::<&Username, Vec<&Rights>>::new();
-    for grant in model.filter(|grant| grant.on.includes(&host.name, &host.labels)) {
+    for grant in about {
         of.entry(&grant.login).or_default().push(&grant.rights);
     }
     let mut conflicts = Vec::new();
@@ -90,7 +91,7 @@ pub(super) fn merge_of<'a>(
         let (wanted, clashes) = account(&rights);
         accounts.insert(login.clone(), wanted.into());
         conflicts.extend(clashes.into_iter().map(|why| Conflict {
-            server: host.name.clone(),
+            server: server.clone(),
             login: login.clone(),
             why,
         }));

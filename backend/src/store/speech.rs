@@ -10,7 +10,7 @@ use super::{Connection, ServerId, StoreError};
 const NAMED_AT_MOST: usize = 500;
 
 /// What an agent speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speech {
     /// It has never connected.
     Unheard,
