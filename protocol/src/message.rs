@@ -3,6 +3,7 @@
 //! This file must not know frames, queues or accounts. Texts that cannot be parsed keep their
 //! message id, so that whoever reads them can answer.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -317,11 +318,22 @@ struct WireAction<'a> {
 }
 
 /// The members of a JSON object, each still unparsed.
-struct Members<'a>(BTreeMap<String, &'a RawValue>);
+#[derive(Deserialize)]
+struct Members<'a>(#[serde(borrow)] BTreeMap<Name<'a>, &'a RawValue>);
+
+/// The name of a member, where it stands in the message if it can.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Borrow<str> for Name<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl<'a> Members<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, MessageFault> {
-        serde_json::from_slice(body).map(Self).map_err(MessageFault::NotAnObject)
+        serde_json::from_slice(body).map_err(MessageFault::NotAnObject)
     }
 
     fn mid(&self) -> Result<MessageId, MessageIdError> {

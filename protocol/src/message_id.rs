@@ -72,6 +72,10 @@ impl MessageId {
 impl From<&str> for MessageId {
     /// An id that is a JSON string.
     fn from(text: &str) -> Self {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if text.bytes().all(is_plain) {
+            return Self(format!("\"{text}\""));
+        }
         Self(serde_json::Value::from(text).to_string())
     }
 }

@@ -3,6 +3,7 @@
 //! An order is an envelope (server, sequence, time limit, signature) around the exact text of a
 //! message. Pure: whether a sequence is new or a time is over is the caller's to decide.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ impl Late {
 
 /// A server's id at its backend: what an order is bound to. A few printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct ServerId(String);
 
 /// Not an id of a server.
@@ -371,13 +372,13 @@ fn rotation(body: &[u8]) -> Result<Payload, PayloadError> {
 /// Whether the body is an object of that `type`.
 pub(crate) fn is_kind(body: &[u8], wanted: &str) -> bool {
     #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
+    struct Kind<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
     }
     // serde would read a list as an object without names.
     body.trim_ascii_start().starts_with(b"{")
-        && serde_json::from_slice::<Kind>(body).is_ok_and(|found| found.kind == wanted)
+        && serde_json::from_slice::<Kind<'_>>(body).is_ok_and(|found| found.kind == wanted)
 }
 
 /// The bytes that are signed. Every text has its length in front, in 4 bytes, so that none can

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::ssh_blob::{BlobReader, bit_len};
@@ -24,15 +24,18 @@ const MAX_COMMENT: usize = 1024;
 ///
 /// Two keys are equal when their blobs are: the comment says nothing about access. A copy takes a pointer: the same
 /// key goes to thousands of servers.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub struct PublicKey(Arc<Parts>);
 
 /// What stands on a key's line.
 struct Parts {
     algorithm: Algorithm,
     blob: Vec<u8>,
-    comment: String,
+    /// The whole line, with the comment if there is one.
+    line: String,
+    /// How much of it is type and key, in bytes.
+    without_comment: usize,
 }
 
 /// The key types that may stand in `authorized_keys`.
@@ -174,8 +177,15 @@ impl PublicKey {
             return Err(PublicKeyError::NotAKeyLine);
         }
         let algorithm = parse_type(name)?;
-        let (blob, comment) = (decode_base64(encoded)?, comment.trim().to_owned());
-        let key = Self(Arc::new(Parts { algorithm, blob, comment }));
+        // There is one way to write a blob in base64, and no other is taken.
+        let (blob, comment) = (decode_base64(encoded)?, comment.trim());
+        let without_comment = name.len() + 1 + encoded.len();
+        let mut line = String::with_capacity(without_comment + 1 + comment.len());
+        line.extend([name, " ", encoded]);
+        if !comment.is_empty() {
+            line.extend([" ", comment]);
+        }
+        let key = Self(Arc::new(Parts { algorithm, blob, line, without_comment }));
         key.check(name, policy)?;
         Ok(key)
     }
@@ -195,7 +205,7 @@ impl PublicKey {
     /// The comment; empty when there is none.
     #[must_use]
     pub fn comment(&self) -> &str {
-        &self.0.comment
+        self.0.line.get(self.0.without_comment + 1..).unwrap_or_default()
     }
 
     /// The fingerprint as OpenSSH prints it: `SHA256:` and 43 characters of base64.
@@ -205,10 +215,16 @@ impl PublicKey {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
     }
 
+    /// The whole line, with the comment if there is one.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        &self.0.line
+    }
+
     /// Type and key without the comment, as they stand on a line.
     #[must_use]
     pub fn without_comment(&self) -> String {
-        format!("{} {}", self.0.algorithm.name(), STANDARD.encode(&self.0.blob))
+        self.0.line.get(..self.0.without_comment).unwrap_or_default().to_owned()
     }
 
     /// Whether the key is good enough.
@@ -227,7 +243,7 @@ impl PublicKey {
     }
 
     fn check(&self, name: &str, policy: &KeyPolicy) -> Result<(), PublicKeyError> {
-        if self.0.comment.len() > MAX_COMMENT {
+        if self.comment().len() > MAX_COMMENT {
             return Err(PublicKeyError::CommentTooLong);
         }
         let mut fields = BlobReader::new(&self.0.blob);
@@ -320,10 +336,15 @@ impl Hash for PublicKey {
 }
 
 impl fmt::Display for PublicKey {
-    /// The whole line, with the comment if there is one.
+    /// [`PublicKey::line`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.without_comment())?;
-        if self.0.comment.is_empty() { Ok(()) } else { write!(f, " {}", self.0.comment) }
+        f.write_str(self.line())
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.line())
     }
 }
 

@@ -15,7 +15,7 @@ const MAX_LEN: usize = 253;
 /// A server's name: letters, digits, `-`, `.` and `_`, the first a letter or digit (host names
 /// fit, RFC 1123).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct ServerName(String);
 
 /// Which servers: some by name, or all whose labels fit.

@@ -18,7 +18,7 @@ const MAX_LEN_V1: usize = 31;
 /// The original agent knows only names without dash and dot, up to 31 characters:
 /// [`Username::fits_version_1`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct Username(String);
 
 /// Why a text is no login name.
