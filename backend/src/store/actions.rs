@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bastio_protocol::api::ActionState;
 use bastio_protocol::{ActionMessage, KeyPolicy, Message, MessageId, Status, Username};
 
-use super::sql::QueryBuilder;
+use super::sql::{Query, QueryBuilder};
 use super::{Connection, ServerId, StoreError, sql};
 use crate::plan::Step;
 
@@ -89,31 +89,7 @@ pub async fn enqueue_or_send<M: Borrow<ActionMessage>>(
     }
     let before: i64 =
         sql::query_scalar("SELECT COALESCE(MAX(id), 0) FROM actions").fetch_one(&mut *db).await?;
-    let insert = |chunk: &[(ServerId, M)]| {
-        let mut insert = QueryBuilder::new(
-            "INSERT INTO actions \
-             (mid, server_id, login, action, message, state, steps, tries, created, sent_at) ",
-        );
-        insert.push_values(chunk, |mut row, (server, message)| {
-            let message = message.borrow();
-            let (state, steps, tries, sent_at) = match is_sent(*server) {
-                true => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
-                false => (ActionState::Queued, 1, 0, None),
-            };
-            row.push_bind(message.mid.text())
-                .push_bind(*server)
-                .push_bind(message.username.to_string())
-                .push_bind(message.action.name())
-                .push_bind(String::from_utf8_lossy(&message.to_json()).into_owned())
-                .push_bind(state_name(state))
-                .push_bind(steps)
-                .push_bind(tries)
-                .push_bind(now)
-                .push_bind(sent_at);
-        });
-        insert.build()
-    };
-    let mut inserts = actions.chunks(ROWS_AT_ONCE).map(insert);
+    let mut inserts = actions.chunks(ROWS_AT_ONCE).map(|some| insert(some, &is_sent, now));
     let mut next = inserts.next();
     while let Some(insert) = next {
         // While the database works, the next is prepared.
@@ -128,6 +104,36 @@ pub async fn enqueue_or_send<M: Borrow<ActionMessage>>(
         sql::query(link).bind(*revision).bind(before).execute(&mut *db).await?;
     }
     Ok(())
+}
+
+/// What puts these at the end of their servers' queues.
+fn insert<'q, M: Borrow<ActionMessage>>(
+    actions: &'q [(ServerId, M)],
+    is_sent: impl Fn(ServerId) -> bool,
+    now: i64,
+) -> Query<'q> {
+    let mut insert = QueryBuilder::new(
+        "INSERT INTO actions \
+         (mid, server_id, login, action, message, state, steps, tries, created, sent_at) ",
+    );
+    insert.push_values(actions, |mut row, (server, message)| {
+        let message = message.borrow();
+        let (state, steps, tries, sent_at) = match is_sent(*server) {
+            true => (ActionState::Sent, 2_i64, 1_i64, Some(now)),
+            false => (ActionState::Queued, 1, 0, None),
+        };
+        row.push_bind(message.mid.text())
+            .push_bind(*server)
+            .push_bind(message.username.as_str())
+            .push_bind(message.action.name())
+            .push_bind(String::from_utf8_lossy(&message.to_json()).into_owned())
+            .push_bind(state_name(state))
+            .push_bind(steps)
+            .push_bind(tries)
+            .push_bind(now)
+            .push_bind(sent_at);
+    });
+    insert.build()
 }
 
 /// The servers that something is queued for, or was sent to and not answered.

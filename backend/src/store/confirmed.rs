@@ -110,7 +110,7 @@ fn delete_accounts<'q>(places: &[Place]) -> Option<Query<'q>> {
     Some(delete.build())
 }
 
-fn insert_accounts<'q>(accounts: &[(&Place, &Confirmed)]) -> Option<Query<'q>> {
+fn insert_accounts<'q>(accounts: &[(&'q Place, &Confirmed)]) -> Option<Query<'q>> {
     if accounts.is_empty() {
         return None;
     }
@@ -121,28 +121,28 @@ fn insert_accounts<'q>(accounts: &[(&Place, &Confirmed)]) -> Option<Query<'q>> {
             serde_json::to_string(&now.account.whole())
                 .expect("texts, numbers and lists always serialise")
         });
-        row.push_bind(*server).push_bind(login.to_string()).push_bind(now.account.sudo);
+        row.push_bind(*server).push_bind(login.as_str()).push_bind(now.account.sudo);
         row.push_bind(now.doubtful).push_bind(whole);
     });
     Some(insert.build())
 }
 
-fn delete_keys<'q>(keys: &[(&Place, &PublicKey)]) -> Query<'q> {
+fn delete_keys<'q>(keys: &[(&'q Place, &PublicKey)]) -> Query<'q> {
     let mut delete =
         QueryBuilder::new("DELETE FROM account_keys WHERE (server_id, login, fingerprint) IN (");
     delete.push_values(keys, |mut row, ((server, login), key)| {
-        row.push_bind(*server).push_bind(login.to_string()).push_bind(key.fingerprint());
+        row.push_bind(*server).push_bind(login.as_str()).push_bind(key.fingerprint());
     });
     delete.push(")");
     delete.build()
 }
 
-fn insert_keys<'q>(keys: &[(&Place, &PublicKey)]) -> Query<'q> {
+fn insert_keys<'q>(keys: &[(&'q Place, &'q PublicKey)]) -> Query<'q> {
     let mut insert =
         QueryBuilder::new("INSERT INTO account_keys (server_id, login, fingerprint, public_key) ");
     insert.push_values(keys, |mut row, ((server, login), key)| {
-        row.push_bind(*server).push_bind(login.to_string());
-        row.push_bind(key.fingerprint()).push_bind(key.to_string());
+        row.push_bind(*server).push_bind(login.as_str());
+        row.push_bind(key.fingerprint()).push_bind(key.line());
     });
     insert.build()
 }

@@ -3,6 +3,7 @@
 //! Texts say `$1` and hold nothing that only one engine understands. This file must not know any
 //! table.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
@@ -10,8 +11,8 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Error, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite};
 
-use self::value::without_nul;
 pub use self::value::{Flag, Value};
+use self::value::{Lent, without_nul};
 use super::engine::Connection;
 
 mod value;
@@ -210,10 +211,12 @@ impl<'q> Query<'q> {
     fn for_sqlite(self) -> Result<(SqlStr, SqliteArguments), Error> {
         let mut values = SqliteArguments::default();
         values.reserve(self.values.len(), 0);
+        let mut lent = Lent::default();
         for value in self.values {
             match value {
                 Value::Integer(number) => values.add(number),
-                Value::Text(text) => values.add(text),
+                Value::Text(Some(Cow::Borrowed(text))) => values.add(lent.copy(text)),
+                Value::Text(text) => values.add(text.map(Cow::into_owned)),
                 Value::Boolean(flag) => values.add(flag),
             }
             .map_err(Error::Encode)?;
