@@ -3,7 +3,7 @@
 //! Rows are only appended, in the transaction of what they tell about, each chained to the row
 //! before. This room must not know requests or sessions, nor how the chain is verified.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use bastio_protocol::api::AuditRow;
@@ -11,6 +11,9 @@ use bastio_protocol::audit::ChainedRow;
 use bastio_protocol::{ServerName, Status, Username};
 
 use crate::store::{self, Connection, StoreError};
+
+/// Room for the words between an action's name and what its agent says, in bytes.
+const STATUS: usize = 16;
 
 /// Who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +135,15 @@ pub fn row(now: i64, actor: &Actor, event: Event<'_>) -> AuditRow {
 /// The details of an action that has ended.
 #[must_use]
 pub fn of_action(name: &str, status: Option<Status>, feedback: &str) -> String {
-    let status = status.map(|status| format!(" {status}")).unwrap_or_default();
-    format!("{name}:{status} {feedback}").trim_end().to_owned()
+    let mut text = String::with_capacity(name.len() + feedback.len() + STATUS);
+    text.push_str(name);
+    text.push(':');
+    if let Some(status) = status {
+        // A text takes all that is written to it.
+        let _ = write!(text, " {status}");
+    }
+    text.push(' ');
+    text.push_str(feedback);
+    text.truncate(text.trim_end().len());
+    text
 }

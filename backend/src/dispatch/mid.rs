@@ -3,9 +3,13 @@
 //!
 //! This file must not know what is asked.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bastio_protocol::MessageId;
+
+/// Characters of a UUID.
+const LEN: usize = 36;
 
 /// An id that no other message has: 74 of its bits are chance, and nobody can guess it.
 pub(crate) fn new_mid() -> MessageId {
@@ -19,14 +23,18 @@ fn uuid(millis: u128, chance: u128) -> String {
     let (first, second) = (chance >> 64 & 0xfff, chance & (u128::from(u64::MAX) >> 2));
     let bits = (millis & 0xffff_ffff_ffff) << 80 | version | first << 64 | variant | second;
     let part = |right: u32, digits: u32| bits >> right & ((1 << (4 * digits)) - 1);
-    format!(
+    let mut text = String::with_capacity(LEN);
+    // A text takes all that is written to it.
+    let _ = write!(
+        text,
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
         part(96, 8),
         part(80, 4),
         part(64, 4),
         part(48, 4),
         part(0, 12)
-    )
+    );
+    text
 }
 
 #[cfg(test)]

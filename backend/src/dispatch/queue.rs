@@ -256,14 +256,15 @@ pub(crate) fn for_people(text: &str, limit: usize) -> String {
             c
         }
     };
-    let mut clean = String::new();
+    let mut clean = String::with_capacity(text.len().min(limit));
     for c in text.trim().chars().map(harmless) {
         if clean.len() + c.len_utf8() > limit {
             break;
         }
         clean.push(c);
     }
-    clean.trim_end().to_owned()
+    clean.truncate(clean.trim_end().len());
+    clean
 }
 
 /// What servers have, may have, and have been told, within a scope.
