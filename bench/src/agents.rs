@@ -45,6 +45,9 @@ const FLOORS: usize = 3;
 /// as it is at that time. Of all the middle one counts.
 const ROUNDS: usize = 3;
 
+/// Restarts of the backend.
+const RESTARTS: usize = 3;
+
 /// Time for half-open connections to be there.
 const CROWD_GATHERS: Duration = Duration::from_secs(5);
 
@@ -208,7 +211,7 @@ fn against_backend(options: &Options, figures: &mut Figures) -> Result<(), Bench
         emulator.answer(&Ask::HalfOpen { count: 0 })?;
     }
     if !options.no_restart {
-        restart(&mut backend, &mut emulator, figures)?;
+        restarts(&mut backend, &mut emulator, figures)?;
     }
     if let Tell::Counts(counts) = emulator.answer(&Ask::Count)? {
         println!("emulator: {counts:?}");
@@ -329,27 +332,35 @@ fn enqueue(
     Ok(request)
 }
 
-fn restart(
+/// Stops the backend and starts it again, with all agents there, some times. Of all the middle one counts.
+fn restarts(
     backend: &mut Backend,
     emulator: &mut Talker,
     figures: &mut Figures,
 ) -> Result<(), BenchError> {
+    let all: Result<Vec<_>, _> = (0..RESTARTS).map(|_| restart(backend, emulator)).collect();
+    (figures.stopped, figures.back) = middle(all?, |(_, back)| *back);
+    Ok(())
+}
+
+/// How long the backend takes to stop, and until all agents are back from when it listens again, in seconds.
+fn restart(backend: &mut Backend, emulator: &mut Talker) -> Result<(f64, f64), BenchError> {
     emulator.answer(&Ask::AwaitUp)?;
-    figures.stopped = backend.stop()?;
+    let stopped = backend.stop()?;
     backend.start_again()?;
     let begun = micros();
-    figures.back = match emulator.told()? {
+    match emulator.told()? {
         Tell::Up { at } => {
             let times = Times::since(begun, at);
             println!(
-                "restart: stopped in {:.2} s, half back {:.2} s, 99 % {:.2} s, all {:.2} s after it listens again",
-                figures.stopped, times.p50, times.p99, times.max
+                "restart: stopped in {stopped:.2} s, half back {:.2} s, 99 % {:.2} s, all {:.2} s after it listens again",
+                times.p50, times.p99, times.max
             );
-            times.max
+            settle(backend.pid())?;
+            Ok((stopped, times.max))
         }
-        told => return Err(unexpected(&told)),
-    };
-    Ok(())
+        told => Err(unexpected(&told)),
+    }
 }
 
 /// The middle one of some.

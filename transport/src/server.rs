@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use russh::keys::ssh_key;
 use russh::{MethodKind, MethodSet, SshId};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -50,6 +50,9 @@ const TCP_LIMIT: Duration = Duration::from_secs(60);
 const WINDOW: u32 = 128 * 1024;
 /// A key exchange every 4 hours: with 10,000 agents that is less than one a second.
 const REKEY_AFTER: Duration = Duration::from_secs(4 * 60 * 60);
+/// Connections that wait to be accepted, at most; the system lets as many wait as `net.core.somaxconn` says (listen(2)). A
+/// fleet comes back all at once, and whom the queue has no room for asks again after 1 s, 3 s, 7 s (RFC 6298).
+const BACKLOG: u32 = 65_535;
 /// Pauses after a failed accept, e.g. because no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -219,9 +222,13 @@ impl std::fmt::Debug for LoginName {
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Binds the address; port 0 takes any free one.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self)
+    /// Binds the address; port 0 takes any free one. As many connections wait to be accepted as the system lets wait.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Who starts again finds the port free, though connections of before are still being forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG).map(Self)
     }
 
     /// The address really bound.

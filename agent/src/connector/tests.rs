@@ -55,7 +55,7 @@ struct Backend {
 impl Backend {
     async fn start(agent: &PrivateKey) -> Self {
         let host_key = PrivateKey::generate(KeyKind::Ed25519).unwrap();
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let config = ServerConfig::new(vec![host_key.clone()], "test", Algorithms::Modern);
         let (sender, sessions) = mpsc::channel(8);

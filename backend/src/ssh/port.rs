@@ -104,7 +104,7 @@ impl Port {
         parts: (Dispatch, Store, Orders),
     ) -> Result<Self, PortError> {
         let listener =
-            Listener::bind(address).await.map_err(|source| PortError::Bind { address, source })?;
+            Listener::bind(address).map_err(|source| PortError::Bind { address, source })?;
         let version = env!("CARGO_PKG_VERSION");
         let mut config = ServerConfig::new(vec![host_key], version, kind.algorithms());
         config.max_startups = limits.max_startups.get();

@@ -1,7 +1,8 @@
 //! Rare circumstances: a host that paces with a banner, a client that signs with SHA-1 unasked, a
 //! server without file descriptors.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::rig::{Rig, bounded, ed25519, pin, rsa};
-use crate::{Algorithms, ClientConfig, ConnectError, connect};
+use crate::{Algorithms, ClientConfig, ConnectError, Listener, connect};
 
 /// Refuses everybody, after a banner.
 struct Busy(&'static str);
@@ -131,4 +132,18 @@ fn without_file_descriptors() {
         println!("served again");
         rig.end().await;
     }));
+}
+
+#[tokio::test]
+async fn as_many_wait_to_be_accepted_as_the_system_lets_wait() {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut ask = Command::new("ss");
+    ask.args(["-Hltn", "sport", "="]).arg(format!(":{port}"));
+    let asked = ask.output().expect("ss, of iproute2");
+    let told = String::from_utf8(asked.stdout).unwrap();
+    // State, Recv-Q, Send-Q: of a listening socket that is how many may wait.
+    let waiting: u32 = told.split_whitespace().nth(2).expect(&told).parse().unwrap();
+    let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    assert_eq!(waiting, allowed.trim().parse::<u32>().unwrap().min(65_535), "{told}");
 }

@@ -104,7 +104,7 @@ impl Rig {
         known: &[&PrivateKey],
         change: impl FnOnce(&mut ServerConfig),
     ) -> Self {
-        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let mut config = ServerConfig::new(vec![host_key.clone()], "0.2.0", algorithms);
         change(&mut config);
