@@ -238,6 +238,23 @@ impl Action {
             Self::EndSessions => "end-sessions",
         }
     }
+
+    /// Whether it can only give access, and never takes any: a set-user may do both.
+    #[must_use]
+    pub fn only_opens(&self) -> bool {
+        match self {
+            Self::AddUser { .. }
+            | Self::AddKey { .. }
+            | Self::UpdateUser { sudo: true }
+            | Self::UnlockUser => true,
+            Self::RemoveUser { .. }
+            | Self::RemoveKey { .. }
+            | Self::UpdateUser { sudo: false }
+            | Self::SetUser { .. }
+            | Self::LockUser
+            | Self::EndSessions => false,
+        }
+    }
 }
 
 impl FeedbackMessage {

@@ -86,16 +86,9 @@ impl Work {
     pub(super) fn effect(&self) -> Effect {
         match self {
             Self::Action(action) => match &action.action {
-                Action::RemoveUser { .. }
-                | Action::RemoveKey { .. }
-                | Action::UpdateUser { sudo: false }
-                | Action::LockUser
-                | Action::EndSessions => Effect::Closes,
                 Action::SetUser { .. } => Effect::Both,
-                Action::AddUser { .. }
-                | Action::AddKey { .. }
-                | Action::UpdateUser { sudo: true }
-                | Action::UnlockUser => Effect::Opens,
+                action if action.only_opens() => Effect::Opens,
+                _ => Effect::Closes,
             },
             Self::Host(host) => match &host.request {
                 HostRequest::ReportState | HostRequest::Sync { dry_run: true, .. } => Effect::Looks,

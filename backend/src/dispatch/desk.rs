@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// The most that one transaction does: some 50 ms, for which whoever else writes may have to wait.
 const AT_ONCE: usize = 1000;
@@ -20,9 +20,8 @@ const AT_ONCE: usize = 1000;
 /// With so much the next transaction is begun at once.
 const ENOUGH: usize = 250;
 
-/// With so many waiting the database is behind, and nobody has to bring more. How long that is heeded.
+/// With so many waiting the database is behind, and nobody has to bring more.
 const CROWD: usize = 500;
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long more is let come for each that the last transaction did, and at most: a transaction costs much the same
 /// however much is done in it. Who comes alone does not wait, nor does anybody once nobody comes for a while.
@@ -116,13 +115,13 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
         done.await.ok()
     }
 
-    /// Waits while many wait here, and not for ever: for who would bring more.
-    pub(super) async fn has_room(&self) {
+    /// Where many wait here, waits until some of them are taken in, or until then: for who would bring more.
+    pub(super) async fn has_room(&self, until: Instant) {
         // Made before the look, it hears of what happens behind it.
         let taken_in = self.taken_in.notified();
         if self.lock().waiting.len() > CROWD {
-            // After a while they may come all the same.
-            let _ = timeout(PATIENCE, taken_in).await;
+            // After that they may come all the same.
+            let _ = timeout_at(until, taken_in).await;
         }
     }
 
@@ -191,6 +190,15 @@ impl<W: Send + 'static, T: Send + 'static> Drop for Shift<W, T> {
             room.staffed = false;
             room.waiting.clear();
         }
+    }
+}
+
+#[cfg(test)]
+impl<W, T> Desk<W, T> {
+    /// Lets so many wait that it has no room, and nobody work.
+    pub(super) fn crowd(&self, wanted: impl Fn() -> W) {
+        let slip = |_| Slip { wanted: wanted(), answer: oneshot::channel().0 };
+        self.room.lock().expect("nobody panics").waiting = (0..=CROWD).map(slip).collect();
     }
 }
 
@@ -274,21 +282,25 @@ mod tests {
         };
         let begun = Instant::now();
         waiting(CROWD);
-        desk.has_room().await;
+        let (soon, until) = (Duration::from_millis(25), begun + Duration::from_millis(100));
+        desk.has_room(until).await;
         assert_eq!(begun.elapsed(), Duration::ZERO, "so many are no crowd");
 
         waiting(CROWD + 1);
-        desk.has_room().await;
-        assert_eq!(begun.elapsed(), PATIENCE, "nobody is taken in");
-
         let work = Shift(Arc::clone(&desk));
         let taken_in = async {
-            tokio::time::sleep(PATIENCE / 4).await;
+            tokio::time::sleep(soon).await;
             work.next().map(|taken| taken.len())
         };
-        let ((), taken) = tokio::join!(desk.has_room(), taken_in);
+        let ((), taken) = tokio::join!(desk.has_room(until), taken_in);
         assert_eq!(taken, Some(CROWD + 1));
-        assert_eq!(begun.elapsed(), PATIENCE + PATIENCE / 4, "goes on once they are");
+        assert_eq!(begun.elapsed(), soon, "goes on once they are taken in");
+
+        waiting(CROWD + 1);
+        for what in ["nobody is taken in", "it is over"] {
+            desk.has_room(until).await;
+            assert_eq!(Instant::now(), until, "{what}");
+        }
     }
 
     async fn never(_: Vec<u8>) -> Vec<Option<u8>> {

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bastio_protocol::ActionMessage;
+use tokio::time::Instant;
 
 use super::ahead::{Handed, SigningAhead, Unsigned};
 use super::presence::Place;
@@ -27,6 +29,9 @@ const MOST: usize = 16;
 /// orders are signed.
 const SLICE: usize = 100;
 
+/// How long the last of them may wait for a database that is behind.
+const PATIENCE: Duration = Duration::from_millis(800);
+
 /// What is to be handed over once it is on the disk. Dropped before, it never was.
 #[derive(Debug)]
 pub(crate) struct Prompt {
@@ -34,12 +39,16 @@ pub(crate) struct Prompt {
     places: BTreeMap<ServerId, Place>,
     messages: Vec<(ServerId, Arc<ActionMessage>)>,
     ahead: Option<SigningAhead>,
+    /// How long the last may be told later than the first.
+    patience: Duration,
 }
 
 /// Sessions that do not know yet that something was handed over to them.
 struct Untold {
     dispatch: Dispatch,
     places: std::collections::btree_map::IntoIter<ServerId, Place>,
+    /// Until when they may wait for the database.
+    until: Instant,
 }
 
 impl Dispatch {
@@ -56,7 +65,7 @@ impl Dispatch {
         self.presence.promise(&places);
         let messages = messages.into_iter().map(|(server, message)| (server, Arc::new(message)));
         let (dispatch, messages) = (self.clone(), messages.collect());
-        let mut prompt = Prompt { dispatch, places, messages, ahead: None };
+        let mut prompt = Prompt { dispatch, places, messages, ahead: None, patience: PATIENCE };
         prompt.sign_ahead(now);
         let is_sent = |server| prompt.includes(server);
         actions::enqueue_or_send(tx, &[revision], &prompt.messages, is_sent, now).await?;
@@ -128,12 +137,18 @@ impl Prompt {
         self.places.contains_key(&server)
     }
 
+    /// It takes access away, which waits for nothing.
+    pub(crate) fn hurry(&mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     /// It is on the disk, and is handed over at once. Many sessions are told so one after the other, in a task that the
     /// dispatch keeps until it has ended; until then they find it when they look.
     pub(crate) fn hand_over(mut self) {
         let (places, actions) = (std::mem::take(&mut self.places), self.take_actions());
         self.dispatch.presence.hand_over(&places, actions);
-        let mut untold = Untold { dispatch: self.dispatch.clone(), places: places.into_iter() };
+        let (dispatch, places) = (self.dispatch.clone(), places.into_iter());
+        let mut untold = Untold { dispatch, places, until: Instant::now() + self.patience };
         if untold.tell_some(SLICE) {
             self.dispatch.keep(untold.tell_rest());
         }
@@ -161,7 +176,7 @@ impl Untold {
         while self.tell_some(SLICE) {
             tokio::task::yield_now().await;
             // Those told so far are answering: what is sent before the database has caught up waits at its end.
-            self.dispatch.desk.has_room().await;
+            self.dispatch.desk.has_room(self.until).await;
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bastio_protocol::api::ActionState;
-use bastio_protocol::{ActionMessage, ServerName, Username, WantedAccount};
+use bastio_protocol::{Action, ActionMessage, ServerName, Username, WantedAccount};
 
 use super::candidate::{Candidate, Fates, Question, There, fitted, lay_over, message, steps};
 use super::spread::spread;
@@ -73,6 +73,18 @@ pub(crate) struct Touched {
     pub(crate) steps: Arc<[Step]>,
     /// What becomes of its accounts, as far as the scope goes.
     pub(crate) effect: Arc<Effect>,
+}
+
+impl Replanned {
+    /// Whether no server is told anything that may take access away.
+    pub(crate) fn only_gives(&self) -> bool {
+        self.servers.iter().all(|server| {
+            let is_new = |step: &Step| server.effect.gained.contains(&step.login);
+            let sets_new =
+                |step: &Step| matches!(step.action, Action::SetUser { .. }) && is_new(step);
+            server.steps.iter().all(|step| step.action.only_opens() || sets_new(step))
+        })
+    }
 }
 
 /// What is to be queued to lead from what the servers have, and have been told, to what the model wants. Takes back
@@ -333,5 +345,42 @@ impl Present {
             suspects: self.suspects.remove(&server).unwrap_or_default(),
             pending: self.pending.remove(&server).unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{host, key, login};
+
+    /// One server that is told this about alice, whose account comes with it or is there.
+    fn telling(action: Action, is_new: bool) -> Replanned {
+        let gained = is_new.then(|| login("alice")).into_iter().collect();
+        let steps = Arc::new([Step { login: login("alice"), action }]);
+        let effect = Arc::new(Effect { gained, ..Effect::default() });
+        let touched = Touched { id: ServerId(1), name: host("web-1"), steps, effect };
+        Replanned { servers: vec![touched], ..Replanned::default() }
+    }
+
+    #[test]
+    fn what_gives_takes_nothing_from_anybody_who_is_there() {
+        let set = || Action::SetUser { wanted: Box::new(plan::Account::default().whole()) };
+        for (action, gives) in [
+            (Action::AddUser { sudo: true }, true),
+            (Action::AddKey { public_key: key(1) }, true),
+            (Action::UpdateUser { sudo: true }, true),
+            (Action::UnlockUser, true),
+            (Action::RemoveUser { removal: None }, false),
+            (Action::RemoveKey { public_key: key(1) }, false),
+            (Action::UpdateUser { sudo: false }, false),
+            (set(), false),
+            (Action::LockUser, false),
+            (Action::EndSessions, false),
+        ] {
+            let replanned = telling(action, false);
+            assert_eq!(replanned.only_gives(), gives, "{replanned:?}");
+        }
+        assert!(telling(set(), true).only_gives());
+        assert!(!telling(Action::RemoveUser { removal: None }, true).only_gives());
     }
 }

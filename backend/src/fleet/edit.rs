@@ -257,7 +257,7 @@ impl<'a> Edit<'a> {
         approvals::check(true, self.approval.as_deref(), gains)
             .map_err(FleetError::NeedsApproval)?;
         self.end_proposal().await?;
-        self.enqueue_all(revision, std::mem::take(&mut planned.queue)).await?;
+        self.enqueue_all(revision, &mut planned).await?;
         let oldest = self.oldest(revision);
         store::history::made_by(&mut self.tx, revision, &self.actor.to_string()).await?;
         self.history.keep(&mut self.tx, revision, oldest).await?;
@@ -285,10 +285,14 @@ impl<'a> Edit<'a> {
     async fn enqueue_all(
         &mut self,
         revision: i64,
-        queue: Vec<(ServerId, ActionMessage)>,
+        planned: &mut Replanned,
     ) -> Result<(), FleetError> {
-        let dispatch = self.notify.dispatch.clone();
-        self.notify.prompt = Some(dispatch.enqueue(&mut self.tx, revision, queue, self.now).await?);
+        let (dispatch, queue) = (self.notify.dispatch.clone(), std::mem::take(&mut planned.queue));
+        let mut prompt = dispatch.enqueue(&mut self.tx, revision, queue, self.now).await?;
+        if !planned.only_gives() {
+            prompt.hurry();
+        }
+        self.notify.prompt = Some(prompt);
         Ok(store::actions::enqueue(&mut self.tx, &[revision], &self.extra, self.now).await?)
     }
 

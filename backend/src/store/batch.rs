@@ -111,6 +111,7 @@ pub async fn find_sent(
     db: &mut Connection,
     asked: &[(&MessageId, Option<&Arc<ActionMessage>>)],
 ) -> Result<HashMap<(ServerId, String), Sent>, StoreError> {
+    // No two servers have an action of the same id.
     let known = asked.iter().filter_map(|(mid, message)| Some((mid.text(), (*message)?)));
     let known: HashMap<String, &Arc<ActionMessage>> = known.collect();
     let message = if known.len() == asked.len() { "NULL" } else { "a.message" };

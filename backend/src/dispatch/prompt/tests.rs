@@ -6,6 +6,7 @@ use bastio_protocol::api::{NewRequest, RequestKind};
 use bastio_protocol::{Action, MessageId, Status};
 
 use super::*;
+use crate::dispatch::batch;
 use crate::dispatch::{DispatchError, EndReason, FeedbackOutcome, Session, Signal};
 use crate::store::actions::QueuedAction;
 use crate::testing::{NOW, TestBackend, handed, host, key, login, signer};
@@ -169,6 +170,54 @@ async fn many_are_told_one_after_the_other_and_who_looks_before_finds_it() {
     }
     let given: usize = sessions.iter().map(|session| handed(session).len()).sum();
     assert_eq!(given, 129, "each once");
+}
+
+/// How many hear at once of what the edit sends to them, while the database is far behind.
+async fn told_in_a_crowd<F: Future>(
+    backend: &TestBackend,
+    sessions: &mut [Session],
+    edit: impl FnOnce() -> F,
+) -> usize {
+    backend.dispatch.desk.crowd(|| batch::Slip { wanted: batch::Wanted::Lost, lease: None });
+    edit().await;
+    // The task that tells them has all the time that it does not wait for.
+    for _ in sessions.iter() {
+        tokio::task::yield_now().await;
+    }
+    let mut told = Vec::new();
+    for session in sessions.iter_mut() {
+        told.push(tokio::select! {
+            biased;
+            signal = session.signal() => Some(signal),
+            () = std::future::ready(()) => None,
+        });
+    }
+    let count = told.iter().flatten().count();
+    for (session, told) in sessions.iter_mut().zip(told) {
+        let told = if let Some(signal) = told { signal } else { signal(session).await };
+        assert_eq!(told, Signal::Handed);
+        for action in handed(session) {
+            let answer = action.reply(Status::Done, "as told");
+            session.feedback(&answer).await.expect("taken");
+        }
+    }
+    count
+}
+
+#[tokio::test]
+async fn what_takes_access_away_does_not_wait_for_the_database() {
+    let backend = TestBackend::new().await;
+    let mut sessions = Vec::new();
+    for number in 0..=u8::MAX {
+        backend.enroll(&format!("s{number}"), number).await;
+        sessions.push(obedient(&backend, number).await);
+    }
+    let keys = [key(10), key(11)];
+    let grant = async || backend.add_user("alice", &keys, "*", false).await;
+    assert_eq!(told_in_a_crowd(&backend, &mut sessions, grant).await, 2 * SLICE, "others answer");
+    let (alice, stolen) = (login("alice"), keys[0].fingerprint());
+    let remove = async || backend.fleet.remove_key(&backend.admin, &alice, &stolen).await;
+    assert_eq!(told_in_a_crowd(&backend, &mut sessions, remove).await, sessions.len());
 }
 
 #[tokio::test]
