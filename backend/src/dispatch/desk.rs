@@ -195,10 +195,21 @@ impl<W: Send + 'static, T: Send + 'static> Drop for Shift<W, T> {
 
 #[cfg(test)]
 impl<W, T> Desk<W, T> {
-    /// Lets so many wait that it has no room, and nobody work.
-    pub(super) fn crowd(&self, wanted: impl Fn() -> W) {
-        let slip = |_| Slip { wanted: wanted(), answer: oneshot::channel().0 };
-        self.room.lock().expect("nobody panics").waiting = (0..=CROWD).map(slip).collect();
+    /// Lets so many wait that it has no room, and nobody work before somebody hands in more.
+    pub(super) async fn crowd(&self, wanted: impl Fn() -> W) {
+        while !self.is_crowded() {
+            tokio::task::yield_now().await;
+            let mut room = self.room.lock().expect("nobody panics");
+            if !room.staffed {
+                let slip = |_| Slip { wanted: wanted(), answer: oneshot::channel().0 };
+                room.waiting.extend((0..=CROWD).map(slip));
+            }
+        }
+    }
+
+    /// Whether all who were let wait do.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.room.lock().expect("nobody panics").waiting.len() > CROWD
     }
 }
 
@@ -301,6 +312,37 @@ mod tests {
             desk.has_room(until).await;
             assert_eq!(Instant::now(), until, "{what}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_is_let_come_while_it_comes_and_in_proportion() {
+        let desk = Arc::new(Desk::<usize, usize>::default());
+        let work = Shift(Arc::clone(&desk));
+        let come = |count| {
+            let slip = |wanted| Slip { wanted, answer: oneshot::channel().0 };
+            desk.lock().waiting.extend((0..count).map(slip));
+        };
+        let lingered = async |last| {
+            let begun = Instant::now();
+            work.let_come(last).await;
+            begun.elapsed()
+        };
+        assert_eq!(lingered(1).await, Duration::ZERO, "who comes alone does not wait");
+        assert_eq!(lingered(4).await, LINGER_EACH * 4);
+        assert_eq!(lingered(AT_ONCE).await, WHILE, "nobody comes");
+        let coming = async {
+            loop {
+                come(1);
+                tokio::time::sleep(WHILE / 2).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = coming => {}
+            took = lingered(AT_ONCE) => assert_eq!(took, LINGER),
+        }
+        come(ENOUGH);
+        assert_eq!(lingered(AT_ONCE).await, Duration::ZERO, "it is enough");
     }
 
     async fn never(_: Vec<u8>) -> Vec<Option<u8>> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bastio_agent::accounts::{AccountsError, SystemAccounts};
 use bastio_agent::reconcile::host::{AccountChange, AccountHost, DAY, NewAccount};

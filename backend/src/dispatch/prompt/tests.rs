@@ -172,13 +172,16 @@ async fn many_are_told_one_after_the_other_and_who_looks_before_finds_it() {
     assert_eq!(given, 129, "each once");
 }
 
-/// How many hear at once of what the edit sends to them, while the database is far behind.
+/// How many hear at once of what the edit sends to them, while the database is far behind, and how long after its begin
+/// that was.
 async fn told_in_a_crowd<F: Future>(
     backend: &TestBackend,
     sessions: &mut [Session],
     edit: impl FnOnce() -> F,
-) -> usize {
-    backend.dispatch.desk.crowd(|| batch::Slip { wanted: batch::Wanted::Lost, lease: None });
+) -> (usize, Duration) {
+    let desk = &backend.dispatch.desk;
+    desk.crowd(|| batch::Slip { wanted: batch::Wanted::Lost, lease: None }).await;
+    let begun = Instant::now();
     edit().await;
     // The task that tells them has all the time that it does not wait for.
     for _ in sessions.iter() {
@@ -192,7 +195,8 @@ async fn told_in_a_crowd<F: Future>(
             () = std::future::ready(()) => None,
         });
     }
-    let count = told.iter().flatten().count();
+    assert!(desk.is_crowded());
+    let heard = (told.iter().flatten().count(), begun.elapsed());
     for (session, told) in sessions.iter_mut().zip(told) {
         let told = if let Some(signal) = told { signal } else { signal(session).await };
         assert_eq!(told, Signal::Handed);
@@ -201,7 +205,7 @@ async fn told_in_a_crowd<F: Future>(
             session.feedback(&answer).await.expect("taken");
         }
     }
-    count
+    heard
 }
 
 #[tokio::test]
@@ -214,10 +218,12 @@ async fn what_takes_access_away_does_not_wait_for_the_database() {
     }
     let keys = [key(10), key(11)];
     let grant = async || backend.add_user("alice", &keys, "*", false).await;
-    assert_eq!(told_in_a_crowd(&backend, &mut sessions, grant).await, 2 * SLICE, "others answer");
+    let (told, after) = told_in_a_crowd(&backend, &mut sessions, grant).await;
+    assert!(told == 2 * SLICE || after >= PATIENCE, "{told}: others answer first");
     let (alice, stolen) = (login("alice"), keys[0].fingerprint());
     let remove = async || backend.fleet.remove_key(&backend.admin, &alice, &stolen).await;
-    assert_eq!(told_in_a_crowd(&backend, &mut sessions, remove).await, sessions.len());
+    let (told, _) = told_in_a_crowd(&backend, &mut sessions, remove).await;
+    assert_eq!(told, sessions.len());
 }
 
 #[tokio::test]

@@ -247,11 +247,8 @@ fn a_kill_in_the_middle_of_a_sync_ends_in_the_wanted_state() {
     let (mut connector, left) = Connector::start_again(&host);
     let told: Vec<_> = left.iter().map(|answer| answer["status"].as_u64().unwrap()).collect();
     assert_eq!(told, [200], "{left:?}");
-    let began = Instant::now();
     let (status, text, _) = sync(&mut connector, &wanted, false);
     assert_eq!(status, 300, "{text}");
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?} to find that nothing is to be done");
     for user in wanted.accounts.keys() {
         assert!(host.exists(format!("/home/{user}/.ssh/authorized_keys")).unwrap(), "{user}");
     }
