@@ -133,7 +133,7 @@ pub trait Accounts {
     fn end_processes(&self, account: &Account) -> Result<(), AccountsError>;
 
     /// Removes the account, with what would run later in its name, and does with its home as the
-    /// policy says where that is safe. With [`Removal::Lock`] nothing more happens than did before.
+    /// policy says where that is safe. With [`Removal::Lock`] it only leaves its groups.
     ///
     /// # Errors
     /// [`AccountsError::Tool`], [`AccountsError::Spool`]; the account is still there.

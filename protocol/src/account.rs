@@ -104,7 +104,7 @@ pub struct KeyGrant {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Removal {
-    /// Account and home stay, locked and without keys and rights.
+    /// Account and home stay, locked and without keys, rights and supplementary groups.
     Lock,
     /// The account goes, the home stays where it is.
     #[default]

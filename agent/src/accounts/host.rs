@@ -188,14 +188,14 @@ impl SystemAccounts {
 
     /// Takes the account out of every group for sudo.
     pub(crate) fn leave_sudo_group(&self, name: &Username) -> Result<Change, AccountsError> {
+        leave(name, self.databases()?.sudo_groups_of(name.as_str()))
+    }
+
+    /// Takes the account out of every group that may be a right: all but its primary one and bastio's mark.
+    pub(super) fn leave_all_groups(&self, name: &Username) -> Result<Change, AccountsError> {
         let all = self.databases()?;
-        let mut change = Ok(Change::Unchanged);
-        for group in all.sudo_groups_of(name.as_str()) {
-            // One that fails does not keep the other from being left.
-            let left = Tool::Gpasswd.run(&["--delete", name.as_str(), group]);
-            change = change.and(left.map(|()| Change::Changed));
-        }
-        Ok(change?)
+        let sudo = all.sudo_groups_of(name.as_str()).map(ToOwned::to_owned);
+        leave(name, all.supplementary(name.as_str()).into_iter().chain(sudo))
     }
 
     /// For accounts that a directory service knows.
@@ -220,6 +220,19 @@ impl SystemAccounts {
             barred: false,
         }))
     }
+}
+
+fn leave(
+    name: &Username,
+    groups: impl Iterator<Item = impl AsRef<str>>,
+) -> Result<Change, AccountsError> {
+    let mut change = Ok(Change::Unchanged);
+    for group in groups {
+        // One that fails does not keep the others from being left.
+        let left = Tool::Gpasswd.run(&["--delete", name.as_str(), group.as_ref()]);
+        change = change.and(left.map(|()| Change::Changed));
+    }
+    Ok(change?)
 }
 
 /// The account as the local databases have it.

@@ -127,7 +127,7 @@ impl Accounts for SystemAccounts {
     fn delete(&self, account: &Account, removal: Removal) -> Result<HomeFate, AccountsError> {
         if removal == Removal::Lock {
             // With the account itself its memberships go by themselves.
-            self.leave_sudo_group(&account.name)?;
+            self.leave_all_groups(&account.name)?;
         }
         removal::carry_out(account, removal)
     }

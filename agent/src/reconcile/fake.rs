@@ -274,6 +274,7 @@ impl AccountHost for FakeHost {
             self.edit(name, |it| {
                 (it.facts.locked, it.facts.expires) = (true, None);
                 (it.keys, it.sudo) = (Ok(FoundKeys::default()), SudoState::None);
+                it.facts.groups.clear();
             });
             return Ok(HomeFate::Left("it stays".to_owned()));
         }

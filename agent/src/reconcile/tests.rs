@@ -474,6 +474,14 @@ fn removal_that_locks_is_done_once() {
     sync(&host, &wanted);
     assert!(host.get("ann").unwrap().facts.locked);
     assert!(plan_of(&host, &wanted).is_empty());
+    // A group can be worth as much as sudo.
+    let mut ann = host.get("ann").unwrap();
+    ann.facts.groups.insert("docker".to_owned());
+    host.insert(ann);
+    assert_eq!(kinds(&plan_of(&host, &wanted)), ["ann: remove-user"]);
+    sync(&host, &wanted);
+    assert!(host.get("ann").unwrap().facts.groups.is_empty());
+    assert!(plan_of(&host, &wanted).is_empty());
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn unwanted(
     let is_bare = state.facts.locked
         && !is_running
         && state.sudo.is_none()
+        && state.facts.groups.is_empty()
         && state.keys.as_ref().is_ok_and(|keys| keys.ours.is_empty());
     if removal == Removal::Lock && is_bare {
         return Outcome::default();

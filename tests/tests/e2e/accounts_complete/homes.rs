@@ -108,6 +108,7 @@ fn a_locked_account_keeps_all_but_its_rights() {
     let world = World::new().unwrap();
     let host = server(&world, "web-1").without_sshd().start().unwrap();
     done(&host, &create("ann", json!({"sudo_group": true})));
+    host.exec(&["usermod", "--append", "--groups", "adm,disk", "ann"]).unwrap();
     let told = done(&host, &remove("ann", "lock"));
     assert_eq!(told, "the account stays, locked, with its home /home/ann");
     assert_eq!(groups_of(&host, "ann"), set(&["ann", "bastio-managed"]));
