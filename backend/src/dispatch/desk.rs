@@ -119,7 +119,8 @@ impl<W: Send + 'static, T: Send + 'static> Desk<W, T> {
     pub(super) async fn has_room(&self, until: Instant) {
         // Made before the look, it hears of what happens behind it.
         let taken_in = self.taken_in.notified();
-        if self.lock().waiting.len() > CROWD {
+        // A timer that is over may still take until its thread comes round.
+        if Instant::now() < until && self.lock().waiting.len() > CROWD {
             // After that they may come all the same.
             let _ = timeout_at(until, taken_in).await;
         }
